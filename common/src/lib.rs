@@ -1,0 +1,9 @@
+//! What the eBPF programs, the model plane and `explain` share: limits, map layouts, packet
+//! parsing and the verdict. Nothing here does I/O, allocates or knows a clock.
+#![cfg_attr(not(test), no_std)]
+
+/// Most port classes that may exist at once: one bit each of a 64-bit mask.
+pub const MAX_CLASSES: usize = 64;
+
+/// Most zones that may exist at once; a zone's id is below this.
+pub const MAX_ZONES: usize = 64;

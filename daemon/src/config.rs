@@ -1,0 +1,116 @@
+//! Settings: `/etc/egressd/egressd.toml` as values, and errors that say where and what to write.
+
+use crate::policy::rules::Intent;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything the configuration file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What may pass.
+    pub intent: Intent,
+    /// `[dns]`.
+    pub dns: DnsSettings,
+    /// `[planes]`.
+    pub planes: PlaneSettings,
+    /// `[control]`.
+    pub control: ControlSettings,
+    /// `[service] state`: where answers are kept over a restart.
+    pub state: PathBuf,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// Where clients ask, over UDP and TCP alike. Unspecified addresses are allowed.
+    pub listen: Vec<SocketAddr>,
+    /// Where questions go, best first.
+    pub upstreams: Vec<Upstream>,
+    /// What clients get for unlisted names.
+    pub unlisted: Unlisted,
+    /// What questions from no zone and from the gateway itself get.
+    pub local: Local,
+    /// How long one upstream may take.
+    pub timeout: Duration,
+    /// After this long without an answer the next upstream is asked as well.
+    pub race: Duration,
+    /// How long an answer may wait for the planes before the client gets SERVFAIL.
+    pub hold: Duration,
+}
+
+/// One upstream resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// How it is spoken to.
+    pub transport: Transport,
+    /// Its address and port (53 if none was written).
+    pub address: SocketAddr,
+}
+
+/// How an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP, and TCP for truncated answers.
+    Udp,
+    /// TCP only.
+    Tcp,
+}
+
+/// `unlisted`: what clients get for names no set lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unlisted {
+    /// REFUSED with extended error 18, prohibited.
+    #[default]
+    Refuse,
+    /// NXDOMAIN with extended error 18.
+    NxDomain,
+    /// The upstream's answer, which teaches nothing.
+    Forward,
+}
+
+/// `local`: what questions from no zone and from the gateway itself get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Local {
+    /// REFUSED.
+    #[default]
+    Refuse,
+    /// The upstream's answer, which teaches nothing.
+    Forward,
+}
+
+/// `[planes]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlaneSettings {
+    /// Whether the nft plane is on.
+    pub nft: bool,
+    /// How the ebpf plane attaches.
+    pub ebpf: EbpfMode,
+    /// NFLOG group for refused packets.
+    pub log_group: u16,
+}
+
+/// `[planes] ebpf`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EbpfMode {
+    /// Native XDP where the device can, TCX elsewhere; the chosen one is in `status`.
+    #[default]
+    Auto,
+    /// Native XDP or an error.
+    Xdp,
+    /// Generic XDP (slow, for tests).
+    XdpGeneric,
+    /// TCX.
+    Tc,
+    /// No ebpf plane.
+    Off,
+}
+
+/// `[control]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    /// Path of the control socket.
+    pub socket: PathBuf,
+    /// Group whose members may ask, beside root and the daemon's own user.
+    pub group: Option<String>,
+}

@@ -1,0 +1,1 @@
+//! The loop: owns `Policy` and the planes and knows the clock. Nothing else does.

@@ -1,0 +1,11 @@
+//! egressd: endpoint catalogues in, kernel grants out. `ARCHITECTURE.md` draws the map.
+
+pub mod catalogue_import;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod dns;
+pub mod links;
+pub mod observe;
+pub mod plane;
+pub mod policy;

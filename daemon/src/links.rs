@@ -1,0 +1,1 @@
+//! Follows the kernel's interfaces and addresses (rtnetlink) and hands them on as values.

@@ -1,0 +1,2 @@
+//! egressd.
+fn main() {}

@@ -1,0 +1,105 @@
+//! Kernel mechanisms that enforce grants, behind one trait. Planes are ANDed: a packet passes only
+//! where every plane lets it, so a partial failure refuses and never leaks.
+
+use crate::policy::ZoneId;
+use crate::policy::image::{Change, Image};
+use crate::policy::port::ClassMask;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+pub mod conntrack;
+pub mod ebpf;
+pub mod model;
+pub mod nft;
+pub mod ruleset;
+
+/// One kernel mechanism. All calls block; they run on the planes' own thread.
+pub trait Plane: Send {
+    /// `nft`, `ebpf` or, in tests, `model`.
+    fn name(&self) -> &'static str;
+
+    /// Puts `image` in force whole, without a moment in which less is refused than before or after.
+    /// On an error the state before stays in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses; nothing changed.
+    fn replace(&mut self, image: &Image) -> anyhow::Result<()>;
+
+    /// Applies `changes`. A change the kernel refuses does not take its neighbours with it: the
+    /// returned list names the changes that are not in force (empty: all are).
+    ///
+    /// # Errors
+    /// When the state of the kernel is unknown afterwards and the caller must `replace`.
+    fn apply(&mut self, changes: &[Change]) -> anyhow::Result<Vec<Change>>;
+
+    /// What the kernel really holds of the learned grants, read back from it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&mut self) -> anyhow::Result<Holdings>;
+
+    /// The open classes the kernel really holds for one address: learned and network grants.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn holds(&mut self, zone: ZoneId, address: IpAddr) -> anyhow::Result<ClassMask>;
+
+    /// Whether the mechanism is still in place (cheap: handles, owner, ids; no full read).
+    ///
+    /// # Errors
+    /// Says what is missing or foreign; the caller must `replace`.
+    fn verify(&mut self) -> anyhow::Result<()>;
+
+    /// The moment (boot clock, ms) a packet last used each of `addresses`, where this plane knows.
+    fn last_seen(&mut self, _addresses: &[(ZoneId, IpAddr)]) -> BTreeMap<(ZoneId, IpAddr), u64> {
+        BTreeMap::new()
+    }
+
+    /// Packet counters since the plane started, for metrics and `status`.
+    fn counters(&mut self) -> Vec<Counter> {
+        Vec::new()
+    }
+
+    /// How it is attached, in words for `status`, such as `table inet egressd, owned` or
+    /// `lan0: xdp native`.
+    fn describe(&self) -> Vec<String>;
+}
+
+/// Learned grants as a plane holds them.
+pub type Holdings = BTreeMap<(ZoneId, IpAddr), ClassMask>;
+
+/// One packet counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// The zone's name, or empty for packets of no zone.
+    pub zone: String,
+    /// `pass`, `drop` or `audit` (would have been dropped).
+    pub action: &'static str,
+    /// The one word why.
+    pub reason: String,
+    /// Packets so far.
+    pub packets: u64,
+}
+
+/// A packet that a plane refused (or, in audit mode, would have).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedPacket {
+    /// The plane that refused it.
+    pub plane: &'static str,
+    /// Its zone, if it is in one.
+    pub zone: Option<ZoneId>,
+    /// Ingress interface index.
+    pub interface: u32,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, as the client asked for it.
+    pub destination: IpAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Destination port; 0 where the protocol has none.
+    pub port: u16,
+    /// The one word why.
+    pub reason: String,
+    /// Whether it passed all the same, because the zone is in audit mode.
+    pub audited: bool,
+}

@@ -1,0 +1,1 @@
+//! Grants: what each zone may reach now, with the reasons.

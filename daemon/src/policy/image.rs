@@ -1,0 +1,94 @@
+//! What planes enforce, as plain values: the whole of it (`Image`) and one step (`Change`).
+
+use super::links::{InterfacePattern, Links};
+use super::port::{ClassId, ClassMask, PortSet};
+use super::{Revision, ZoneId};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// Everything a plane must enforce. Two planes given the same image admit the same new flows.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// The policy state this is.
+    pub revision: Revision,
+    /// The interfaces and addresses the gateway has now.
+    pub links: Links,
+    /// New connections entering here are not judged.
+    pub upstream: Vec<InterfacePattern>,
+    /// Destinations that are not egress.
+    pub internal: Vec<IpNet>,
+    /// What happens to packets forwarded from an interface in no zone (and not upstream).
+    pub unzoned: Unzoned,
+    /// What each class bit means.
+    pub classes: Vec<(ClassId, PortSet)>,
+    /// The zones, by id.
+    pub zones: Vec<ZoneImage>,
+    /// What was learned: the open classes of each address, never empty.
+    pub grants: Vec<(ZoneId, IpAddr, ClassMask)>,
+}
+
+/// `[gateway] unzoned`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unzoned {
+    /// Drop what no zone claims.
+    #[default]
+    Drop,
+    /// Other tables' business.
+    Accept,
+}
+
+/// One zone as the planes see it.
+#[derive(Clone, Debug)]
+pub struct ZoneImage {
+    /// Its number.
+    pub id: ZoneId,
+    /// Its name, for counters and log prefixes: ASCII letters, digits, `-`, `_`.
+    pub name: String,
+    /// Where its clients' packets enter.
+    pub interfaces: Vec<InterfacePattern>,
+    /// Its clients' addresses, `connected` already resolved; empty means every source on its
+    /// interfaces. Among zones on one interface the most specific prefix wins.
+    pub sources: Vec<IpNet>,
+    /// Drop, or only count and report.
+    pub mode: Mode,
+    /// Whether others may open connections into the zone.
+    pub inbound: Inbound,
+    /// UDP ports on which the zone's hosts answer strangers (for stateless planes).
+    pub serves: Vec<u16>,
+    /// Catalogue networks with their open classes: disjoint or nested prefixes, denied parts
+    /// already cut out. A prefix's mask already includes those of the prefixes that contain it.
+    pub networks: Vec<(IpNet, ClassMask)>,
+}
+
+/// `mode` of a zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Refused packets are dropped.
+    #[default]
+    Enforce,
+    /// Refused packets pass, are counted and reported.
+    Audit,
+}
+
+/// `inbound` of a zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inbound {
+    /// Connections into the zone are other tables' business.
+    #[default]
+    Allow,
+    /// Nothing may open a connection into the zone.
+    Deny,
+}
+
+/// One address whose open classes change. `now` empty means the grant is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whose grant.
+    pub zone: ZoneId,
+    /// To where.
+    pub address: IpAddr,
+    /// The classes open before.
+    pub was: ClassMask,
+    /// The classes open from now on.
+    pub now: ClassMask,
+}

@@ -1,0 +1,135 @@
+//! The gateway's interfaces and addresses as a value, and patterns that choose among them.
+
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// A network interface as the kernel described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Kernel name, at most 15 bytes.
+    pub name: String,
+    /// Administratively and operationally up.
+    pub up: bool,
+    /// Hardware address; empty where the device has none (tun, WireGuard).
+    pub mac: Vec<u8>,
+    /// Whether frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// The addresses on it with their prefix lengths.
+    pub addresses: Vec<IpNet>,
+}
+
+/// Every interface by its index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links(pub BTreeMap<u32, Link>);
+
+impl Links {
+    /// The index of the interface called `name`.
+    #[must_use]
+    pub fn index_of(&self, name: &str) -> Option<u32> {
+        self.0.iter().find(|(_, link)| link.name == name).map(|(index, _)| *index)
+    }
+
+    /// Whether `address` is one of the gateway's own.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own().any(|own| own == address)
+    }
+
+    /// The gateway's own addresses.
+    pub fn own(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.values().flat_map(|link| &link.addresses).map(IpNet::addr)
+    }
+
+    /// The interfaces that one of `patterns` matches.
+    pub fn matching<'a>(
+        &'a self,
+        patterns: &'a [InterfacePattern],
+    ) -> impl Iterator<Item = (u32, &'a Link)> {
+        self.0
+            .iter()
+            .filter(|(_, link)| patterns.iter().any(|pattern| pattern.matches(&link.name)))
+            .map(|(index, link)| (*index, link))
+    }
+}
+
+/// An interface name, or its beginning followed by `*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InterfacePattern {
+    /// One name.
+    Exact(String),
+    /// Every name that begins so: `ppp*` is `Prefix("ppp")`.
+    Prefix(String),
+}
+
+/// Why a text is no interface pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not an interface name: write 1 to 15 letters, digits, `.`, `-`, `_` or `@`, with a `*` at the end at most"
+)]
+pub struct BadInterface(pub String);
+
+impl InterfacePattern {
+    /// Reads `lan0` or `lan*`.
+    ///
+    /// # Errors
+    /// When `text` is empty, longer than the kernel allows, or has other characters.
+    pub fn parse(text: &str) -> Result<Self, BadInterface> {
+        let (stem, wild) = match text.strip_suffix('*') {
+            Some(stem) => (stem, true),
+            None => (text, false),
+        };
+        let good = |c: char| c.is_ascii_alphanumeric() || ".-_@".contains(c);
+        let bad = stem.len() > 15
+            || !stem.chars().all(good)
+            || (stem.is_empty() && !wild)
+            || stem == "."
+            || stem == "..";
+        match (bad, wild) {
+            (true, _) => Err(BadInterface(text.to_owned())),
+            (false, true) => Ok(Self::Prefix(stem.to_owned())),
+            (false, false) => Ok(Self::Exact(stem.to_owned())),
+        }
+    }
+
+    /// Whether an interface of this `name` is meant.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == name,
+            Self::Prefix(prefix) => name.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for InterfacePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        fn check(pattern: &str, name: &str, expected: Option<bool>) {
+            let got = InterfacePattern::parse(pattern).ok().map(|p| p.matches(name));
+            assert_eq!(got, expected, "{pattern} on {name}");
+        }
+        check("lan0", "lan0", Some(true));
+        check("lan0", "lan01", Some(false));
+        check("ppp*", "ppp17", Some(true));
+        check("ppp*", "xppp1", Some(false));
+        check("*", "anything", Some(true));
+        check("", "lan0", None);
+        check("a*b", "ab", None);
+        check("sixteen-letters-", "x", None);
+        check("..", "..", None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Special-purpose addresses (IANA registries) that no public name may teach.

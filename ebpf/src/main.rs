@@ -1,0 +1,5 @@
+//! Entry points of the kernel programs; an empty program on any other target.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
