@@ -6,9 +6,11 @@ pub mod catalogue;
 pub mod grant;
 pub mod image;
 pub mod links;
+pub mod matcher;
 pub mod name;
 pub mod port;
 pub mod rules;
+pub mod slots;
 pub mod special;
 pub mod zone;
 

@@ -2,13 +2,20 @@
 //! answer may teach. Immutable once built; the edges share it as a snapshot.
 
 use super::ZoneId;
-use super::catalogue::Catalogue;
-use super::image::Unzoned;
+use super::catalogue::{Catalogue, EndpointSet};
+use super::image::{Image, Unzoned, ZoneImage};
 use super::links::{InterfacePattern, Links};
-use super::name::Name;
-use super::zone::ZoneSpec;
+use super::matcher::Matcher;
+use super::name::{Name, Pattern};
+use super::port::{ClassId, ClassMask, ClassTable, TooManyClasses};
+use super::slots::Slots;
+use super::special::special_purpose;
+use super::zone::{Selector, ZoneSpec};
+use egressd_common::MAX_ZONES;
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Everything the operator decided, before it meets the machine's interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +68,94 @@ impl Default for Limits {
 #[derive(Debug, Default)]
 pub struct Rules {
     links: Links,
+    intent: Arc<Intent>,
+    sets: Vec<Row>,
+    zones: BTreeMap<ZoneId, ZoneRules>,
+    by_interface: BTreeMap<u32, Vec<(Option<IpNet>, ZoneId)>>,
+}
+
+/// A set's number within one compilation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SetId(u32);
+
+/// An endpoint set and the catalogue (or zone, for operators' rules) it belongs to.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Name of the catalogue, or of the zone whose rule it is.
+    pub catalogue: String,
+    /// The set.
+    pub set: EndpointSet,
+}
+
+impl Row {
+    /// How selectors and people call it: `intune/163`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.catalogue, self.set.id)
+    }
+}
+
+/// One zone, compiled.
+#[derive(Debug, Default)]
+pub struct ZoneRules {
+    /// As the operator wrote it.
+    pub spec: ZoneSpec,
+    /// Its clients' prefixes with `connected` resolved; empty means every source.
+    pub sources: Vec<IpNet>,
+    /// The sets it may reach.
+    pub sets: Vec<SetId>,
+    /// Its networks, denied parts cut out, each with its set and class.
+    pub networks: Vec<NetworkListing>,
+    /// Wildcards over shared domains that it did not opt in to, and so are without effect.
+    pub inert: Vec<(SetId, Pattern)>,
+    names: Matcher<Listing>,
+    denied_names: Matcher<SetId>,
+    denied_networks: Vec<IpNet>,
+    reach: BTreeMap<IpNet, ClassMask>,
+}
+
+/// A set that lists a name.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Which set.
+    pub set: SetId,
+    /// The class of its ports.
+    pub class: ClassId,
+    /// The pattern that matched.
+    pub pattern: Pattern,
+}
+
+/// A set that lists a network.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkListing {
+    /// What is open of it.
+    pub network: IpNet,
+    /// The network as the catalogue writes it.
+    pub written: IpNet,
+    /// Which set.
+    pub set: SetId,
+    /// The class of its ports.
+    pub class: ClassId,
+}
+
+/// Why an intent cannot be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// More distinct port sets than bits.
+    #[error(transparent)]
+    Classes(#[from] TooManyClasses),
+    /// More zones than numbers.
+    #[error("the policy has more than {MAX_ZONES} zones")]
+    Zones,
+}
+
+/// The numbers that outlive one compilation.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    /// Of port sets.
+    pub classes: ClassTable,
+    /// Of zones, by name.
+    pub zones: Slots<String, MAX_ZONES>,
 }
 
 /// What becomes of a question.
@@ -97,29 +192,256 @@ pub enum Unfit {
 }
 
 impl Rules {
+    /// Compiles `intent` for the machine's `links`. Numbers no longer used retire.
+    ///
+    /// # Errors
+    /// When the intent needs more classes or zones than there are; `numbers` is then worthless.
+    pub fn compile(
+        intent: Arc<Intent>,
+        links: Links,
+        numbers: &mut Numbers,
+    ) -> Result<Self, CompileError> {
+        let mut rules = Self {
+            links,
+            intent: Arc::clone(&intent),
+            ..Self::default()
+        };
+        for catalogue in &intent.catalogues {
+            for set in &catalogue.sets {
+                rules.sets.push(Row {
+                    catalogue: catalogue.name.clone(),
+                    set: set.clone(),
+                });
+            }
+        }
+        let mut used = ClassMask::NONE;
+        for spec in &intent.zones {
+            let index = numbers
+                .zones
+                .claim(&spec.name)
+                .map_err(|_| CompileError::Zones)?;
+            let id = ZoneId(u16::try_from(index).expect("a slot's number is below MAX_ZONES"));
+            let zone = rules.compile_zone(spec, &mut numbers.classes, &mut used)?;
+            for (interface, _) in rules.links.matching(&spec.interfaces) {
+                let claims = rules.by_interface.entry(interface).or_default();
+                if spec.sources.is_empty() && !spec.connected {
+                    claims.push((None, id));
+                }
+                claims.extend(zone.sources.iter().map(|source| (Some(*source), id)));
+            }
+            rules.zones.insert(id, zone);
+        }
+        for claims in rules.by_interface.values_mut() {
+            claims.sort_by_key(|(source, _)| {
+                std::cmp::Reverse(source.map(|net| u16::from(net.prefix_len()) + 1))
+            });
+        }
+        numbers.classes.retain(used);
+        numbers.zones.retain(|index| {
+            u16::try_from(index).is_ok_and(|index| rules.zones.contains_key(&ZoneId(index)))
+        });
+        Ok(rules)
+    }
+
+    fn compile_zone(
+        &mut self,
+        spec: &ZoneSpec,
+        classes: &mut ClassTable,
+        used: &mut ClassMask,
+    ) -> Result<ZoneRules, CompileError> {
+        let mut zone = ZoneRules {
+            spec: spec.clone(),
+            sources: spec.sources.clone(),
+            ..ZoneRules::default()
+        };
+        if spec.connected {
+            let connected = self
+                .links
+                .matching(&spec.interfaces)
+                .flat_map(|(_, link)| &link.addresses);
+            zone.sources.extend(connected.map(IpNet::trunc));
+            zone.sources.sort_unstable();
+            zone.sources.dedup();
+        }
+        let catalogue_rows = self.catalogue_rows();
+        let first_rule = self.sets.len();
+        self.sets.extend(spec.rules.iter().map(|set| Row {
+            catalogue: spec.name.clone(),
+            set: set.clone(),
+        }));
+        let ids = (0u32..)
+            .zip(&self.sets)
+            .map(|(index, row)| (SetId(index), row));
+        let mut allowed = Vec::new();
+        for (index, (id, row)) in ids.enumerate() {
+            let of_catalogue = index < catalogue_rows;
+            let own = index >= first_rule;
+            let chosen = |selectors: &[Selector]| {
+                of_catalogue
+                    && selectors
+                        .iter()
+                        .any(|s| s.selects(&row.catalogue, &row.set))
+            };
+            if chosen(&spec.deny) {
+                row.set
+                    .patterns
+                    .iter()
+                    .for_each(|p| zone.denied_names.insert(p, id));
+                zone.denied_networks.extend(&row.set.networks);
+            }
+            if own || (chosen(&spec.allow) && row.set.scope.meets(&spec.scope)) {
+                allowed.push((id, row, own));
+            }
+        }
+        for (id, row, own) in allowed {
+            zone.sets.push(id);
+            if row.set.ports.is_empty()
+                || (row.set.patterns.is_empty() && row.set.networks.is_empty())
+            {
+                continue;
+            }
+            let class = classes.class_of(&row.set.ports)?;
+            *used = used.with(class);
+            for pattern in &row.set.patterns {
+                let accepted = own || spec.accepts(pattern);
+                if accepted {
+                    zone.names.insert(
+                        pattern,
+                        Listing {
+                            set: id,
+                            class,
+                            pattern: pattern.clone(),
+                        },
+                    );
+                } else {
+                    zone.inert.push((id, pattern.clone()));
+                }
+            }
+            for &written in &row.set.networks {
+                let parts = cut(written, &zone.denied_networks);
+                zone.networks
+                    .extend(parts.into_iter().map(|network| NetworkListing {
+                        network,
+                        written,
+                        set: id,
+                        class,
+                    }));
+            }
+        }
+        zone.reach = reach(&zone.networks);
+        Ok(zone)
+    }
+
+    fn catalogue_rows(&self) -> usize {
+        self.intent
+            .catalogues
+            .iter()
+            .map(|catalogue| catalogue.sets.len())
+            .sum()
+    }
+
     /// The interfaces these rules were compiled for.
     #[must_use]
     pub fn links(&self) -> &Links {
         &self.links
     }
 
+    /// What they were compiled from.
+    #[must_use]
+    pub fn intent(&self) -> &Arc<Intent> {
+        &self.intent
+    }
+
+    /// The zones, by number.
+    pub fn zones(&self) -> impl Iterator<Item = (ZoneId, &ZoneRules)> {
+        self.zones.iter().map(|(id, zone)| (*id, zone))
+    }
+
+    /// One zone.
+    #[must_use]
+    pub fn zone(&self, zone: ZoneId) -> Option<&ZoneRules> {
+        self.zones.get(&zone)
+    }
+
+    /// A set and its catalogue.
+    #[must_use]
+    pub fn row(&self, set: SetId) -> &Row {
+        &self.sets[usize::try_from(set.0).expect("an index fits")]
+    }
+
     /// The zone of a client: by the interface its packet entered and its source address. The most
     /// specific source wins among zones on one interface.
     #[must_use]
-    pub fn zone_of(&self, _interface: u32, _source: IpAddr) -> Option<ZoneId> {
-        None
+    pub fn zone_of(&self, interface: u32, source: IpAddr) -> Option<ZoneId> {
+        let claims = self.by_interface.get(&interface)?;
+        claims
+            .iter()
+            .find(|(net, _)| net.is_none_or(|net| net.contains(&source)))
+            .map(|(_, zone)| *zone)
     }
 
-    /// The name of a zone.
+    /// The name of a zone; empty for a number that no zone has.
     #[must_use]
-    pub fn zone_name(&self, _zone: ZoneId) -> &str {
-        ""
+    pub fn zone_name(&self, zone: ZoneId) -> &str {
+        self.zones.get(&zone).map_or("", |zone| &zone.spec.name)
     }
 
     /// Whether clients of `zone` may ask for `name`.
     #[must_use]
-    pub fn ask(&self, _zone: ZoneId, _name: &Name) -> Ask {
-        Ask::Refuse(Refusal::Unlisted)
+    pub fn ask(&self, zone: ZoneId, name: &Name) -> Ask {
+        match self.zones.get(&zone) {
+            Some(zone) if zone.denied_names.lists(name) => Ask::Refuse(Refusal::Denied),
+            Some(zone) if zone.names.lists(name) => Ask::Forward,
+            Some(_) | None => Ask::Refuse(Refusal::Unlisted),
+        }
+    }
+
+    /// The classes that `name` opens for `zone`: the union over the sets that list it.
+    #[must_use]
+    pub fn mask(&self, zone: ZoneId, name: &Name) -> ClassMask {
+        match self.zones.get(&zone) {
+            Some(zone) if !zone.denied_names.lists(name) => zone
+                .names
+                .find(name)
+                .fold(ClassMask::NONE, |mask, listing| mask.with(listing.class)),
+            Some(_) | None => ClassMask::NONE,
+        }
+    }
+
+    /// The listings of `name` in `zone`.
+    pub fn listings<'a>(
+        &'a self,
+        zone: ZoneId,
+        name: &'a Name,
+    ) -> impl Iterator<Item = &'a Listing> {
+        self.zones
+            .get(&zone)
+            .into_iter()
+            .flat_map(|zone| zone.names.find(name))
+    }
+
+    /// The `deny` sets that list `name` in `zone`.
+    pub fn denials<'a>(&'a self, zone: ZoneId, name: &'a Name) -> impl Iterator<Item = SetId> + 'a {
+        self.zones
+            .get(&zone)
+            .into_iter()
+            .flat_map(|zone| zone.denied_names.find(name))
+            .copied()
+    }
+
+    /// The classes that catalogue networks open towards `address`.
+    #[must_use]
+    pub fn network_mask(&self, zone: ZoneId, address: IpAddr) -> ClassMask {
+        let Some(zone) = self.zones.get(&zone) else {
+            return ClassMask::NONE;
+        };
+        let host = IpNet::from(address);
+        (0..=host.max_prefix_len())
+            .rev()
+            .filter_map(|length| IpNet::new(address, length).ok())
+            .find_map(|net| zone.reach.get(&net.trunc()))
+            .copied()
+            .unwrap_or(ClassMask::NONE)
     }
 
     /// Whether an answer may teach `zone` this address (D4). An address that an allowed catalogue
@@ -127,7 +449,101 @@ impl Rules {
     ///
     /// # Errors
     /// Says why not.
-    pub fn fit(&self, _zone: ZoneId, _address: IpAddr) -> Result<(), Unfit> {
-        Err(Unfit::Own)
+    pub fn fit(&self, zone: ZoneId, address: IpAddr) -> Result<(), Unfit> {
+        if self.links.is_own(address) {
+            return Err(Unfit::Own);
+        }
+        let holds = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
+        if self
+            .zones
+            .get(&zone)
+            .is_some_and(|zone| holds(&zone.denied_networks))
+        {
+            return Err(Unfit::Denied);
+        }
+        if !self.network_mask(zone, address).is_empty() {
+            return Ok(());
+        }
+        if let Some(word) = special_purpose(address) {
+            return Err(Unfit::Special(word));
+        }
+        if holds(&self.intent.internal) {
+            return Err(Unfit::Internal);
+        }
+        let connected = |net: &IpNet| net.prefix_len() > 0 && net.contains(&address);
+        if self
+            .links
+            .0
+            .values()
+            .flat_map(|link| &link.addresses)
+            .any(connected)
+        {
+            return Err(Unfit::Connected);
+        }
+        Ok(())
     }
+
+    /// What the planes enforce of the zones; the caller adds what was learned.
+    #[must_use]
+    pub fn image(&self, numbers: &Numbers) -> Image {
+        let zones = self.zones.iter().map(|(id, zone)| ZoneImage {
+            id: *id,
+            name: zone.spec.name.clone(),
+            interfaces: zone.spec.interfaces.clone(),
+            sources: zone.sources.clone(),
+            mode: zone.spec.mode,
+            inbound: zone.spec.inbound,
+            serves: zone.spec.serves.clone(),
+            networks: zone.reach.iter().map(|(net, mask)| (*net, *mask)).collect(),
+        });
+        Image {
+            links: self.links.clone(),
+            upstream: self.intent.upstream.clone(),
+            internal: self.intent.internal.clone(),
+            unzoned: self.intent.unzoned,
+            classes: numbers
+                .classes
+                .iter()
+                .map(|(id, set)| (id, set.clone()))
+                .collect(),
+            zones: zones.collect(),
+            ..Image::default()
+        }
+    }
+}
+
+/// What is left of `network` when `denied` is taken away, as prefixes.
+fn cut(network: IpNet, denied: &[IpNet]) -> Vec<IpNet> {
+    let mut left = Vec::new();
+    let mut todo = vec![network.trunc()];
+    while let Some(net) = todo.pop() {
+        if denied.iter().any(|d| d.contains(&net)) {
+            continue;
+        }
+        match net.subnets(net.prefix_len() + 1) {
+            Ok(halves) if denied.iter().any(|d| net.contains(d)) => todo.extend(halves),
+            Ok(_) | Err(_) => left.push(net),
+        }
+    }
+    left.sort_unstable();
+    left
+}
+
+/// Each prefix with its classes and those of the prefixes around it.
+fn reach(networks: &[NetworkListing]) -> BTreeMap<IpNet, ClassMask> {
+    let mut reach: BTreeMap<IpNet, ClassMask> = BTreeMap::new();
+    for listing in networks {
+        let mask = reach.entry(listing.network).or_default();
+        *mask = mask.with(listing.class);
+    }
+    // In `IpNet`'s order a prefix stands before everything inside it.
+    let mut around: Vec<(IpNet, ClassMask)> = Vec::new();
+    for (net, mask) in &mut reach {
+        while around.last().is_some_and(|(outer, _)| !outer.contains(net)) {
+            around.pop();
+        }
+        *mask = mask.union(around.last().map_or(ClassMask::NONE, |(_, outer)| *outer));
+        around.push((*net, *mask));
+    }
+    reach
 }

@@ -3,6 +3,7 @@
 use super::catalogue::{EndpointSet, Scope};
 use super::image::{Inbound, Mode};
 use super::links::InterfacePattern;
+use super::name::Pattern;
 use ipnet::IpNet;
 use std::fmt;
 
@@ -33,6 +34,19 @@ pub struct ZoneSpec {
     pub shared: Vec<String>,
     /// The operator's own endpoint sets.
     pub rules: Vec<EndpointSet>,
+}
+
+impl ZoneSpec {
+    /// Whether a catalogue's pattern takes effect: one that admits strangers' names does only when
+    /// `shared` names it.
+    #[must_use]
+    pub fn accepts(&self, pattern: &Pattern) -> bool {
+        pattern.shared_domain().is_none()
+            || self
+                .shared
+                .iter()
+                .any(|text| text.eq_ignore_ascii_case(&pattern.to_string()))
+    }
 }
 
 /// `catalogue[/area or id][:required]`.
@@ -75,14 +89,21 @@ impl Selector {
         if !good(catalogue) || part.is_some_and(|part| !good(part)) {
             return Err(bad());
         }
-        Ok(Self { catalogue: catalogue.to_owned(), part: part.map(str::to_owned), required })
+        Ok(Self {
+            catalogue: catalogue.to_owned(),
+            part: part.map(str::to_owned),
+            required,
+        })
     }
 
     /// Whether a set of the named catalogue is meant.
     #[must_use]
     pub fn selects(&self, catalogue: &str, set: &EndpointSet) -> bool {
         self.catalogue == catalogue
-            && self.part.as_ref().is_none_or(|part| *part == set.id || *part == set.area)
+            && self
+                .part
+                .as_ref()
+                .is_none_or(|part| *part == set.id || *part == set.area)
             && (set.required || !self.required)
     }
 }
