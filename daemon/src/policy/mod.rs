@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod catalogue;
+pub mod explain;
 pub mod grant;
 pub mod image;
 pub mod links;

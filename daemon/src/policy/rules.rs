@@ -49,6 +49,8 @@ pub struct Limits {
     pub ttl_ceiling: u32,
     /// Seconds added to every lifetime, for clients that cache too long.
     pub grace: u32,
+    /// A grant that is over lives on while a packet used it within this many seconds.
+    pub idle: u32,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             ttl_floor: 60,
             ttl_ceiling: 86_400,
             grace: 900,
+            idle: 180,
         }
     }
 }

@@ -1,1 +1,3 @@
 //! The loop: owns `Policy` and the planes and knows the clock. Nothing else does.
+
+pub mod engine;

@@ -1,0 +1,467 @@
+//! The loop's decisions as a pure state machine: events and the time in, effects out. Never does I/O.
+//!
+//! Answers are committed in groups, as a database does: all that arrive while one kernel transaction
+//! is in flight share the next one.
+
+use crate::dns::{Release, Waiting};
+use crate::observe::Happening;
+use crate::plane::RefusedPacket;
+use crate::policy::grant::{Admission, Policy};
+use crate::policy::image::{Change, Image, Mode};
+use crate::policy::links::Links;
+use crate::policy::port::ClassMask;
+use crate::policy::rules::{CompileError, Intent, Refusal, Unfit};
+use crate::policy::{Moment, Revision, ZoneId};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Seconds between checks that the planes are still in place.
+const VERIFY_SECONDS: u64 = 5;
+
+/// Seconds until a failed replacement is tried again.
+const RETRY_SECONDS: u64 = 1;
+
+/// What the world tells the engine.
+#[derive(Debug)]
+pub enum Event {
+    /// An answer waits for the kernel.
+    Answered(Waiting),
+    /// The planes' thread finished the commit in flight.
+    Committed(Outcome),
+    /// The planes' thread looked whether its mechanisms are still in place.
+    Verified(Result<(), String>),
+    /// Which of the grants that are due still carry packets, and until when that keeps them.
+    InUse(Vec<(ZoneId, IpAddr, Moment)>),
+    /// Live flows of enforced zones, to be judged.
+    Flows(Vec<ZonedFlow>),
+    /// The interfaces or addresses changed.
+    Links(Links),
+    /// Packets that a plane refused.
+    Refused(Vec<RefusedPacket>),
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything is in force, but for the changes named.
+    Applied(Vec<Change>),
+    /// The image is in force.
+    Replaced,
+    /// The kernel's state is unknown, or stayed as it was.
+    Failed(String),
+}
+
+/// A live connection and the zone its first packet came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZonedFlow {
+    /// Its zone, or none where the packet came from an interface of no zone.
+    pub zone: Option<ZoneId>,
+    /// The destination its client asked for.
+    pub destination: IpAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Destination port its client asked for; 0 where the protocol has none.
+    pub port: u16,
+    /// To name it by when it must be cut.
+    pub key: u64,
+}
+
+/// What the engine wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Put this image in force, then report `Committed`.
+    Replace(Arc<Image>),
+    /// Apply these changes, then report `Committed`.
+    Apply(Vec<Change>),
+    /// Look whether the planes are in place, then report `Verified`.
+    Verify,
+    /// Look which of these grants still carry packets, then report `InUse`.
+    CheckUse(Vec<(ZoneId, IpAddr)>),
+    /// Read the live flows of enforced zones and report them as `Flows`.
+    Sweep,
+    /// Cut these flows.
+    Cut(Vec<u64>),
+    /// Let these answers leave, or not.
+    Release(Vec<Release>),
+    /// The rules the edges answer by changed.
+    Publish,
+    /// Tell the operator.
+    Record(Happening),
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Engine {
+    policy: Policy,
+    /// The newest state that every plane holds.
+    committed: Revision,
+    in_flight: Option<Revision>,
+    batch: BTreeMap<(ZoneId, IpAddr), (ClassMask, ClassMask)>,
+    must_replace: bool,
+    retry_at: Option<Moment>,
+    /// Why the planes do not hold what they should, while that is so.
+    fault: Option<String>,
+    waiting: BTreeMap<Revision, Vec<Waiting>>,
+    checking_use: bool,
+    verifying: bool,
+    verify_at: Moment,
+    effects: Vec<Effect>,
+    cut_flows: u64,
+}
+
+impl Engine {
+    /// An engine whose first effect puts `policy` in force.
+    #[must_use]
+    pub fn new(policy: Policy, now: Moment) -> Self {
+        let mut engine = Self {
+            policy,
+            committed: Revision(0),
+            in_flight: None,
+            batch: BTreeMap::new(),
+            must_replace: true,
+            retry_at: None,
+            fault: None,
+            waiting: BTreeMap::new(),
+            checking_use: false,
+            verifying: false,
+            verify_at: now.after_seconds(VERIFY_SECONDS),
+            effects: Vec::new(),
+            cut_flows: 0,
+        };
+        engine.pump();
+        engine
+    }
+
+    /// What is granted, for questions of the control socket.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The newest state that every plane holds.
+    #[must_use]
+    pub fn committed(&self) -> Revision {
+        self.committed
+    }
+
+    /// Why the planes do not hold what they should, while that is so.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    /// How many flows were cut because nothing grants them.
+    #[must_use]
+    pub fn cut_flows(&self) -> u64 {
+        self.cut_flows
+    }
+
+    /// What is to be done now, in this order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.pump();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Engine::tick`] is wanted.
+    #[must_use]
+    pub fn next_tick(&self) -> Moment {
+        let deadline = if self.checking_use {
+            None
+        } else {
+            self.policy.next_deadline()
+        };
+        [deadline, self.retry_at]
+            .into_iter()
+            .flatten()
+            .fold(self.verify_at, Moment::min)
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Moment) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.must_replace = true;
+        }
+        if !self.checking_use && self.policy.next_deadline().is_some_and(|at| at <= now) {
+            let due = self.policy.due(now);
+            if !due.is_empty() {
+                self.checking_use = true;
+                self.effects.push(Effect::CheckUse(due));
+            }
+        }
+        if self.verify_at <= now {
+            self.verify_at = now.after_seconds(VERIFY_SECONDS);
+            if !self.verifying && self.in_flight.is_none() {
+                self.verifying = true;
+                self.effects.push(Effect::Verify);
+            }
+        }
+    }
+
+    /// Takes one event.
+    pub fn handle(&mut self, event: Event, now: Moment) {
+        match event {
+            Event::Answered(waiting) => self.answered(waiting, now),
+            Event::Committed(outcome) => self.settled(outcome, now),
+            Event::Verified(Ok(())) => self.verifying = false,
+            Event::Verified(Err(what)) => {
+                self.verifying = false;
+                self.must_replace = true;
+                self.record_plane(format!("{what}; repairing"));
+            }
+            Event::InUse(used) => {
+                self.checking_use = false;
+                for (zone, address, end) in used {
+                    self.policy.keep(zone, address, end);
+                }
+                let changes = self.policy.expire(now);
+                for change in changes.iter().filter(|change| change.now.is_empty()) {
+                    let Change { zone, address, .. } = *change;
+                    self.effects
+                        .push(Effect::Record(Happening::Ended { zone, address }));
+                }
+                self.queue(changes);
+            }
+            Event::Flows(flows) => self.judge(&flows),
+            Event::Links(links) => {
+                if links != *self.policy.rules().links() {
+                    let intent = Arc::clone(self.policy.rules().intent());
+                    if let Err(error) = self.replace(intent, links) {
+                        self.record_plane(format!(
+                            "the changed interfaces cannot be used: {error}"
+                        ));
+                    }
+                }
+            }
+            Event::Refused(packets) => self.effects.extend(
+                packets
+                    .into_iter()
+                    .map(|p| Effect::Record(Happening::PacketRefused(p))),
+            ),
+        }
+    }
+
+    /// Puts another intent, or other links, in the old ones' place. Returns how many grants opened
+    /// wider or closed.
+    ///
+    /// # Errors
+    /// When the intent does not compile; the running policy stays.
+    pub fn replace(&mut self, intent: Arc<Intent>, links: Links) -> Result<usize, CompileError> {
+        let changes = self.policy.replace(intent, links)?;
+        self.batch.clear();
+        self.must_replace = true;
+        self.effects.push(Effect::Publish);
+        Ok(changes.len())
+    }
+
+    fn answered(&mut self, waiting: Waiting, now: Moment) {
+        let Waiting { zone, token, .. } = waiting;
+        match self.policy.admit(zone, &waiting.answer, now) {
+            Admission::Admitted { changes, revision } => {
+                for change in changes.iter().filter(|change| change.was.is_empty()) {
+                    self.effects.push(Effect::Record(Happening::Granted {
+                        zone,
+                        name: waiting.answer.name.clone(),
+                        address: change.address,
+                    }));
+                }
+                self.queue(changes);
+                if revision <= self.committed && self.fault.is_none() {
+                    self.effects.push(Effect::Release(vec![Release {
+                        token,
+                        outcome: Ok(()),
+                    }]));
+                } else {
+                    self.waiting.entry(revision).or_default().push(waiting);
+                }
+            }
+            Admission::Refused(why) => self.withhold(&waiting, refusal_text(why)),
+            Admission::Unfit(address, why) => {
+                let text = format!("{address} may not be taught: {}", unfit_text(why));
+                self.withhold(&waiting, &text);
+            }
+            Admission::Full(cap) => self.withhold(&waiting, &cap.to_string()),
+        }
+    }
+
+    fn withhold(&mut self, waiting: &Waiting, why: &str) {
+        self.effects.push(Effect::Record(Happening::Withheld {
+            zone: waiting.zone,
+            name: waiting.answer.name.clone(),
+            why: why.to_owned(),
+        }));
+        let release = Release {
+            token: waiting.token,
+            outcome: Err(why.to_owned()),
+        };
+        self.effects.push(Effect::Release(vec![release]));
+    }
+
+    fn queue(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let entry = self
+                .batch
+                .entry((change.zone, change.address))
+                .or_insert((change.was, change.now));
+            entry.1 = change.now;
+        }
+    }
+
+    /// Starts the next commit if none is in flight.
+    fn pump(&mut self) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        if self.must_replace {
+            self.must_replace = false;
+            self.retry_at = None;
+            self.batch.clear();
+            self.in_flight = Some(self.policy.revision());
+            self.effects
+                .push(Effect::Replace(Arc::new(self.policy.image())));
+        } else if self.fault.is_none() && !self.batch.is_empty() {
+            let changes: Vec<Change> = std::mem::take(&mut self.batch)
+                .into_iter()
+                .filter(|(_, (was, now))| was != now)
+                .map(|((zone, address), (was, now))| Change {
+                    zone,
+                    address,
+                    was,
+                    now,
+                })
+                .collect();
+            self.in_flight = Some(self.policy.revision());
+            self.effects.push(Effect::Apply(changes));
+        }
+    }
+
+    fn settled(&mut self, outcome: Outcome, now: Moment) {
+        let Some(revision) = self.in_flight.take() else {
+            return;
+        };
+        match outcome {
+            Outcome::Applied(refused) => {
+                if !refused.is_empty() {
+                    self.record_plane(format!("the kernel refused {} addresses", refused.len()));
+                    let addresses: Vec<_> = refused.iter().map(|c| (c.zone, c.address)).collect();
+                    let changes = self.policy.withdraw(&addresses);
+                    self.queue(changes);
+                }
+                self.committed = self.committed.max(revision);
+                self.release(revision);
+            }
+            Outcome::Replaced => {
+                self.fault = None;
+                self.committed = self.committed.max(revision);
+                self.release(revision);
+                self.effects.push(Effect::Sweep);
+            }
+            Outcome::Failed(why) => {
+                self.record_plane(why.clone());
+                // After a failed step the whole image is due at once; if that fails, a little later.
+                if self.fault.is_some() {
+                    self.retry_at = Some(now.after_seconds(RETRY_SECONDS));
+                } else {
+                    self.must_replace = true;
+                }
+                self.fault = Some(why.clone());
+                for waiting in std::mem::take(&mut self.waiting).into_values().flatten() {
+                    self.withhold(&waiting, &why);
+                }
+            }
+        }
+    }
+
+    /// Lets go every answer whose state is in force, if its addresses still are.
+    fn release(&mut self, revision: Revision) {
+        let later = self.waiting.split_off(&Revision(revision.0 + 1));
+        let ready = std::mem::replace(&mut self.waiting, later);
+        let mut releases = Vec::new();
+        for waiting in ready.into_values().flatten() {
+            let since = waiting.answer.addresses.iter().map(|address| {
+                self.policy
+                    .grant(waiting.zone, *address)
+                    .map(|grant| grant.revision)
+            });
+            // `None`, an address no longer granted, makes the whole `None`.
+            match since.collect::<Option<Vec<_>>>() {
+                None => self.withhold(&waiting, "the kernel refused an address of this answer"),
+                Some(since) => match since.into_iter().max() {
+                    // Withdrawn and granted anew meanwhile: in force only with that later state.
+                    Some(since) if since > revision => {
+                        self.waiting.entry(since).or_default().push(waiting);
+                    }
+                    Some(_) | None => {
+                        releases.push(Release {
+                            token: waiting.token,
+                            outcome: Ok(()),
+                        });
+                    }
+                },
+            }
+        }
+        if !releases.is_empty() {
+            self.effects.push(Effect::Release(releases));
+        }
+    }
+
+    fn judge(&mut self, flows: &[ZonedFlow]) {
+        let rules = self.policy.rules();
+        let cut: Vec<u64> = flows
+            .iter()
+            .filter(|flow| match flow.zone {
+                None => true,
+                Some(zone) => {
+                    let enforced = rules
+                        .zone(zone)
+                        .is_none_or(|zone| zone.spec.mode == Mode::Enforce);
+                    let learned = self
+                        .policy
+                        .grant(zone, flow.destination)
+                        .map_or(ClassMask::NONE, |g| g.mask);
+                    let open = learned.union(rules.network_mask(zone, flow.destination));
+                    let wanted = self
+                        .policy
+                        .numbers()
+                        .classes
+                        .mask_of(flow.protocol, flow.port);
+                    enforced && !open.meets(wanted)
+                }
+            })
+            .map(|flow| flow.key)
+            .collect();
+        if !cut.is_empty() {
+            self.cut_flows += u64::try_from(cut.len()).unwrap_or(u64::MAX);
+            self.effects.push(Effect::Cut(cut));
+        }
+    }
+
+    fn record_plane(&mut self, what: String) {
+        self.effects.push(Effect::Record(Happening::Plane {
+            plane: "planes",
+            what,
+        }));
+    }
+}
+
+/// Why a question is refused, as a sentence for clients and operators.
+#[must_use]
+pub fn refusal_text(why: Refusal) -> &'static str {
+    match why {
+        Refusal::Unlisted => "no endpoint set of this zone lists the name",
+        Refusal::Denied => "a denied endpoint set lists the name",
+    }
+}
+
+/// Why an address is not taught, as a phrase for clients and operators.
+#[must_use]
+pub fn unfit_text(why: Unfit) -> String {
+    match why {
+        Unfit::Special(word) => format!("a special-purpose address ({word})"),
+        Unfit::Own => "an address of the gateway".to_owned(),
+        Unfit::Connected => "an address of a subnet connected to the gateway".to_owned(),
+        Unfit::Internal => "an internal address".to_owned(),
+        Unfit::Denied => "an address in a denied network".to_owned(),
+    }
+}
