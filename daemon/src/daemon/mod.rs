@@ -1,3 +1,5 @@
 //! The loop: owns `Policy` and the planes and knows the clock. Nothing else does.
 
 pub mod engine;
+pub mod planes;
+pub mod state;

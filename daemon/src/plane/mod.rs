@@ -60,6 +60,11 @@ pub trait Plane: Send {
         Vec::new()
     }
 
+    /// Packets refused since the last call, as far as the kernel reported them. Never blocks.
+    fn refused(&mut self) -> Vec<RefusedPacket> {
+        Vec::new()
+    }
+
     /// How it is attached, in words for `status`, such as `table inet egressd, owned` or
     /// `lan0: xdp native`.
     fn describe(&self) -> Vec<String>;

@@ -1,0 +1,128 @@
+//! The planes' own thread: kernel calls block here, so that the loop never does.
+
+use super::engine::{Event, Outcome};
+use crate::plane::Plane;
+use crate::policy::image::{Change, Image};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often refused packets are collected.
+const POLL: Duration = Duration::from_millis(100);
+
+type Planes = Vec<Box<dyn Plane>>;
+
+/// Work for the thread. Jobs run in order.
+pub enum Job {
+    /// Put an image in force in every plane, then report.
+    Replace(Arc<Image>),
+    /// Apply changes to every plane, then report.
+    Apply(Vec<Change>),
+    /// Look whether every plane is in place, then report.
+    Verify,
+    /// Run a question against the planes; it reports by itself.
+    Ask(Box<dyn FnOnce(&mut [Box<dyn Plane>]) + Send>),
+}
+
+/// The thread's handle; dropping it ends the thread once its work is done.
+pub struct PlaneThread {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PlaneThread {
+    /// Hands `planes` to a thread of their own, which tells what happens through `report`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn spawn(planes: Planes, report: impl Fn(Event) + Send + 'static) -> std::io::Result<Self> {
+        let (jobs, inbox) = channel();
+        let thread = std::thread::Builder::new()
+            .name("planes".to_owned())
+            .spawn(move || work(planes, &inbox, &report))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues a job. After the thread has died nothing is in force for new answers: they time out.
+    pub fn send(&self, job: Job) {
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            log::error!(target: "plane", "the planes' thread is gone");
+        }
+    }
+
+    /// Queues a question against the planes.
+    pub fn ask(&self, question: impl FnOnce(&mut [Box<dyn Plane>]) + Send + 'static) {
+        self.send(Job::Ask(Box::new(question)));
+    }
+}
+
+impl Drop for PlaneThread {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!(target: "plane", "the planes' thread panicked");
+        }
+    }
+}
+
+fn work(mut planes: Planes, inbox: &Receiver<Job>, report: &impl Fn(Event)) {
+    loop {
+        match inbox.recv_timeout(POLL) {
+            Ok(Job::Replace(image)) => report(Event::Committed(replace(&mut planes, &image))),
+            Ok(Job::Apply(changes)) => report(Event::Committed(apply(&mut planes, changes))),
+            Ok(Job::Verify) => report(Event::Verified(verify(&mut planes))),
+            Ok(Job::Ask(question)) => question(&mut planes),
+            Err(RecvTimeoutError::Timeout) => {
+                let refused: Vec<_> = planes
+                    .iter_mut()
+                    .flat_map(|plane| plane.refused())
+                    .collect();
+                if !refused.is_empty() {
+                    report(Event::Refused(refused));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// In order: the first plane (nft, the authority) closes before the next one changes.
+fn replace(planes: &mut Planes, image: &Image) -> Outcome {
+    for plane in planes {
+        if let Err(error) = plane.replace(image) {
+            return Outcome::Failed(format!("{}: {error:#}", plane.name()));
+        }
+    }
+    Outcome::Replaced
+}
+
+/// What one plane refused is not sent to the next; the engine withdraws it from all.
+fn apply(planes: &mut Planes, mut changes: Vec<Change>) -> Outcome {
+    let mut refused = Vec::new();
+    for plane in planes {
+        match plane.apply(&changes) {
+            Ok(not_in_force) => {
+                changes.retain(|change| !not_in_force.contains(change));
+                refused.extend(not_in_force);
+            }
+            Err(error) => return Outcome::Failed(format!("{}: {error:#}", plane.name())),
+        }
+    }
+    Outcome::Applied(refused)
+}
+
+fn verify(planes: &mut Planes) -> Result<(), String> {
+    planes.iter_mut().try_for_each(|plane| {
+        plane
+            .verify()
+            .map_err(|error| format!("{}: {error:#}", plane.name()))
+    })
+}
