@@ -1,17 +1,25 @@
 //! The planes' own thread: kernel calls block here, so that the loop never does.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: paces the collection of refused packets"
+)]
+
 use super::engine::{Event, Outcome};
 use crate::plane::Plane;
 use crate::policy::image::{Change, Image};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often refused packets are collected.
 const POLL: Duration = Duration::from_millis(100);
 
 type Planes = Vec<Box<dyn Plane>>;
+
+/// A question against the planes; it reports by itself.
+pub type Question = Box<dyn FnOnce(&mut [Box<dyn Plane>]) + Send>;
 
 /// Work for the thread. Jobs run in order.
 pub enum Job {
@@ -21,8 +29,8 @@ pub enum Job {
     Apply(Vec<Change>),
     /// Look whether every plane is in place, then report.
     Verify,
-    /// Run a question against the planes; it reports by itself.
-    Ask(Box<dyn FnOnce(&mut [Box<dyn Plane>]) + Send>),
+    /// Run a question.
+    Ask(Question),
 }
 
 /// The thread's handle; dropping it ends the thread once its work is done.
@@ -74,22 +82,25 @@ impl Drop for PlaneThread {
 }
 
 fn work(mut planes: Planes, inbox: &Receiver<Job>, report: &impl Fn(Event)) {
+    let mut polled = Instant::now();
     loop {
-        match inbox.recv_timeout(POLL) {
+        match inbox.recv_timeout(POLL.saturating_sub(polled.elapsed())) {
             Ok(Job::Replace(image)) => report(Event::Committed(replace(&mut planes, &image))),
             Ok(Job::Apply(changes)) => report(Event::Committed(apply(&mut planes, changes))),
             Ok(Job::Verify) => report(Event::Verified(verify(&mut planes))),
             Ok(Job::Ask(question)) => question(&mut planes),
-            Err(RecvTimeoutError::Timeout) => {
-                let refused: Vec<_> = planes
-                    .iter_mut()
-                    .flat_map(|plane| plane.refused())
-                    .collect();
-                if !refused.is_empty() {
-                    report(Event::Refused(refused));
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if polled.elapsed() >= POLL {
+            polled = Instant::now();
+            let refused: Vec<_> = planes
+                .iter_mut()
+                .flat_map(|plane| plane.refused())
+                .collect();
+            if !refused.is_empty() {
+                report(Event::Refused(refused));
+            }
         }
     }
 }

@@ -15,6 +15,9 @@ pub mod slots;
 pub mod special;
 pub mod zone;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 /// A point on the boot clock (`CLOCK_BOOTTIME`), in milliseconds. It does not jump with the wall
