@@ -16,7 +16,7 @@ pub mod special;
 pub mod zone;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 const LAN: u32 = 2;
 
-fn links() -> Links {
+pub(crate) fn links() -> Links {
     let link = |name: &str, addresses: &[&str]| Link {
         name: name.to_owned(),
         up: true,
@@ -47,7 +47,7 @@ fn set(id: &str, patterns: &[&str], ports: &[Service], networks: &[&str]) -> End
     }
 }
 
-fn intent(allow: &[&str], deny: &[&str]) -> Intent {
+pub(crate) fn intent(allow: &[&str], deny: &[&str]) -> Intent {
     let selectors = |texts: &[&str]| texts.iter().map(|t| Selector::parse(t).unwrap()).collect();
     Intent {
         upstream: vec![InterfacePattern::parse("wan0").unwrap()],
@@ -95,15 +95,15 @@ fn policy(allow: &[&str], deny: &[&str]) -> (Policy, ZoneId) {
     (policy, zone)
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn answer(asked: &str, addresses: &[&str], ttl: u32) -> Answer {
+pub(crate) fn answer(asked: &str, addresses: &[&str], ttl: u32) -> Answer {
     Answer {
         name: name(asked),
         addresses: addresses.iter().map(|a| ip(a)).collect(),

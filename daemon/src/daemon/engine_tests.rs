@@ -1,0 +1,382 @@
+//! The engine against a scripted kernel and a simulated clock. At every release the kernel must hold
+//! what the answer says.
+
+use super::engine::{Effect, Engine, Event, Outcome, ZonedFlow};
+use crate::dns::{Token, Waiting};
+use crate::policy::image::{Change, Mode};
+use crate::policy::port::ClassMask;
+use crate::policy::tests::{answer, intent, ip, links};
+use crate::policy::{Moment, ZoneId, grant::Policy};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const ZONE: ZoneId = ZoneId(0);
+
+/// A kernel that does what the test tells it, and a clock that stands still.
+struct World {
+    engine: Engine,
+    now: Moment,
+    kernel: BTreeMap<IpAddr, ClassMask>,
+    job: Option<Job>,
+    refuses: BTreeSet<IpAddr>,
+    waiting: BTreeMap<Token, Vec<IpAddr>>,
+    released: BTreeMap<Token, bool>,
+    in_use: BTreeSet<IpAddr>,
+    cut: Vec<u64>,
+    sweeps: usize,
+    tokens: u64,
+}
+
+enum Job {
+    Replace(BTreeMap<IpAddr, ClassMask>),
+    Apply(Vec<Change>),
+}
+
+impl World {
+    fn new() -> Self {
+        let policy = Policy::new(Arc::new(intent(&["c"], &[])), links()).unwrap();
+        let mut world = Self {
+            engine: Engine::new(policy, Moment(0)),
+            now: Moment(0),
+            kernel: BTreeMap::new(),
+            job: None,
+            refuses: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            released: BTreeMap::new(),
+            in_use: BTreeSet::new(),
+            cut: Vec::new(),
+            sweeps: 0,
+            tokens: 0,
+        };
+        world.drain();
+        world
+    }
+
+    /// In force and idle.
+    fn ready() -> Self {
+        let mut world = Self::new();
+        world.finish();
+        world
+    }
+
+    fn ask(&mut self, asked: &str, addresses: &[&str]) -> Token {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        let answer = answer(asked, addresses, 60);
+        self.waiting.insert(token, answer.addresses.clone());
+        self.event(Event::Answered(Waiting {
+            zone: ZONE,
+            answer,
+            token,
+        }));
+        token
+    }
+
+    fn event(&mut self, event: Event) {
+        self.engine.handle(event, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        for effect in self.engine.take_effects() {
+            match effect {
+                Effect::Replace(image) => {
+                    assert!(self.job.is_none(), "two commits in flight");
+                    let grants = image.grants.iter().map(|(_, a, m)| (*a, *m)).collect();
+                    self.job = Some(Job::Replace(grants));
+                }
+                Effect::Apply(changes) => {
+                    assert!(self.job.is_none(), "two commits in flight");
+                    self.job = Some(Job::Apply(changes));
+                }
+                Effect::Release(releases) => {
+                    for release in releases {
+                        let addresses = self.waiting.remove(&release.token).expect("released once");
+                        let ok = release.outcome.is_ok();
+                        for address in addresses.iter().filter(|_| ok) {
+                            assert!(
+                                self.kernel.contains_key(address),
+                                "{address} left too early"
+                            );
+                        }
+                        self.released.insert(release.token, ok);
+                    }
+                }
+                Effect::CheckUse(due) => {
+                    let end = self.now.after_seconds(180);
+                    let used = due.into_iter().filter(|(_, a)| self.in_use.contains(a));
+                    let used = used.map(|(zone, address)| (zone, address, end)).collect();
+                    self.engine.handle(Event::InUse(used), self.now);
+                    self.drain();
+                }
+                Effect::Cut(keys) => self.cut.extend(keys),
+                Effect::Sweep => self.sweeps += 1,
+                Effect::Verify | Effect::Publish | Effect::Record(_) => {}
+            }
+        }
+    }
+
+    /// The kernel finishes the commit in flight.
+    fn finish(&mut self) -> bool {
+        let outcome = match self.job.take() {
+            None => return false,
+            Some(Job::Replace(grants)) => {
+                self.kernel = grants;
+                Outcome::Replaced
+            }
+            Some(Job::Apply(changes)) => {
+                let (refused, done): (Vec<_>, Vec<_>) = changes
+                    .into_iter()
+                    .partition(|c| self.refuses.contains(&c.address) && !c.now.is_empty());
+                for change in done {
+                    if change.now.is_empty() {
+                        self.kernel.remove(&change.address);
+                    } else {
+                        self.kernel.insert(change.address, change.now);
+                    }
+                }
+                Outcome::Applied(refused)
+            }
+        };
+        self.event(Event::Committed(outcome));
+        true
+    }
+
+    fn fail(&mut self) -> bool {
+        let failed = self.job.take().is_some();
+        if failed {
+            self.event(Event::Committed(Outcome::Failed(
+                "out of memory".to_owned(),
+            )));
+        }
+        failed
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end = self.now.after_seconds(seconds);
+        while self.engine.next_tick() <= end {
+            self.now = self.engine.next_tick().max(self.now);
+            self.engine.tick(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10 {
+            while self.finish() {}
+            self.pass(2);
+        }
+    }
+}
+
+#[test]
+fn an_answer_waits_for_its_commit() {
+    let mut world = World::ready();
+    let token = world.ask("x.a.example", &["20.0.0.1"]);
+    assert_eq!(world.released.get(&token), None);
+    world.finish();
+    assert_eq!(world.released.get(&token), Some(&true));
+}
+
+#[test]
+fn the_second_asker_waits_too() {
+    let mut world = World::ready();
+    let first = world.ask("x.a.example", &["20.0.0.1"]);
+    let second = world.ask("x.a.example", &["20.0.0.1"]);
+    assert_eq!(
+        (world.released.get(&first), world.released.get(&second)),
+        (None, None)
+    );
+    world.finish();
+    assert_eq!(
+        (world.released[&first], world.released[&second]),
+        (true, true)
+    );
+    let third = world.ask("x.a.example", &["20.0.0.1"]);
+    assert_eq!(
+        world.released.get(&third),
+        Some(&true),
+        "what is in force need not wait"
+    );
+}
+
+#[test]
+fn answers_that_arrive_meanwhile_share_the_next_commit() {
+    let mut world = World::ready();
+    world.ask("x.a.example", &["20.0.0.1"]);
+    let later: Vec<_> = (2..50)
+        .map(|n| world.ask("x.a.example", &[&format!("20.0.0.{n}")]))
+        .collect();
+    world.finish();
+    assert!(matches!(&world.job, Some(Job::Apply(changes)) if changes.len() == 48));
+    world.finish();
+    assert!(later.iter().all(|token| world.released[token]));
+}
+
+#[test]
+fn what_the_kernel_refuses_is_withheld_and_its_neighbours_are_not() {
+    let mut world = World::ready();
+    world.refuses.insert(ip("20.0.0.2"));
+    world.ask("x.a.example", &["20.0.0.9"]);
+    let (good, bad) = (
+        world.ask("x.a.example", &["20.0.0.1"]),
+        world.ask("b.example", &["20.0.0.2", "20.0.0.3"]),
+    );
+    world.settle();
+    assert_eq!((world.released[&good], world.released[&bad]), (true, false));
+    assert!(world.engine.policy().grant(ZONE, ip("20.0.0.2")).is_none());
+    assert!(!world.kernel.contains_key(&ip("20.0.0.2")));
+}
+
+#[test]
+fn a_failed_commit_releases_nothing_and_puts_the_whole_image_in_force_again() {
+    let mut world = World::ready();
+    let lost = world.ask("x.a.example", &["20.0.0.1"]);
+    world.fail();
+    assert_eq!(world.released.get(&lost), Some(&false));
+    assert!(matches!(world.job, Some(Job::Replace(_))));
+    let meanwhile = world.ask("x.a.example", &["20.0.0.1"]);
+    assert_eq!(
+        world.released.get(&meanwhile),
+        None,
+        "the kernel's state is not known"
+    );
+    world.fail();
+    assert_eq!(world.released.get(&meanwhile), Some(&false));
+    world.settle();
+    assert!(
+        world.kernel.contains_key(&ip("20.0.0.1")),
+        "the learned address comes back"
+    );
+}
+
+#[test]
+fn a_grant_ends_unless_it_is_in_use() {
+    let mut world = World::ready();
+    world.ask("x.a.example", &["20.0.0.1", "20.0.0.2"]);
+    world.finish();
+    world.in_use.insert(ip("20.0.0.2"));
+    world.pass(1000);
+    world.finish();
+    assert_eq!(
+        world.kernel.keys().copied().collect::<Vec<_>>(),
+        [ip("20.0.0.2")]
+    );
+    world.in_use.clear();
+    world.pass(1000);
+    world.finish();
+    assert!(world.kernel.is_empty());
+}
+
+#[test]
+fn a_reload_takes_back_and_sweeps() {
+    let mut world = World::ready();
+    world.ask("x.a.example", &["20.0.0.1"]);
+    world.finish();
+    let before = world.sweeps;
+    world
+        .engine
+        .replace(Arc::new(intent(&["c/time"], &[])), links())
+        .unwrap();
+    world.drain();
+    world.finish();
+    assert!(world.kernel.is_empty());
+    assert_eq!(world.sweeps, before + 1);
+}
+
+#[test]
+fn a_sweep_cuts_what_nothing_grants() {
+    fn check(mode: Mode, destination: &str, port: u16, cut: bool) {
+        let mut intent = intent(&["c"], &[]);
+        intent.zones[0].mode = mode;
+        let mut world = World::ready();
+        world.engine.replace(Arc::new(intent), links()).unwrap();
+        world.drain();
+        world.finish();
+        world.ask("x.a.example", &["20.0.0.1"]);
+        world.finish();
+        let destination = ip(destination);
+        let flow = ZonedFlow {
+            zone: Some(ZONE),
+            destination,
+            protocol: 6,
+            port,
+            key: 7,
+        };
+        world.event(Event::Flows(vec![flow]));
+        assert_eq!(!world.cut.is_empty(), cut, "{mode:?} {destination} {port}");
+    }
+    check(Mode::Enforce, "20.0.0.1", 443, false);
+    check(Mode::Enforce, "20.0.0.1", 22, true);
+    check(Mode::Enforce, "20.0.0.9", 443, true);
+    check(Mode::Enforce, "52.0.0.1", 443, false);
+    check(Mode::Audit, "20.0.0.9", 443, false);
+}
+
+#[test]
+fn drift_is_repaired() {
+    let mut world = World::ready();
+    world.event(Event::Verified(Err("nft: the table is gone".to_owned())));
+    assert!(matches!(world.job, Some(Job::Replace(_))));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(u8, Vec<u8>),
+    Finish,
+    Fail,
+    Pass(u64),
+    Refuse(u8),
+    Reload(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u8..3, prop::collection::vec(0u8..8, 1..4)).prop_map(|(n, a)| Step::Ask(n, a)),
+        5 => Just(Step::Finish),
+        1 => Just(Step::Fail),
+        2 => (0u64..1500).prop_map(Step::Pass),
+        1 => (0u8..8).prop_map(Step::Refuse),
+        1 => any::<bool>().prop_map(Step::Reload),
+    ]
+}
+
+proptest! {
+    /// Whatever fails and in whatever order: no answer leaves before the kernel holds it (asserted
+    /// at each release), every answer is released once, and when all is quiet kernel and policy
+    /// hold the same.
+    #[test]
+    fn no_answer_overtakes_the_kernel(steps in prop::collection::vec(step(), 1..80)) {
+        const NAMES: [&str; 3] = ["b.example", "x.a.example", "t.a.example"];
+        let mut world = World::ready();
+        for step in steps {
+            match step {
+                Step::Ask(n, last) => {
+                    let texts: Vec<String> = last.iter().map(|l| format!("20.0.0.{l}")).collect();
+                    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                    world.ask(NAMES[usize::from(n)], &texts);
+                }
+                Step::Finish => { world.finish(); }
+                Step::Fail => { world.fail(); }
+                Step::Pass(seconds) => world.pass(seconds),
+                Step::Refuse(last) => {
+                    let address = IpAddr::from([20, 0, 0, last]);
+                    if !world.refuses.remove(&address) { world.refuses.insert(address); }
+                }
+                Step::Reload(all) => {
+                    let allow: &[&str] = if all { &["c"] } else { &["c/time"] };
+                    world.engine.replace(Arc::new(intent(allow, &[])), links()).unwrap();
+                    world.drain();
+                }
+            }
+        }
+        world.settle();
+        prop_assert!(world.waiting.is_empty(), "never released: {:?}", world.waiting);
+        let held: BTreeMap<_, _> =
+            world.engine.policy().image().grants.into_iter().map(|(_, a, m)| (a, m)).collect();
+        prop_assert_eq!(&world.kernel, &held);
+    }
+}
