@@ -1,2 +1,68 @@
-//! egressd.
-fn main() {}
+//! egressd: the daemon's command line.
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use egressd::{check, config, daemon, links, logging};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Lets clients of a Linux gateway reach the endpoints of a catalogue, and nothing else.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines look; `auto` is journal lines under systemd, else text.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    log: logging::Format,
+    /// Least severe lines to log: off, error, warn, info, debug, trace; also per word, such as
+    /// `info,question=debug`.
+    #[arg(long, global = true, default_value = "info", env = "EGRESSD_LOG")]
+    log_level: logging::Filter,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Enforce the policy until told to stop. Whatever ends it, the last policy stays in force.
+    Run {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/egressd/egressd.toml")]
+        config: PathBuf,
+    },
+    /// Read the configuration, say what it means and what looks wrong. Exit status 1 if it cannot
+    /// be used.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/egressd/egressd.toml")]
+        config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = logging::init(cli.log, cli.log_level).and_then(|()| match cli.command {
+        Command::Run { config } => daemon::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Check { config, json } => run_check(&config, json),
+    });
+    result.unwrap_or_else(|error| {
+        eprintln!("egressd: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_check(path: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
+    let settings = config::load(path)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A configuration can be checked on a machine that is not the gateway.
+    let links = runtime.block_on(links::read()).ok();
+    let report = check::report(&settings, links.as_ref());
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report).context("print the report")?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

@@ -1,7 +1,456 @@
 //! The loop: owns `Policy` and the planes and knows the clock. Nothing else does.
+#![expect(clippy::disallowed_methods, reason = "shell: waits for events and deadlines")]
 
 pub mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod flows;
 pub mod planes;
 pub mod state;
+mod views;
+
+use crate::config::{self, EbpfMode, Settings};
+use crate::control::protocol::{Failure, Reloaded};
+use crate::control::{self, Reply, Request};
+use crate::dns::{self, Release};
+use crate::links;
+use crate::observe::{self, Happening, Tally};
+use crate::plane::Plane;
+use crate::plane::ebpf::{EbpfOptions, EbpfPlane};
+use crate::plane::nft::NftPlane;
+use crate::policy::grant::Policy;
+use crate::policy::rules::Rules;
+use crate::policy::{Moment, Revision};
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use engine::{Effect, Engine, Event};
+use nix::time::{ClockId, clock_gettime};
+use planes::{Job, PlaneThread};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// Events that may wait for the loop; a full queue makes the DNS edge answer SERVFAIL.
+const BACKLOG: usize = 8192;
+
+/// Events taken into one round, and so into one commit.
+const ROUND: usize = 1024;
+
+/// A catalogue that loses more than this share of its entries is refused without `--force`.
+const SHRINK_PERCENT: usize = 30;
+
+/// Now, on the boot clock.
+#[must_use]
+pub fn now() -> Moment {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock");
+    let milliseconds = time.tv_sec().saturating_mul(1000) + time.tv_nsec() / 1_000_000;
+    Moment(u64::try_from(milliseconds).unwrap_or_default())
+}
+
+/// Runs the daemon with the configuration at `path` until SIGTERM or SIGINT. Whatever ends it, the
+/// last committed policy stays in force.
+///
+/// # Errors
+/// When it cannot start: the configuration, a plane or a socket, with what to do about it.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the loop")?;
+    tokio::task::LocalSet::new().block_on(&runtime, start(path))
+}
+
+async fn start(path: &Path) -> anyhow::Result<()> {
+    let settings = config::load(path)?;
+    let links = links::read().await.context("read the interfaces")?;
+    let mut policy = Policy::new(Arc::new(settings.intent.clone()), links)?;
+    recall(&mut policy, &settings.state);
+
+    let (events, inbox) = mpsc::channel(BACKLOG);
+    let planes = PlaneThread::spawn(open_planes(&settings)?, blocking(&events))?;
+    let flows = flows::spawn(blocking(&events))?;
+    let follower = events.clone();
+    tokio::task::spawn_local(async move {
+        let told = links::follow(move |links| {
+            // A full queue: the next change, or the resync, brings the same news.
+            let _ = follower.try_send(Event::Links(links));
+        });
+        if let Err(error) = told.await {
+            log::error!(target: "link", "interfaces are no longer followed: {error:#}");
+        }
+    });
+    let rules = Arc::new(ArcSwap::from(Arc::clone(policy.rules())));
+    name_zones(&rules.load());
+    let engine = Engine::new(policy, now());
+    let mut daemon = Daemon {
+        path: path.to_owned(),
+        settings,
+        engine,
+        rules,
+        events,
+        planes,
+        flows,
+        edge: None,
+        reloads: Vec::new(),
+        saved: Revision(0),
+        started: now(),
+        since: observe::timestamp(),
+    };
+    daemon.perform();
+    daemon.serve(inbox).await
+}
+
+/// A reporter for threads: waits while the loop is behind.
+fn blocking(events: &mpsc::Sender<Event>) -> impl Fn(Event) + Send + 'static {
+    let events = events.clone();
+    move |event| {
+        // Closed: the daemon is ending, and nobody needs the news.
+        let _ = events.blocking_send(event);
+    }
+}
+
+fn recall(policy: &mut Policy, directory: &Path) {
+    match state::load(directory) {
+        Ok(None) => log::info!(target: "grant", "no state of an earlier run"),
+        Ok(Some(state)) => {
+            let (taken, left) = state::restore(policy, &state, now());
+            log::info!(target: "grant", "{taken} learned addresses restored, {left} no longer listed");
+        }
+        Err(error) => log::warn!(target: "grant", "starting without what was learned: {error:#}"),
+    }
+}
+
+fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
+    let mut planes: Vec<Box<dyn Plane>> = Vec::new();
+    if settings.planes.nft {
+        planes.push(Box::new(NftPlane::open(settings.planes.log_group).context("open the nft plane")?));
+    }
+    if settings.planes.ebpf != EbpfMode::Off {
+        let options = EbpfOptions {
+            mode: settings.planes.ebpf,
+            pin_dir: settings.pins.clone(),
+            nft_behind: settings.planes.nft,
+            learned: settings.intent.limits.learned,
+        };
+        planes.push(Box::new(EbpfPlane::open(options).context("open the ebpf plane")?));
+    }
+    Ok(planes)
+}
+
+fn name_zones(rules: &Rules) {
+    observe::name_zones(rules.zones().map(|(id, zone)| (id, zone.spec.name.clone())).collect());
+}
+
+struct Daemon {
+    path: PathBuf,
+    settings: Settings,
+    engine: Engine,
+    rules: Arc<ArcSwap<Rules>>,
+    events: mpsc::Sender<Event>,
+    planes: PlaneThread,
+    flows: std::sync::mpsc::Sender<flows::Job>,
+    edge: Option<dns::Edge>,
+    reloads: Vec<Reloading>,
+    saved: Revision,
+    started: Moment,
+    since: String,
+}
+
+/// A reload that waits for its commit.
+struct Reloading {
+    revision: Revision,
+    cut_before: u64,
+    summary: String,
+    warnings: Vec<String>,
+    reply: Option<oneshot::Sender<Reply>>,
+}
+
+type Call = (Request, oneshot::Sender<Reply>);
+
+impl Daemon {
+    async fn serve(&mut self, mut inbox: mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        self.first_commit(&mut inbox).await?;
+        self.edge = Some(self.open_edge()?);
+        let (calls, mut called) = mpsc::unbounded_channel::<Call>();
+        let server = control::Server::bind(&self.settings.control)?;
+        tokio::task::spawn_local(server.run(move |request| {
+            let (reply, receiver) = oneshot::channel();
+            // Closed: the daemon is ending; the client sees the connection close.
+            let _ = calls.send((request, reply));
+            receiver
+        }));
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut save = tokio::time::interval(Duration::from_secs(2));
+        save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        notify(&[sd_notify::NotifyState::Ready]);
+        log::info!(target: "daemon", "ready, revision {} in force", self.engine.committed().0);
+        let mut batch = Vec::new();
+        loop {
+            let tick = self.engine.next_tick().0.saturating_sub(now().0);
+            tokio::select! {
+                _ = inbox.recv_many(&mut batch, ROUND) => {
+                    let now = now();
+                    for event in batch.drain(..) {
+                        self.engine.handle(event, now);
+                    }
+                }
+                Some((request, reply)) = called.recv() => self.answer(request, reply),
+                _ = hangup.recv() => self.reload(false, None),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => self.engine.tick(now()),
+                _ = save.tick() => {
+                    self.save();
+                    // Fed by the loop itself, so that a hang of the loop is seen.
+                    notify(&[sd_notify::NotifyState::Watchdog]);
+                }
+            }
+            self.perform();
+            self.finish_reloads();
+        }
+        notify(&[sd_notify::NotifyState::Stopping]);
+        self.saved = Revision(0);
+        self.save();
+        if let Some(edge) = self.edge.take() {
+            edge.stop();
+        }
+        log::info!(target: "daemon", "stopped; the last committed policy stays in force");
+        Ok(())
+    }
+
+    /// Waits until the policy is in force for the first time.
+    async fn first_commit(&mut self, inbox: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        while self.engine.committed() == Revision(0) {
+            let event = inbox.recv().await.context("a thread of the daemon ended")?;
+            self.engine.handle(event, now());
+            if let Some(fault) = self.engine.fault() {
+                anyhow::bail!("the policy could not be put in force: {fault}");
+            }
+            self.perform();
+        }
+        Ok(())
+    }
+
+    fn open_edge(&self) -> anyhow::Result<dns::Edge> {
+        let events = self.events.clone();
+        dns::start(&self.settings.dns, Arc::clone(&self.rules), move |waiting| {
+            events.try_send(Event::Answered(waiting)).map_err(|_| dns::Busy)
+        })
+        .context("open the DNS edge")
+    }
+
+    fn perform(&mut self) {
+        let mut releases: Vec<Release> = Vec::new();
+        for effect in self.engine.take_effects() {
+            match effect {
+                Effect::Replace(image) => self.planes.send(Job::Replace(image)),
+                Effect::Apply(changes) => self.planes.send(Job::Apply(changes)),
+                Effect::Verify => self.planes.send(Job::Verify),
+                Effect::CheckUse(due) => self.check_use(due),
+                Effect::Sweep => self.send_flows(flows::Job::Sweep(Arc::clone(self.engine.policy().rules()))),
+                Effect::Cut(keys) => {
+                    let cut = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+                    observe::record(Happening::Cut { flows: cut, why: "nothing grants them".to_owned() });
+                    self.send_flows(flows::Job::Cut(keys));
+                }
+                Effect::Release(some) => releases.extend(some),
+                Effect::Publish => {
+                    self.rules.store(Arc::clone(self.engine.policy().rules()));
+                    name_zones(&self.rules.load());
+                }
+                Effect::Record(happening) => observe::record(happening),
+            }
+        }
+        if let Some(edge) = &self.edge
+            && !releases.is_empty()
+        {
+            edge.release_all(releases);
+        }
+    }
+
+    fn send_flows(&self, job: flows::Job) {
+        if self.flows.send(job).is_err() {
+            log::error!(target: "flow", "the flows' thread is gone");
+        }
+    }
+
+    fn check_use(&self, due: Vec<(crate::policy::ZoneId, std::net::IpAddr)>) {
+        let flows = self.flows.clone();
+        let idle = u64::from(self.settings.intent.limits.idle);
+        self.planes.ask(move |planes| {
+            let mut seen = BTreeMap::new();
+            for plane in planes {
+                seen.extend(plane.last_seen(&due));
+            }
+            // Gone: the engine asks again with its next deadline.
+            let _ = flows.send(flows::Job::CheckUse { due, seen, idle, now: now() });
+        });
+    }
+
+    fn answer(&mut self, request: Request, reply: oneshot::Sender<Reply>) {
+        // A client that went away needs no reply.
+        match request {
+            Request::Status => {
+                let mut status = views::status(&self.engine);
+                status.uptime = now().seconds_from(self.started);
+                status.since = self.since.clone();
+                status.dns = observe::counters().dns();
+                self.planes.ask(move |planes| {
+                    views::add_planes(&mut status, planes);
+                    let _ = reply.send(Reply::Status(Box::new(status)));
+                });
+            }
+            Request::Zones => {
+                let mut zones = views::zones(&self.engine);
+                self.planes.ask(move |planes| {
+                    views::add_counters(&mut zones, planes);
+                    let _ = reply.send(Reply::Zones(zones));
+                });
+            }
+            Request::Grants(query) => {
+                let page = views::grants(&self.engine, &query, now());
+                let _ = reply.send(page.map_or_else(Reply::Failed, Reply::Grants));
+            }
+            Request::Explain(query) => match views::explain(&self.engine, &query, now()) {
+                Ok(pending) => self.planes.ask(move |planes| {
+                    let explanation = views::finish(pending, planes);
+                    let _ = reply.send(Reply::Explanation(Box::new(explanation)));
+                }),
+                Err(failure) => {
+                    let _ = reply.send(Reply::Failed(failure));
+                }
+            },
+            Request::Reload { force } => self.reload(force, Some(reply)),
+        }
+    }
+
+    /// Reads the configuration again. All or nothing: what cannot be used leaves the running policy.
+    fn reload(&mut self, force: bool, reply: Option<oneshot::Sender<Reply>>) {
+        notify(&[
+            sd_notify::NotifyState::Reloading,
+            sd_notify::NotifyState::monotonic_usec_now().expect("Linux has this clock"),
+        ]);
+        match self.take_settings(force) {
+            Ok((summary, warnings)) => self.reloads.push(Reloading {
+                revision: self.engine.policy().revision(),
+                cut_before: self.engine.cut_flows(),
+                summary,
+                warnings,
+                reply,
+            }),
+            Err(error) => {
+                notify(&[sd_notify::NotifyState::Ready]);
+                let text = format!("{error:#}");
+                observe::record(Happening::Reloaded { outcome: Err(text.clone()) });
+                if let Some(reply) = reply {
+                    let _ = reply.send(Reply::Failed(Failure::ConfigRefused { text }));
+                }
+            }
+        }
+    }
+
+    fn take_settings(&mut self, force: bool) -> anyhow::Result<(String, Vec<String>)> {
+        let settings = config::load(&self.path)?;
+        if !force {
+            refuse_shrinking(&self.settings, &settings)?;
+        }
+        let links = self.engine.policy().rules().links().clone();
+        let moved = self.engine.replace(Arc::new(settings.intent.clone()), links)?;
+        let mut warnings = Vec::new();
+        if settings.planes != self.settings.planes
+            || settings.control != self.settings.control
+            || settings.pins != self.settings.pins
+            || settings.intent.limits.learned != self.settings.intent.limits.learned
+        {
+            warnings.push(
+                "changes of [planes], [control], [service] and [limits] learned take effect at the next restart"
+                    .to_owned(),
+            );
+        }
+        let dns_moved = settings.dns != self.settings.dns;
+        self.settings = Settings {
+            planes: self.settings.planes,
+            control: self.settings.control.clone(),
+            pins: self.settings.pins.clone(),
+            ..settings
+        };
+        if dns_moved {
+            if let Some(edge) = self.edge.take() {
+                edge.stop();
+            }
+            match self.open_edge() {
+                Ok(edge) => self.edge = Some(edge),
+                // The policy stands; clients get no answers until this is mended.
+                Err(error) => warnings.push(format!("DNS is not answered: {error:#}")),
+            }
+        }
+        Ok((format!("{moved} learned grants opened, closed or changed their ports"), warnings))
+    }
+
+    fn finish_reloads(&mut self) {
+        let committed = self.engine.committed();
+        let fault = self.engine.fault().map(str::to_owned);
+        let ready = |reload: &Reloading| reload.revision <= committed || fault.is_some();
+        for reload in self.reloads.extract_if(.., |reload| ready(reload)) {
+            notify(&[sd_notify::NotifyState::Ready]);
+            let outcome = match &fault {
+                None => Ok(reload.summary.clone()),
+                Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),
+            };
+            observe::record(Happening::Reloaded { outcome: outcome.clone() });
+            let Some(reply) = reload.reply else { continue };
+            let message = match outcome {
+                Ok(summary) => Reply::Reloaded(Reloaded {
+                    changed: true,
+                    revision: committed.0,
+                    cut: self.engine.cut_flows() - reload.cut_before,
+                    summary,
+                    warnings: reload.warnings,
+                }),
+                Err(text) => Reply::Failed(Failure::Internal { text }),
+            };
+            let _ = reply.send(message);
+        }
+    }
+
+    fn save(&mut self) {
+        let revision = self.engine.policy().revision();
+        if self.saved == revision {
+            return;
+        }
+        match state::save(&self.settings.state, &state::snapshot(self.engine.policy(), now())) {
+            Ok(()) => {}
+            Err(error) => log::warn!(target: "grant", "what was learned is not saved: {error:#}"),
+        }
+        // Also after a failure: a full disk must not be written to at every turn.
+        self.saved = revision;
+    }
+}
+
+/// Refuses a catalogue that lost most of itself: more likely a broken file than a policy.
+fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {
+    for catalogue in &old.intent.catalogues {
+        let entries = |settings: &Settings| -> usize {
+            let same = settings.intent.catalogues.iter().filter(|c| c.name == catalogue.name);
+            same.flat_map(|c| &c.sets).map(|set| set.patterns.len() + set.networks.len()).sum()
+        };
+        let (before, after) = (entries(old), entries(new));
+        let named = new.intent.catalogues.iter().any(|c| c.name == catalogue.name);
+        anyhow::ensure!(
+            !named || after * 100 >= before * (100 - SHRINK_PERCENT),
+            "catalogue `{}` shrank from {before} to {after} entries; if that is meant, reload with --force",
+            catalogue.name
+        );
+    }
+    Ok(())
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(states);
+}

@@ -1,0 +1,194 @@
+//! Live connections, on a thread of their own: a conntrack table may be large, and reading it must
+//! hold up neither the loop nor a commit.
+#![expect(clippy::disallowed_methods, reason = "shell: asks the kernel for routes")]
+
+use super::engine::{Event, ZonedFlow};
+use crate::links;
+use crate::plane::conntrack::{Conntrack, Flow};
+use crate::policy::rules::Rules;
+use crate::policy::{Moment, ZoneId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Flows per event, so that judging a full table does not hold up the loop.
+const CHUNK: usize = 1024;
+
+/// Work for the thread.
+pub enum Job {
+    /// Report every live flow of a zone, or of no zone where those are dropped, to be judged.
+    Sweep(Arc<Rules>),
+    /// Cut what an earlier sweep reported.
+    Cut(Vec<u64>),
+    /// Report which of `due` were used within `idle` seconds: by a live flow, or by a packet that a
+    /// plane saw (boot clock, ms).
+    CheckUse {
+        /// The grants in question.
+        due: Vec<(ZoneId, IpAddr)>,
+        /// When a plane last saw a packet to them.
+        seen: BTreeMap<(ZoneId, IpAddr), u64>,
+        /// Seconds.
+        idle: u64,
+        /// The present.
+        now: Moment,
+    },
+}
+
+/// Starts the thread; it ends when the sender is dropped.
+///
+/// # Errors
+/// When the thread or its runtime cannot be started.
+pub fn spawn(report: impl Fn(Event) + Send + 'static) -> anyhow::Result<Sender<Job>> {
+    let (jobs, inbox) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("flows".to_owned())
+        .spawn(move || work(&inbox, &runtime, &report))?;
+    Ok(jobs)
+}
+
+fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl Fn(Event)) {
+    let mut reported: BTreeMap<u64, Flow> = BTreeMap::new();
+    let mut key = 0;
+    while let Ok(job) = inbox.recv() {
+        let done = match job {
+            Job::Sweep(rules) => {
+                reported.clear();
+                runtime.block_on(sweep(&rules, &mut key, &mut reported, report))
+            }
+            Job::Cut(keys) => cut(&keys, &mut reported),
+            Job::CheckUse { due, seen, idle, now } => {
+                let used = in_use(&due, &seen, idle, now);
+                let (used, done) = match used {
+                    Ok(used) => (used, Ok(())),
+                    // What cannot be read is taken to be in use: a cut connection is an outage, and
+                    // nothing is opened that was not open.
+                    Err(error) => (due, Err(error)),
+                };
+                let end = now.after_seconds(idle);
+                report(Event::InUse(used.into_iter().map(|(z, a)| (z, a, end)).collect()));
+                done
+            }
+        };
+        if let Err(error) = done {
+            log::warn!(target: "flow", "conntrack: {error:#}");
+        }
+    }
+}
+
+async fn sweep(
+    rules: &Rules,
+    key: &mut u64,
+    reported: &mut BTreeMap<u64, Flow>,
+    report: &impl Fn(Event),
+) -> anyhow::Result<()> {
+    let mut flows = Vec::new();
+    Conntrack::open()?.flows(|flow| {
+        if judged(rules, &flow) {
+            flows.push(flow);
+        }
+    })?;
+    let mut zones: BTreeMap<IpAddr, Place> = BTreeMap::new();
+    let mut chunk = Vec::new();
+    for flow in flows {
+        let place = match zones.get(&flow.source) {
+            Some(place) => *place,
+            None => {
+                let place = place(rules, flow.source).await;
+                zones.insert(flow.source, place);
+                place
+            }
+        };
+        let zone = match place {
+            Place::Zone(zone) => Some(zone),
+            Place::Nowhere => None,
+            Place::Exempt => continue,
+        };
+        *key += 1;
+        chunk.push(ZonedFlow {
+            zone,
+            destination: flow.destination,
+            protocol: flow.protocol,
+            port: flow.destination_port,
+            key: *key,
+        });
+        reported.insert(*key, flow);
+        if chunk.len() == CHUNK {
+            report(Event::Flows(std::mem::take(&mut chunk)));
+        }
+    }
+    if !chunk.is_empty() {
+        report(Event::Flows(chunk));
+    }
+    Ok(())
+}
+
+/// Whether a flow is egress at all: not from or to the gateway itself, not internal.
+fn judged(rules: &Rules, flow: &Flow) -> bool {
+    let internal = rules.intent().internal.iter().any(|net| net.contains(&flow.destination));
+    let group = flow.destination.is_multicast();
+    !(internal || group || rules.links().is_own(flow.source) || rules.links().is_own(flow.destination))
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Zone(ZoneId),
+    /// An interface in no zone, and those are dropped.
+    Nowhere,
+    /// Not egress: it entered upstream, or unzoned packets are others' business.
+    Exempt,
+}
+
+/// Where a flow's first packet entered. Conntrack does not say: the way back to its source does.
+async fn place(rules: &Rules, source: IpAddr) -> Place {
+    let interface = match links::route_in(source).await {
+        Ok(Some(interface)) => interface,
+        // No way back: the flow is dead whatever we do.
+        Ok(None) => return Place::Exempt,
+        Err(error) => {
+            log::warn!(target: "flow", "route to {source}: {error:#}");
+            return Place::Exempt;
+        }
+    };
+    if let Some(zone) = rules.zone_of(interface, source) {
+        return Place::Zone(zone);
+    }
+    let upstream = rules.links().matching(&rules.intent().upstream).any(|(index, _)| index == interface);
+    match rules.intent().unzoned {
+        crate::policy::image::Unzoned::Drop if !upstream => Place::Nowhere,
+        crate::policy::image::Unzoned::Drop | crate::policy::image::Unzoned::Accept => Place::Exempt,
+    }
+}
+
+fn cut(keys: &[u64], reported: &mut BTreeMap<u64, Flow>) -> anyhow::Result<()> {
+    let mut conntrack = Conntrack::open()?;
+    let mut failed = Ok(());
+    for flow in keys.iter().filter_map(|key| reported.remove(key)) {
+        if let Err(error) = conntrack.cut(&flow) {
+            failed = Err(error);
+        }
+    }
+    failed
+}
+
+fn in_use(
+    due: &[(ZoneId, IpAddr)],
+    seen: &BTreeMap<(ZoneId, IpAddr), u64>,
+    idle: u64,
+    now: Moment,
+) -> anyhow::Result<Vec<(ZoneId, IpAddr)>> {
+    let asked: BTreeSet<IpAddr> = due.iter().map(|(_, address)| *address).collect();
+    let mut live: BTreeSet<IpAddr> = BTreeSet::new();
+    Conntrack::open()?.flows(|flow| {
+        if asked.contains(&flow.destination) && flow.is_open() {
+            live.insert(flow.destination);
+        }
+    })?;
+    let recently = |at: &u64| Moment(*at).after_seconds(idle) > now;
+    Ok(due
+        .iter()
+        .filter(|grant| live.contains(&grant.1) || seen.get(grant).is_some_and(recently))
+        .copied()
+        .collect())
+}
