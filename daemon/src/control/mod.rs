@@ -13,8 +13,11 @@ mod call;
 pub mod client;
 pub mod protocol;
 mod server;
+#[cfg(test)]
+mod server_tests;
 mod session;
 mod socket;
+pub mod text;
 
 pub use server::{Server, serve};
 

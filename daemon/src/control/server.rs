@@ -27,12 +27,12 @@ use zlink::connection::socket::FetchPeerCredentials;
 
 /// How many connections there may be, and how long they may take.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub(super) struct Limits {
     /// In all. The last quarter is kept for root.
-    connections: usize,
+    pub(super) connections: usize,
     /// Per uid other than root.
     per_user: usize,
-    patience: Patience,
+    pub(super) patience: Patience,
 }
 
 impl Default for Limits {
@@ -50,7 +50,7 @@ impl Default for Limits {
 pub struct Server {
     listener: UnixListener,
     group: Option<Gid>,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 /// Binds the control socket and answers on it until the task is dropped. `ask` hands a request to
@@ -147,15 +147,14 @@ impl Server {
                 return turn_away(&stream, &Failure::Busy { text });
             }
         };
+        let patience = self.limits.patience;
         let session = Session {
             ask: ask.clone(),
             may_change,
             socket,
+            patience,
         };
-        let bounded = Bounded {
-            stream,
-            patience: self.limits.patience,
-        };
+        let bounded = Bounded { stream, patience };
         tokio::task::spawn_local(async move {
             let _seat = seat;
             let server = zlink::Server::new(ReadyListener::new(bounded), session);

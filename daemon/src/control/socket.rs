@@ -5,7 +5,7 @@ use super::protocol::MAX_CALL;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -107,13 +107,33 @@ impl WriteHalf for BoundedWrite {
         _fds: &[impl AsFd],
         _credentials: Option<&PassedCredentials>,
     ) -> zlink::Result<()> {
-        timeout(self.patience.reply, self.write.write_all(bytes))
-            .await
-            .map_err(|_| {
-                io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")
-            })??;
-        Ok(())
+        Ok(send(self.write.as_ref(), bytes, self.patience.reply).await?)
     }
+}
+
+/// Sends all of `bytes`, or fails.
+///
+/// # Errors
+/// When the peer is gone or took longer than `patience` to read.
+pub(super) async fn send(
+    stream: &UnixStream,
+    mut bytes: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    let sending = async {
+        while !bytes.is_empty() {
+            stream.writable().await?;
+            match stream.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    };
+    timeout(patience, sending)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))?
 }
 
 /// A connected socket, for zlink's reading of its peer's credentials and groups.
