@@ -165,12 +165,12 @@ impl Client {
     }
 
     fn failed(&self, why: zlink::Error) -> ClientError {
-        match why {
-            zlink::Error::Io(why) => unreachable(&self.path, &why),
-            zlink::Error::UnexpectedEof => {
-                unreachable(&self.path, &io::Error::from(ErrorKind::ConnectionReset))
-            }
-            other => ClientError::Garbled(other.to_string()),
+        if let zlink::Error::Io(why) = why {
+            unreachable(&self.path, &why)
+        } else if let zlink::Error::UnexpectedEof = why {
+            unreachable(&self.path, &io::Error::from(ErrorKind::ConnectionReset))
+        } else {
+            ClientError::Garbled(why.to_string())
         }
     }
 }
@@ -191,16 +191,16 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Value<T> {
 /// What to do about a connection that cannot be had.
 fn unreachable(path: &Path, why: &io::Error) -> ClientError {
     let path = path.display();
-    ClientError::Unreachable(match why.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+    let is = |kinds: &[ErrorKind]| kinds.contains(&why.kind());
+    ClientError::Unreachable(
+        if is(&[ErrorKind::NotFound, ErrorKind::ConnectionRefused]) {
             format!("nobody listens on {path}: is egressd running? try: systemctl start egressd")
-        }
-        ErrorKind::PermissionDenied => {
+        } else if is(&[ErrorKind::PermissionDenied]) {
             format!("no permission to open {path}: try sudo, or join the group that owns it")
-        }
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+        } else if is(&[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe]) {
             "egressd closed the connection: was it stopped? see its log".to_owned()
-        }
-        _ => format!("cannot talk to egressd on {path}: {why}"),
-    })
+        } else {
+            format!("cannot talk to egressd on {path}: {why}")
+        },
+    )
 }

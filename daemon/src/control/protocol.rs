@@ -11,6 +11,9 @@ use zlink::names::{InterfaceName, TypeName};
 /// Name of the interface; methods and errors are called `org.egressd.Control.…`.
 pub const INTERFACE: &str = "org.egressd.Control";
 
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/egressd/control.sock";
+
 /// Most grants that one reply carries, however many were asked for.
 pub const MAX_PAGE: u64 = 500;
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -238,10 +238,7 @@ fn bind_private(path: &Path) -> anyhow::Result<Socket> {
     fchmod(&socket, mode)?;
     socket.bind(&SockAddr::unix(path)?)?;
     // The umask may have taken the group's bits away.
-    fs::set_permissions(
-        path,
-        fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(mode.bits())),
-    )?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode.bits()))?;
     socket.listen(64)?;
     Ok(socket)
 }

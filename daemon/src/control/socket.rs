@@ -1,5 +1,9 @@
 //! The socket under one connection: bounds what a client may send and how long it may take, and
 //! refuses file descriptors by never receiving any.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: deadlines of a connection"
+)]
 
 use super::protocol::MAX_CALL;
 use std::io;

@@ -472,8 +472,8 @@ mod tests {
             next: None,
         };
         let expected = "\
-ZONE         ADDRESS        PORTS    NAME OR NETWORK     SET         ENDS
-managed      203.0.113.9    tcp/443  a.example           intune/163  1h 1m 40s
+ZONE        ADDRESS        PORTS    NAME OR NETWORK     SET         ENDS
+managed     203.0.113.9    tcp/443  a.example           intune/163  1h 1m 40s
 x\\u{1b}[2J  2001:db8::/48           2001:db8::/48                   never
 x\\u{1b}[2J  2001:db8::/48           and 2 more reasons
 ";
