@@ -6,6 +6,7 @@ pub mod control;
 pub mod daemon;
 pub mod dns;
 pub mod links;
+pub mod logging;
 pub mod observe;
 pub mod plane;
 pub mod policy;

@@ -1,2 +1,258 @@
-//! egressd.
-fn main() {}
+//! egressctl: asks egressd over its control socket.
+//!
+//! Exit status: 0 when the answer is yes or there was nothing to decide; 1 when the answer is no
+//! (`explain`: some zone asked about refuses it; `reload`: the new configuration is refused); 2 when
+//! there is no answer (usage, no connection, no permission, an unknown zone).
+
+use clap::{Parser, Subcommand};
+use egressd::control::client::{Client, ClientError};
+use egressd::control::protocol::{
+    DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters, Verdict,
+};
+use egressd::control::text;
+use serde::Serialize;
+use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Asks egressd what it lets through, and why.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit status: 0 yes, 1 no (explain: refused; reload: configuration refused), 2 no answer."
+)]
+struct Arguments {
+    /// The daemon's control socket.
+    #[arg(long, global = true, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON: one document, or for watch one per line.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What the daemon is doing.
+    Status,
+    /// Every zone, its sets and its packets.
+    Zones,
+    /// What zones may reach now, and why.
+    Grants {
+        /// Only those learned for this name, or that cover this address.
+        which: Option<String>,
+        /// Only those of this zone.
+        #[arg(long)]
+        zone: Option<String>,
+    },
+    /// What would happen to a packet or question, and why.
+    Explain {
+        /// An IP address or a domain name.
+        query: String,
+        /// Port and protocol: 443, 443/tcp, 53/udp, icmp.
+        service: Option<String>,
+        /// Only for this zone.
+        #[arg(long)]
+        zone: Option<String>,
+    },
+    /// What happens from now on, until interrupted.
+    Watch,
+    /// Read the configuration and the catalogues again.
+    Reload {
+        /// Accept a catalogue that is empty or much smaller than before.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(why) => Err(why.into()),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        // The reader has seen enough.
+        Err(Trouble::Output(why)) if why.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(trouble) => {
+            eprintln!("egressctl: {trouble}");
+            let no = matches!(
+                trouble,
+                Trouble::Client(ClientError::Failed(Failure::ConfigRefused { .. }))
+            );
+            ExitCode::from(if no { 1 } else { 2 })
+        }
+    }
+}
+
+/// Whether the answer is yes.
+async fn run(arguments: Arguments) -> Result<bool, Trouble> {
+    let Arguments {
+        socket,
+        json,
+        command,
+    } = arguments;
+    let service = match &command {
+        Command::Explain {
+            service: Some(service),
+            ..
+        } => parse_service(service)?,
+        Command::Explain { .. }
+        | Command::Status
+        | Command::Zones
+        | Command::Grants { .. }
+        | Command::Watch
+        | Command::Reload { .. } => (None, None),
+    };
+    let mut client = Client::connect(&socket).await?;
+    match command {
+        Command::Status => print(json, &client.status().await?, text::status)?,
+        Command::Zones => print(json, &client.zones().await?, text::zones)?,
+        Command::Grants { which, zone } => {
+            print(
+                json,
+                &all_grants(&mut client, which, zone).await?,
+                text::grants,
+            )?;
+        }
+        Command::Explain { query, zone, .. } => {
+            let (port, protocol) = service;
+            let what = ExplainParameters {
+                query,
+                port,
+                protocol,
+                zone,
+            };
+            let explanation = client.explain(&what).await?;
+            print(json, &explanation, text::explanation)?;
+            return Ok(!explanation.zones.is_empty()
+                && explanation.zones.iter().all(|zone| passes(zone.verdict)));
+        }
+        Command::Watch => {
+            client.watch().await?;
+            loop {
+                print(json, &client.event().await?, text::event)?;
+            }
+        }
+        Command::Reload { force } => print(json, &client.reload(force).await?, text::reloaded)?,
+    }
+    Ok(true)
+}
+
+fn passes(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Allowed | Verdict::Audited | Verdict::Askable => true,
+        Verdict::Refused | Verdict::Split => false,
+    }
+}
+
+/// Every page, as one.
+async fn all_grants(
+    client: &mut Client,
+    which: Option<String>,
+    zone: Option<String>,
+) -> Result<GrantPage, Trouble> {
+    let (address, name) = match which {
+        Some(text) if text.parse::<IpAddr>().is_ok() => (Some(text), None),
+        other => (None, other),
+    };
+    let mut query = GrantsParameters {
+        zone,
+        address,
+        name,
+        limit: None,
+        after: None,
+    };
+    let mut all = GrantPage::default();
+    loop {
+        let page = client.grants(&query).await?;
+        all.grants.extend(page.grants);
+        if page.next.is_none() || page.next == query.after {
+            return Ok(all);
+        }
+        query.after = page.next;
+    }
+}
+
+/// Reads `443`, `443/tcp`, `tcp/443` or `icmp` as port and protocol.
+fn parse_service(text: &str) -> Result<(Option<u16>, Option<String>), Trouble> {
+    let usage = || {
+        let text = text.escape_debug();
+        Trouble::Usage(format!(
+            "`{text}` is no port; write 443, 443/tcp, 53/udp or icmp"
+        ))
+    };
+    let (port, protocol) = match text.split_once('/') {
+        Some((first, second)) => match first.parse() {
+            Ok(port) => (Some(port), Some(second)),
+            Err(_) => (Some(second.parse().map_err(|_| usage())?), Some(first)),
+        },
+        None => match text.parse() {
+            Ok(port) => (Some(port), None),
+            Err(_) => (None, Some(text)),
+        },
+    };
+    if protocol.is_some_and(|protocol| {
+        protocol.is_empty() || protocol.parse::<u32>().is_ok_and(|number| number > 255)
+    }) {
+        return Err(usage());
+    }
+    Ok((port, protocol.map(str::to_owned)))
+}
+
+fn print<T: Serialize>(json: bool, value: &T, text: fn(&T) -> String) -> io::Result<()> {
+    let text = if json {
+        format!("{}\n", serde_json::to_string(value)?)
+    } else {
+        text(value)
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn services() {
+        fn check(text: &str, expected: Option<(Option<u16>, Option<&str>)>) {
+            let got = parse_service(text).ok();
+            let expected = expected.map(|(port, name)| (port, name.map(str::to_owned)));
+            assert_eq!(got, expected, "{text}");
+        }
+        check("443", Some((Some(443), None)));
+        check("53/udp", Some((Some(53), Some("udp"))));
+        check("tcp/443", Some((Some(443), Some("tcp"))));
+        check("icmp", Some((None, Some("icmp"))));
+        check("65536", None);
+        check("tcp/", None);
+        check("/tcp", None);
+        check("tcp/https", None);
+    }
+}

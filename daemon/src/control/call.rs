@@ -1,0 +1,342 @@
+//! PURE. One call as it came in, checked field by field, to a [`Request`] or to the error that says
+//! which field is wrong.
+
+use super::protocol::{self, Failure, INTERFACE};
+use super::{ExplainQuery, GrantsQuery, Probe, Request, Subject};
+use crate::policy::name::Name;
+use crate::policy::port::{PROTOCOLS, SCTP, TCP, UDP};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+use zlink::varlink_service;
+
+/// A call, nothing about it checked yet.
+#[derive(Debug, Deserialize)]
+pub(super) struct Incoming {
+    method: String,
+    #[serde(default)]
+    parameters: Option<Map<String, Value>>,
+}
+
+/// A call that means something.
+#[derive(Debug, PartialEq)]
+pub(super) enum Call {
+    /// `org.varlink.service.GetInfo`.
+    Info,
+    /// `org.varlink.service.GetInterfaceDescription` of our own interface (`true`) or of Varlink's.
+    Description(bool),
+    /// For the loop.
+    Ask(Request),
+    /// `Watch`.
+    Watch,
+}
+
+/// An error reply.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Fault {
+    /// One of our own.
+    Own(Failure),
+    /// One of every Varlink service.
+    Varlink(varlink_service::Error<'static>),
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::Own(failure)
+    }
+}
+
+impl Incoming {
+    /// What the call means.
+    pub(super) fn read(&self) -> Result<Call, Fault> {
+        let fields = Fields(self.parameters.clone().unwrap_or_default());
+        let Some((interface, method)) = self.method.rsplit_once('.') else {
+            return Err(self.unknown());
+        };
+        match (interface, method) {
+            ("org.varlink.service", "GetInfo") => fields.end().map(|()| Call::Info),
+            ("org.varlink.service", "GetInterfaceDescription") => description(fields),
+            (INTERFACE, "GetStatus") => fields.end().map(|()| Call::Ask(Request::Status)),
+            (INTERFACE, "ListZones") => fields.end().map(|()| Call::Ask(Request::Zones)),
+            (INTERFACE, "ListGrants") => grants(fields).map(Request::Grants).map(Call::Ask),
+            (INTERFACE, "Explain") => explain(fields).map(Request::Explain).map(Call::Ask),
+            (INTERFACE, "Watch") => fields.end().map(|()| Call::Watch),
+            (INTERFACE, "Reload") => reload(fields),
+            (INTERFACE | "org.varlink.service", _) => Err(self.unknown()),
+            _ => Err(Fault::Varlink(varlink_service::Error::InterfaceNotFound {
+                interface: interface.to_owned().into(),
+            })),
+        }
+    }
+
+    /// The error for a method that does not exist.
+    fn unknown(&self) -> Fault {
+        let method = self.method.clone().into();
+        Fault::Varlink(varlink_service::Error::MethodNotFound { method })
+    }
+}
+
+fn description(mut fields: Fields) -> Result<Call, Fault> {
+    let interface: String = fields.take("interface")?;
+    fields.end()?;
+    match interface.as_str() {
+        INTERFACE => Ok(Call::Description(true)),
+        "org.varlink.service" => Ok(Call::Description(false)),
+        _ => Err(Fault::Varlink(varlink_service::Error::InterfaceNotFound {
+            interface: interface.into(),
+        })),
+    }
+}
+
+fn grants(mut fields: Fields) -> Result<GrantsQuery, Fault> {
+    let zone = fields.take("zone")?;
+    let address: Option<String> = fields.take("address")?;
+    let name: Option<String> = fields.take("name")?;
+    let limit: Option<u64> = fields.take("limit")?;
+    let after: Option<String> = fields.take("after")?;
+    fields.end()?;
+    let limit = limit
+        .unwrap_or(protocol::MAX_PAGE)
+        .clamp(1, protocol::MAX_PAGE);
+    Ok(GrantsQuery {
+        zone,
+        address: address.map(|text| parse_address(&text)).transpose()?,
+        name: name.map(|text| parse_name(&text)).transpose()?,
+        limit: usize::try_from(limit).expect("a page is small"),
+        after: after.map(|text| text.parse()).transpose()?,
+    })
+}
+
+fn explain(mut fields: Fields) -> Result<ExplainQuery, Fault> {
+    let query: String = fields.take("query")?;
+    let port: Option<u16> = fields.take("port")?;
+    let protocol: Option<String> = fields.take("protocol")?;
+    let zone = fields.take("zone")?;
+    fields.end()?;
+    let subject = match query.parse() {
+        Ok(address) => Subject::Address(address),
+        Err(_) => Subject::Name(parse_name(&query)?),
+    };
+    Ok(ExplainQuery {
+        subject,
+        service: parse_probe(port, protocol.as_deref())?,
+        zone,
+    })
+}
+
+fn reload(mut fields: Fields) -> Result<Call, Fault> {
+    let force: Option<bool> = fields.take("force")?;
+    fields.end()?;
+    Ok(Call::Ask(Request::Reload {
+        force: force.unwrap_or(false),
+    }))
+}
+
+fn bad(text: String) -> Failure {
+    Failure::BadQuery { text }
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, Failure> {
+    text.parse().map_err(|_| {
+        let text = text.escape_debug();
+        bad(format!(
+            "`{text}` is not an IP address; write one such as 203.0.113.9 or 2001:db8::1"
+        ))
+    })
+}
+
+fn parse_name(text: &str) -> Result<Name, Failure> {
+    text.parse().map_err(|why| {
+        let text = text.escape_debug();
+        bad(format!(
+            "`{text}` is neither an IP address nor a domain name: {why}"
+        ))
+    })
+}
+
+/// The packet that a port and a protocol mean. TCP where only a port is given.
+fn parse_probe(port: Option<u16>, protocol: Option<&str>) -> Result<Option<Probe>, Failure> {
+    let number = match protocol {
+        None => TCP,
+        Some(text) => PROTOCOLS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(text))
+            .map(|(_, number)| *number)
+            .or_else(|| text.parse().ok())
+            .ok_or_else(|| {
+                let names: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+                let text = text.escape_debug();
+                bad(format!(
+                    "`{text}` is not a protocol; write {} or an IANA number",
+                    names.join(", ")
+                ))
+            })?,
+    };
+    let has_ports = [TCP, UDP, SCTP].contains(&number);
+    match port {
+        Some(0) => Err(bad("port 0 is not a port; write 1 to 65535".to_owned())),
+        Some(_) if !has_ports => Err(bad(format!(
+            "protocol {} has no ports; leave the port out",
+            protocol.unwrap_or("")
+        ))),
+        Some(port) => Ok(Some(Probe {
+            protocol: number,
+            port,
+        })),
+        None if protocol.is_none() => Ok(None),
+        None if has_ports => Err(bad(format!(
+            "say which port, such as 443/{}",
+            protocol.unwrap_or("tcp")
+        ))),
+        None => Ok(Some(Probe {
+            protocol: number,
+            port: 0,
+        })),
+    }
+}
+
+/// The fields of a call not yet read.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads one field; one that is absent reads like `null`.
+    fn take<T: DeserializeOwned>(&mut self, name: &'static str) -> Result<T, Fault> {
+        let value = self.0.remove(name).unwrap_or(Value::Null);
+        serde_json::from_value(value).map_err(|_| invalid(name.to_owned()))
+    }
+
+    /// Refuses what is left over: a misspelt field must not be ignored.
+    fn end(self) -> Result<(), Fault> {
+        match self.0.into_iter().next() {
+            Some((name, _)) => Err(invalid(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn invalid(parameter: String) -> Fault {
+    Fault::Varlink(varlink_service::Error::InvalidParameter {
+        parameter: parameter.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Call, Fault> {
+        serde_json::from_str::<zlink::Call<Incoming>>(json)
+            .unwrap()
+            .method()
+            .read()
+    }
+
+    #[test]
+    fn good_calls() {
+        fn check(json: &str, expected: Call) {
+            assert_eq!(read(json).unwrap(), expected, "{json}");
+        }
+        check(
+            r#"{"method":"org.egressd.Control.GetStatus"}"#,
+            Call::Ask(Request::Status),
+        );
+        check(
+            r#"{"parameters":{},"more":true,"method":"org.egressd.Control.Watch"}"#,
+            Call::Watch,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Reload","parameters":{"force":true}}"#,
+            Call::Ask(Request::Reload { force: true }),
+        );
+        check(
+            r#"{"method":"org.egressd.Control.ListGrants","parameters":{"limit":9999,"zone":"a","after":"::1/128@2"}}"#,
+            Call::Ask(Request::Grants(GrantsQuery {
+                zone: Some("a".to_owned()),
+                address: None,
+                name: None,
+                limit: 500,
+                after: "::1/128@2".parse().ok(),
+            })),
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"192.0.2.1","port":53,"protocol":"UDP"}}"#,
+            Call::Ask(Request::Explain(ExplainQuery {
+                subject: Subject::Address("192.0.2.1".parse().unwrap()),
+                service: Some(Probe {
+                    protocol: 17,
+                    port: 53,
+                }),
+                zone: None,
+            })),
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"A.example.","protocol":"esp"}}"#,
+            Call::Ask(Request::Explain(ExplainQuery {
+                subject: Subject::Name("a.example".parse().unwrap()),
+                service: Some(Probe {
+                    protocol: 50,
+                    port: 0,
+                }),
+                zone: None,
+            })),
+        );
+    }
+
+    #[test]
+    fn bad_calls() {
+        fn check(json: &str, expected: &str) {
+            let fault = serde_json::to_string(&read(json).unwrap_err()).unwrap();
+            assert!(fault.contains(expected), "{json}: {fault}");
+        }
+        check(
+            r#"{"method":"GetStatus"}"#,
+            r#"MethodNotFound","parameters":{"method":"GetStatus"#,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Stop"}"#,
+            r#""method":"org.egressd.Control.Stop""#,
+        );
+        check(
+            r#"{"method":"a.b.C"}"#,
+            r#"InterfaceNotFound","parameters":{"interface":"a.b""#,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.GetStatus","parameters":{"verbose":1}}"#,
+            r#"InvalidParameter","parameters":{"parameter":"verbose"}"#,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain"}"#,
+            r#"InvalidParameter","parameters":{"parameter":"query"}"#,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"a","port":65536}}"#,
+            r#""parameter":"port""#,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"a","port":0}}"#,
+            "1 to 65535",
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"a","protocol":"tcp"}}"#,
+            "443/tcp",
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"a","port":1,"protocol":"icmp"}}"#,
+            "leave the port out",
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Explain","parameters":{"query":"a b"}}"#,
+            "neither an IP address nor a domain name",
+        );
+        check(
+            r#"{"method":"org.egressd.Control.ListGrants","parameters":{"address":"1.2.3"}}"#,
+            "203.0.113.9",
+        );
+        check(
+            r#"{"method":"org.egressd.Control.ListGrants","parameters":{"after":"x"}}"#,
+            "page before",
+        );
+    }
+}
