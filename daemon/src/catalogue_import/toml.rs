@@ -15,6 +15,7 @@ pub fn toml(text: &str, file: &str) -> Result<Catalogue, Problems> {
 }
 
 fn catalogue(mut root: Table<'_, '_>) -> Catalogue {
+    let noted = root.document.noted();
     let catalogue = Catalogue {
         name: word(&mut root, "name", "catalogue"),
         title: prose(&mut root, "title"),
@@ -22,7 +23,7 @@ fn catalogue(mut root: Table<'_, '_>) -> Catalogue {
         source: prose(&mut root, "source"),
         sets: root.tables("set").into_iter().map(set).collect(),
     };
-    if catalogue.sets.is_empty() && root.document.is_sound() {
+    if catalogue.sets.is_empty() && root.document.noted() == noted {
         root.problem("this catalogue has no endpoint set; write [[set]] tables");
     }
     root.finish();
@@ -32,6 +33,7 @@ fn catalogue(mut root: Table<'_, '_>) -> Catalogue {
 fn set(mut table: Table<'_, '_>) -> EndpointSet {
     let id = word(&mut table, "id", "set");
     let area = word(&mut table, "area", "set");
+    let noted = table.document.noted();
     let Targets {
         patterns,
         networks,
@@ -62,7 +64,7 @@ fn set(mut table: Table<'_, '_>) -> EndpointSet {
         notes: prose(&mut table, "notes"),
         origin: prose(&mut table, "origin"),
     };
-    if set.ports.is_empty() && table.document.is_sound() {
+    if set.ports.is_empty() && table.document.noted() == noted {
         table.problem("this set has no port; write `tcp`, `udp` or `protocols`");
     }
     table.finish();

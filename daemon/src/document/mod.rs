@@ -97,10 +97,11 @@ impl<'t> Document<'t> {
         Table::new(self, 0..0, root.into_inner())
     }
 
-    /// Whether anything was wrong so far.
+    /// How many problems were noted so far: a reader that finds nothing asks whether that was because
+    /// of them.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.problems.borrow().is_empty()
+    pub fn noted(&self) -> usize {
+        self.problems.borrow().len()
     }
 
     /// Notes that something is wrong at `span`.

@@ -73,9 +73,14 @@ impl<'d, 't> Table<'d, 't> {
         self.take(key)?.number(least, most)
     }
 
-    /// Takes a time such as `"300ms"`, `"2s"`, `"15m"` or `"24h"`.
-    pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        self.take(key)?.duration()
+    /// Takes a time such as `"300ms"`, `"2s"`, `"15m"` or `"24h"`, from `least` to `most`.
+    pub fn duration(
+        &mut self,
+        key: &'static str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        self.take(key)?.duration(least, most)
     }
 
     /// Takes one of a few words.
@@ -162,10 +167,15 @@ impl<'d, 't> Value<'d, 't> {
             .or_else(|| self.expected(&format!("a whole number from {least} to {most}")))
     }
 
-    /// The time it is: a whole number and `ms`, `s`, `m` or `h`.
-    pub fn duration(self) -> Option<Duration> {
-        let time = self.value.as_str().and_then(parse_duration);
-        time.or_else(|| self.expected("a time such as \"300ms\", \"2s\", \"15m\" or \"24h\""))
+    /// The time from `least` to `most` it is: a whole number and `ms`, `s`, `m` or `h`.
+    pub fn duration(self, least: Duration, most: Duration) -> Option<Duration> {
+        let Some(time) = self.value.as_str().and_then(parse_duration) else {
+            return self.expected("a time such as \"300ms\", \"2s\", \"15m\" or \"24h\"");
+        };
+        if (least..=most).contains(&time) {
+            return Some(time);
+        }
+        self.expected(&format!("a time from {least:?} to {most:?}"))
     }
 
     /// The elements of the array it is.
