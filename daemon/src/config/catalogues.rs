@@ -143,7 +143,9 @@ impl Catalogues {
                 "`{text}` selects nothing: no set of it is required; write `{unfiltered}`"
             ));
         }
-        let part = selector.part.unwrap_or_default();
+        let Some(part) = selector.part else {
+            return Err(format!("`{text}` selects nothing: it has no set"));
+        };
         let words = catalogue.sets.iter().flat_map(|set| [&*set.id, &*set.area]);
         let areas = catalogue.sets.iter().map(|set| &*set.area);
         let hint = match nearest(&part, words) {
