@@ -263,6 +263,14 @@ impl fmt::Display for Pattern {
 }
 
 impl Glob {
+    /// The labels after the last one that holds a `*`.
+    #[must_use]
+    pub fn fixed_parent(&self) -> Name {
+        let last = self.text.rfind('*').map_or(0, |star| star + 1);
+        let labels = self.text[last..].split('.').skip(1).map(str::as_bytes);
+        Name::from_labels(labels).expect("parsing a pattern checked its labels")
+    }
+
     fn matches(&self, name: &Name) -> bool {
         // Only plain characters can match, so the dots of this text are real label borders.
         let mut text = String::with_capacity(name.wire().len());
