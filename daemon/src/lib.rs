@@ -5,6 +5,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dns;
+pub mod document;
 pub mod links;
 pub mod logging;
 pub mod observe;

@@ -1,1 +1,242 @@
-//! Pure parsers of vendors' formats.
+//! Vendors' formats to [`Catalogue`]s. Pure: bytes in, values or problems out; fetches nothing.
+
+pub mod targets;
+mod toml;
+
+pub use toml::toml;
+
+use crate::document::Problems;
+use crate::policy::catalogue::Catalogue;
+
+/// A format that catalogues come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Our own: `config/catalogues/intune.toml` shows all of it.
+    Toml,
+}
+
+/// The catalogue that is there without naming it: Microsoft Intune.
+#[must_use]
+pub fn builtin() -> Catalogue {
+    let text = include_str!("../../../config/catalogues/intune.toml");
+    toml(text, "intune.toml").expect("the text is part of the program, and a test reads it")
+}
+
+/// The format of a file, by its first character that is neither space nor comment; `None` when it is
+/// none that is known.
+#[must_use]
+pub fn detect(bytes: &[u8]) -> Option<Format> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut lines = text.lines().map(str::trim_start);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let key = |c: char| c.is_ascii_alphanumeric() || c == '"';
+    let begins_toml = first.starts_with("[[") || (first.starts_with(key) && first.contains('='));
+    begins_toml.then_some(Format::Toml)
+}
+
+/// Reads a catalogue of any known format. Problems call it `file`.
+///
+/// # Errors
+/// When the format is not known, or with everything wrong in it.
+pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
+    match (detect(bytes), std::str::from_utf8(bytes)) {
+        (Some(Format::Toml), Ok(text)) => toml(text, file),
+        (Some(Format::Toml), Err(_)) | (None, _) => Err(Problems::with_file(
+            file,
+            "not supported yet: a catalogue in another format than egressd's TOML; \
+             write it as [[set]] tables"
+                .to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The numbers of the source page, counted apart from this program.
+    #[test]
+    fn the_builtin_catalogue_holds_all_of_the_page() {
+        let catalogue = builtin();
+        let (rows, prose): (Vec<_>, Vec<_>) = catalogue
+            .sets
+            .iter()
+            .partition(|set| set.id.parse::<u32>().is_ok());
+        assert_eq!(rows.len(), 21, "table rows");
+        let ids: BTreeSet<_> = rows.iter().map(|set| &set.id).collect();
+        assert_eq!(ids.len(), 20, "distinct ids");
+        let twice: Vec<_> = rows.iter().filter(|set| set.id == "172").collect();
+        assert_eq!(twice.len(), 2, "set 172 stands twice");
+        assert_eq!(
+            (&twice[0].patterns, &twice[0].ports),
+            (&twice[1].patterns, &twice[1].ports)
+        );
+        assert_eq!(
+            rows.iter()
+                .filter(|set| !set.required)
+                .map(|set| &*set.id)
+                .collect::<Vec<_>>(),
+            ["150"],
+        );
+        assert_eq!(
+            rows.iter()
+                .filter(|set| set.express_route)
+                .map(|set| &*set.id)
+                .collect::<Vec<_>>(),
+            ["56"],
+        );
+
+        let listed: Vec<_> = rows.iter().flat_map(|set| &set.patterns).collect();
+        assert_eq!(listed.len(), 90, "entries in tables");
+        let tables: BTreeSet<_> = listed.into_iter().collect();
+        assert_eq!(tables.len(), 87, "table names");
+        assert_eq!(tables.iter().filter(|p| p.is_wildcard()).count(), 23);
+
+        let all: BTreeSet<_> = catalogue
+            .sets
+            .iter()
+            .flat_map(|set| &set.patterns)
+            .collect();
+        assert_eq!(all.len(), 112, "all names");
+        assert_eq!(all.iter().filter(|p| p.is_wildcard()).count(), 25);
+        let prose_names: BTreeSet<_> = prose.iter().flat_map(|set| &set.patterns).collect();
+        assert_eq!(
+            prose_names.difference(&tables).count(),
+            25,
+            "names in prose only"
+        );
+
+        let networks: Vec<_> = rows.iter().flat_map(|set| &set.networks).collect();
+        assert_eq!(networks.iter().collect::<BTreeSet<_>>().len(), 50);
+        assert_eq!(networks.len(), 50);
+        let covered: u64 = networks
+            .iter()
+            .map(|net| 1u64 << (net.max_prefix_len() - net.prefix_len()))
+            .sum();
+        assert_eq!(covered, 3558, "IPv4 addresses");
+        assert!(
+            rows.iter()
+                .all(|set| set.id == "163" || set.networks.is_empty())
+        );
+
+        let units = |region: &str| -> usize {
+            let of = |set: &&crate::policy::catalogue::EndpointSet| {
+                set.scope.regions == [region] && !set.scope.scale_units.is_empty()
+            };
+            catalogue
+                .sets
+                .iter()
+                .filter(of)
+                .map(|set| set.scope.scale_units.len())
+                .sum()
+        };
+        assert_eq!([units("na"), units("eu"), units("ap")], [14, 10, 6]);
+
+        for (ports, expected) in [
+            ("tcp/80, tcp/443", 7),
+            ("tcp/443", 12),
+            ("udp/123", 1),
+            ("tcp/80, tcp/443, tcp/5223", 1),
+        ] {
+            let with = rows
+                .iter()
+                .filter(|set| set.ports.to_string() == ports)
+                .count();
+            assert_eq!(with, expected, "rows with {ports}");
+        }
+    }
+
+    /// What the page says of a part of its names is said of the sets that hold them.
+    #[test]
+    fn every_fact_has_its_origin_and_every_guess_is_marked() {
+        let catalogue = builtin();
+        for set in &catalogue.sets {
+            assert!(set.origin.starts_with("line"), "{}: {}", set.id, set.origin);
+            assert!(
+                !set.service.is_empty() && !set.area.is_empty(),
+                "{}",
+                set.id
+            );
+            let prose = set.id.parse::<u32>().is_err();
+            assert_eq!(
+                prose,
+                set.inferred
+                    .iter()
+                    .any(|phrase| phrase.starts_with("category:")),
+                "{}: only tables give a category",
+                set.id
+            );
+        }
+        let no_port = [
+            "proxy",
+            "shared-cdn",
+            "store",
+            "win32-fallback-cache",
+            "attestation-dha",
+            "defender",
+        ];
+        for id in no_port {
+            let set = catalogue.sets.iter().find(|set| set.id == id).unwrap();
+            assert_eq!(set.ports.to_string(), "tcp/443", "{id}");
+            assert!(
+                set.inferred
+                    .iter()
+                    .any(|phrase| phrase.starts_with("port:")),
+                "{id}"
+            );
+        }
+        let tls: BTreeSet<_> = catalogue
+            .sets
+            .iter()
+            .filter(|set| set.handling.no_tls_inspection)
+            .flat_map(|set| &set.patterns)
+            .map(ToString::to_string)
+            .collect();
+        for name in [
+            "*.manage.microsoft.com",
+            "*.dm.microsoft.com",
+            "*.events.data.microsoft.com",
+            "has.spserv.microsoft.com",
+            "intunemaape6.ncus.attest.azure.net",
+        ] {
+            assert!(tls.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn peers_and_teredo_open_nothing_by_themselves() {
+        for (id, ports) in [
+            ("delivery-optimization-peer", "tcp/7680"),
+            ("teredo", "udp/3544"),
+        ] {
+            let catalogue = builtin();
+            let set = catalogue.sets.iter().find(|set| set.id == id).unwrap();
+            assert_eq!(set.ports.to_string(), ports);
+            assert!(
+                set.patterns.is_empty() && set.networks.is_empty() && !set.required,
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn formats() {
+        fn check(bytes: &[u8], expected: Option<Format>) {
+            assert_eq!(
+                detect(bytes),
+                expected,
+                "{}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+        check(b"# a comment\n\nname = \"x\"", Some(Format::Toml));
+        check(b"[[set]]\nid = \"1\"", Some(Format::Toml));
+        check(b"[ { \"id\": 1 } ]", None);
+        check(b"{ \"values\": [] }", None);
+        check(b"ID | Category", None);
+        check(b"10.0.0.0/8\n", None);
+        check(b"\xff\xfei\0d\0", None);
+        check(b"", None);
+    }
+}

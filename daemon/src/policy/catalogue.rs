@@ -1,6 +1,6 @@
 //! Catalogues: named, versioned lists of endpoint sets, with where each fact came from.
 
-use super::name::Pattern;
+use super::name::{Name, Pattern};
 use super::port::PortSet;
 use ipnet::IpNet;
 
@@ -114,13 +114,19 @@ pub struct Handling {
 /// Zones must opt in to each such wildcard.
 pub const SHARED_DOMAINS: &[&str] = &[
     "akadns.net",
+    "akamai.net",
     "akamaiedge.net",
     "akamaihd.net",
+    "akamaized.net",
     "amazonaws.com",
+    "appspot.com",
     "azure-api.net",
+    "azure-devices.net",
     "azurecontainer.io",
+    "azurecr.io",
     "azureedge.net",
     "azurefd.net",
+    "azurestaticapps.net",
     "azurewebsites.net",
     "blob.core.windows.net",
     "cloudapp.azure.com",
@@ -128,29 +134,102 @@ pub const SHARED_DOMAINS: &[&str] = &[
     "cloudflare.net",
     "cloudfront.net",
     "core.windows.net",
+    "database.windows.net",
+    "edgekey.net",
     "edgesuite.net",
     "fastly.net",
     "github.io",
     "googleusercontent.com",
+    "msecnd.net",
+    "pages.dev",
     "servicebus.windows.net",
     "trafficmanager.net",
     "vault.azure.net",
+    "web.app",
     "webpubsub.azure.com",
+    "workers.dev",
 ];
 
 impl Pattern {
     /// The shared domain under which this wildcard opens names that strangers can create.
     #[must_use]
     pub fn shared_domain(&self) -> Option<&'static str> {
-        if !self.is_wildcard() {
-            return None;
-        }
-        // A parent of a shared domain (`*.windows.net`) opens it as well.
-        SHARED_DOMAINS.iter().copied().find(|domain| {
-            [format!("x.{domain}"), format!("x.x.{domain}")]
-                .iter()
-                .filter_map(|name| name.parse().ok())
-                .any(|name| self.matches(&name))
+        let fixed = match self {
+            Self::Exact(_) => return None,
+            Self::Below(parent) => parent.clone(),
+            Self::Glob(glob) => glob.fixed_parent(),
+        };
+        SHARED_DOMAINS.iter().copied().find(|text| {
+            let Ok(domain) = text.parse::<Name>() else {
+                return false;
+            };
+            // Some shared domains have a level of their own between them and their customers
+            // (`x.westeurope.cloudapp.azure.com`), so a wildcard deeper inside is no safer.
+            let inside = fixed == domain || fixed.parents().any(|parent| parent == domain.wire());
+            let customer = [&b"x"[..]].into_iter().chain(domain.labels());
+            // A parent of a shared domain (`*.windows.net`) opens it as well.
+            inside || Name::from_labels(customer).is_ok_and(|customer| self.matches(&customer))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_that_admit_strangers() {
+        fn check(pattern: &str, expected: Option<&str>) {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(pattern.shared_domain(), expected, "{pattern}");
+        }
+        check("*.azureedge.net", Some("azureedge.net"));
+        check("intunecdnpeasd.azureedge.net", None);
+        check("*.blob.core.windows.net", Some("blob.core.windows.net"));
+        check(
+            "payloadprod*.blob.core.windows.net",
+            Some("blob.core.windows.net"),
+        );
+        check("*.windows.net", Some("blob.core.windows.net"));
+        check("*core.windows.net", Some("blob.core.windows.net"));
+        check(
+            "*.westeurope.cloudapp.azure.com",
+            Some("cloudapp.azure.com"),
+        );
+        check("static.*.azurefd.net", Some("azurefd.net"));
+        check("*.notazureedge.net", None);
+        check("*.microsoft.com", None);
+        check("*.notify.windows.com", None);
+        check("a*.windows.net", None);
+        check("*.azureedge.net.example.com", None);
+    }
+
+    #[test]
+    fn scopes_meet() {
+        fn check(set: &[&str], zone: &[&str], expected: bool) {
+            let scope = |values: &[&str]| Scope {
+                regions: values.iter().map(|value| (*value).to_owned()).collect(),
+                ..Scope::default()
+            };
+            assert_eq!(scope(set).meets(&scope(zone)), expected, "{set:?} {zone:?}");
+        }
+        check(&[], &[], true);
+        check(&["eu"], &[], true);
+        check(&[], &["eu"], true);
+        check(&["eu", "ap"], &["na", "AP"], true);
+        check(&["eu"], &["na", "ap"], false);
+    }
+
+    #[test]
+    fn every_axis_must_meet() {
+        let set = Scope {
+            regions: vec!["eu".to_owned()],
+            platforms: vec!["ios".to_owned()],
+            ..Scope::default()
+        };
+        let mut zone = set.clone();
+        assert!(set.meets(&zone));
+        zone.platforms = vec!["windows".to_owned()];
+        assert!(!set.meets(&zone));
     }
 }

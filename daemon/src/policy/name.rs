@@ -207,8 +207,8 @@ impl Pattern {
         let stand_in: Name = folded.replace('*', "x").parse().map_err(bad)?;
         let last_star = folded.rfind('*').unwrap_or_default();
         let literal_tail = folded[last_star..].split('.').skip(1).count();
-        // `*.com` and `*com` would open a whole top-level domain, `*` everything.
-        if literal_tail < 2 && (folded.starts_with('*') || literal_tail == 0) {
+        // `*.com` and `foo*.com` would open what anybody can register, `*` everything.
+        if literal_tail < 2 {
             return Err(BadPattern::TooWide(text.to_owned()));
         }
         match folded.strip_prefix("*.") {
@@ -263,6 +263,14 @@ impl fmt::Display for Pattern {
 }
 
 impl Glob {
+    /// The labels after the last one that holds a `*`.
+    #[must_use]
+    pub fn fixed_parent(&self) -> Name {
+        let last = self.text.rfind('*').map_or(0, |star| star + 1);
+        let labels = self.text[last..].split('.').skip(1).map(str::as_bytes);
+        Name::from_labels(labels).expect("parsing a pattern checked its labels")
+    }
+
     fn matches(&self, name: &Name) -> bool {
         // Only plain characters can match, so the dots of this text are real label borders.
         let mut text = String::with_capacity(name.wire().len());
@@ -278,28 +286,318 @@ impl Glob {
                 text.push(c);
             }
         }
-        glob(self.text.as_bytes(), text.as_bytes(), true)
+        glob(self.text.as_bytes(), text.as_bytes())
     }
 }
 
-/// Matches `*` in `pattern` against one or more characters: of one label, or of several where it is
-/// the leading one.
-fn glob(pattern: &[u8], text: &[u8], leading: bool) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, rest) => rest.is_none(),
-        (Some((b'*', after)), _) => {
-            // `*.a.*.b`: a leading star that is a whole label takes whole labels.
-            let across = leading;
-            let reach = if across {
-                text.len()
-            } else {
-                text.iter()
-                    .position(|byte| *byte == b'.')
-                    .unwrap_or(text.len())
+/// Matches `*` in `pattern` against one or more characters: of one label, or of several where it
+/// stands first. Takes `pattern` × `text` steps whatever they are, for both may be hostile.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // Whether the pattern so far can end after so many characters of the text.
+    let mut ends = vec![false; text.len() + 1];
+    ends[0] = true;
+    for (index, &p) in pattern.iter().enumerate() {
+        let mut next = vec![false; text.len() + 1];
+        for (at, &t) in text.iter().enumerate() {
+            next[at + 1] = match p {
+                b'*' => (ends[at] || next[at]) && (index == 0 || t != b'.'),
+                _ => ends[at] && p == t,
             };
-            (1..=reach).any(|taken| glob(after, &text[taken..], false))
         }
-        (Some((p, after)), Some((t, rest))) => p == t && glob(after, rest, false),
-        (Some(_), None) => false,
+        ends = next;
+    }
+    ends[text.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn d9_matching_is_exact_on_labels() {
+        fn check(pattern: &str, asked: &str, expected: bool) {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(pattern.matches(&name(asked)), expected, "{pattern} {asked}");
+        }
+        check("manage.microsoft.com", "manage.microsoft.com", true);
+        check("manage.microsoft.com", "MANAGE.Microsoft.COM.", true);
+        check("Manage.Microsoft.com.", "manage.microsoft.com", true);
+        check("manage.microsoft.com", "x.manage.microsoft.com", false);
+        check("manage.microsoft.com", "microsoft.com", false);
+
+        check("*.manage.microsoft.com", "a.manage.microsoft.com", true);
+        check(
+            "*.manage.microsoft.com",
+            "d.c.b.a.manage.microsoft.com",
+            true,
+        );
+        check("*.MANAGE.microsoft.com", "A.manage.MICROSOFT.com", true);
+        check("*.manage.microsoft.com", "manage.microsoft.com", false);
+        check("*.manage.microsoft.com", "xmanage.microsoft.com", false);
+        check("*.manage.microsoft.com", "x-manage.microsoft.com", false);
+        check(
+            "*.manage.microsoft.com",
+            "manage.microsoft.com.evil.example",
+            false,
+        );
+        check(
+            "*.manage.microsoft.com",
+            "a.manage.microsoft.com.evil.example",
+            false,
+        );
+        check("*.manage.microsoft.com", "a.manage.microsoft.co", false);
+        check("*.manage.microsoft.com", "com", false);
+
+        check("*cdn.onenote.net", "site-cdn.onenote.net", true);
+        check("*cdn.onenote.net", "a.b.cdn.onenote.net", true);
+        check("*cdn.onenote.net", "cdn.onenote.net", false);
+        check("*cdn.onenote.net", "cdn.onenote.net.evil.example", false);
+        check(
+            "*-files.sharepoint.com",
+            "contoso-files.sharepoint.com",
+            true,
+        );
+        check(
+            "*-files.sharepoint.com",
+            "a.contoso-files.sharepoint.com",
+            true,
+        );
+        check("*-files.sharepoint.com", "files.sharepoint.com", false);
+        check("*-files.sharepoint.com", "-files.sharepoint.com", false);
+        check(
+            "autodiscover.*.onmicrosoft.com",
+            "autodiscover.contoso.onmicrosoft.com",
+            true,
+        );
+        check(
+            "autodiscover.*.onmicrosoft.com",
+            "autodiscover.a.b.onmicrosoft.com",
+            false,
+        );
+        check(
+            "autodiscover.*.onmicrosoft.com",
+            "autodiscover.onmicrosoft.com",
+            false,
+        );
+        check(
+            "autodiscover-*.outlook.com",
+            "autodiscover-s.outlook.com",
+            true,
+        );
+        check(
+            "autodiscover-*.outlook.com",
+            "autodiscover-.outlook.com",
+            false,
+        );
+        check(
+            "autodiscover-*.outlook.com",
+            "autodiscover-a.b.outlook.com",
+            false,
+        );
+        check(
+            "payloadprod*.blob.core.windows.net",
+            "payloadprod1.blob.core.windows.net",
+            true,
+        );
+        check(
+            "payloadprod*.blob.core.windows.net",
+            "payloadprod.blob.core.windows.net",
+            false,
+        );
+        check(
+            "payloadprod*.blob.core.windows.net",
+            "x.payloadprod1.blob.core.windows.net",
+            false,
+        );
+        check("*.a.*.example.com", "x.y.a.b.example.com", true);
+        check("*.a.*.example.com", "a.b.example.com", false);
+        check("*.a.*.example.com", "x.a.b.c.example.com", false);
+    }
+
+    /// Labels that text cannot write: dots, NULs, backslashes, spaces inside them.
+    #[test]
+    fn d9_escapes_play_no_trick() {
+        fn check(pattern: &str, labels: &[&[u8]], expected: bool) {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let asked = Name::from_labels(labels.iter().copied()).unwrap();
+            assert_eq!(pattern.matches(&asked), expected, "{pattern} {asked}");
+        }
+        check("a.example.com", &[b"a.example", b"com"], false);
+        check("a.example.com", &[b"a.example.com"], false);
+        check("a.example.com", &[b"a", b"example", b"com\0"], false);
+        check("a.example.com", &[b"a\0", b"example", b"com"], false);
+        check("*.example.com", &[b"a.example.com"], false);
+        check("*.example.com", &[b"a", b"example.com"], false);
+        check("*.example.com", &[b"a.example", b"com"], false);
+        check(
+            "*.example.com",
+            &[b"a", b"example", b"com\0", b"evil", b"example"],
+            false,
+        );
+        check("*.example.com", &[b"a\\", b"example", b"com"], true);
+        check("*.example.com", &[b"*", b"example", b"com"], true);
+        check("*x.example.com", &[b"a.x", b"example", b"com"], false);
+        check("*x.example.com", &[b"a\0x", b"example", b"com"], false);
+        check("*x.example.com", &[b"*x", b"example", b"com"], false);
+    }
+
+    #[test]
+    fn d9_limits_of_names() {
+        fn check(text: &str, expected: Result<usize, BadName>) {
+            let got = text.parse::<Name>().map(|name| name.wire().len());
+            assert_eq!(got, expected, "{text}");
+        }
+        let label = |length| "a".repeat(length);
+        check(&format!("{}.example", label(63)), Ok(73));
+        check(&format!("{}.example", label(64)), Err(BadName::LongLabel));
+        let long = [label(63), label(63), label(63), label(61)].join(".");
+        check(&long, Ok(255));
+        check(&format!("{long}."), Ok(255));
+        check(&format!("{long}a"), Err(BadName::Long));
+        check("", Err(BadName::Empty));
+        check(".", Err(BadName::Empty));
+        check("a..b", Err(BadName::Empty));
+        check(".a", Err(BadName::Empty));
+        check("a b", Err(BadName::Character(' ')));
+        check("a\\.b", Err(BadName::Character('\\')));
+        check("münchen.example", Err(BadName::Character('ü')));
+        check("_dmarc.x-1.example", Ok(20));
+    }
+
+    #[test]
+    fn wire_form() {
+        fn check(wire: &[u8], expected: Result<&str, BadName>) {
+            let got = Name::from_wire(wire).map(|name| name.to_string());
+            assert_eq!(got, expected.map(str::to_owned), "{wire:?}");
+        }
+        check(b"\x01A\x02bC\0", Ok("a.bc"));
+        check(b"\0", Ok("."));
+        check(b"", Err(BadName::Wire));
+        check(b"\x01a", Err(BadName::Wire));
+        check(b"\x01a\0\0", Err(BadName::Wire));
+        check(b"\x02a\0", Err(BadName::Wire));
+        check(b"\xc0\x0c", Err(BadName::LongLabel));
+        check(&[b'a'; 256], Err(BadName::Long));
+        check(b"\x04a.\0\n\x03com\0", Ok("a\\.\\000\\010.com"));
+        check(b"\x02\\\xff\0", Ok("\\\\\\255"));
+    }
+
+    #[test]
+    fn parents_are_nearest_first() {
+        let name = name("a.b.c");
+        let parents: Vec<_> = name.parents().collect();
+        assert_eq!(parents, [&b"\x01b\x01c\0"[..], b"\x01c\0"]);
+        assert_eq!(Name::root().parents().count(), 0);
+    }
+
+    #[test]
+    fn patterns_that_are_none() {
+        fn check(text: &str, expected: &str) {
+            let got = Pattern::parse(text).map_err(|error| error.to_string());
+            assert_eq!(got.err().unwrap_or_default(), expected, "{text}");
+        }
+        let wide = |text| {
+            format!("`{text}` would match far too much: at least two labels must follow the `*`")
+        };
+        for text in [
+            "*", "*.", "*.com", "*com", "*foo.com", "foo*.com", "a.*.com", "a.*", "a*", "*.b.*",
+        ] {
+            check(text, &wide(text));
+        }
+        check(
+            "*..com",
+            "`*..com` is not a name or a wildcard: it has an empty label",
+        );
+        check("", "`` is not a name or a wildcard: it has an empty label");
+        check(
+            "<tenant>.sharepoint.com",
+            "`<tenant>.sharepoint.com` is not a name or a wildcard: `<` is not allowed in it; write international names as A-labels (xn--…)",
+        );
+        let long = format!("*.{}.example.com", "a".repeat(64));
+        check(
+            &long,
+            &format!("`{long}` is not a name or a wildcard: a label is longer than 63 bytes"),
+        );
+        for text in [
+            "a",
+            "*.example.com",
+            "*foo.example.com",
+            "a.*.example.com",
+            "a*b*c.example.com",
+        ] {
+            check(text, "");
+        }
+    }
+
+    #[test]
+    fn a_hostile_glob_takes_no_time() {
+        let stars =
+            Pattern::parse(&format!("{}.{}.x.y", "a*".repeat(31), "*a".repeat(31))).unwrap();
+        let label = "a".repeat(63);
+        // The recursive way would try some 10^30 divisions of these labels.
+        assert!(!stars.matches(&name(&format!("{label}.{label}.x.z"))));
+        assert!(stars.matches(&name(&format!("{label}.{label}.x.y"))));
+    }
+
+    /// The meaning, spelt out: some way to fill in each `*` gives the name. A filling is some part of
+    /// the name, and only the first `*` of all, at the very beginning, may be filled with dots.
+    fn oracle(pattern: &str, asked: &str) -> bool {
+        let Some((before, after)) = pattern.split_once('*') else {
+            return pattern == asked;
+        };
+        let parts = (0..asked.len())
+            .flat_map(|from| (from + 1..=asked.len()).map(move |to| &asked[from..to]));
+        let fits = |part: &&str| before.is_empty() || !part.contains('.');
+        parts.filter(fits).any(|part| {
+            let filled = format!("{before}{part}");
+            asked.starts_with(&filled) && oracle(&format!("{filled}{after}"), asked)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn d9_globs_agree_with_the_meaning(
+            stars in "[ab*]{1,3}(\\.[ab*]{1,3}){0,2}",
+            asked in "[ab]{1,3}(\\.[ab]{1,3}){0,3}",
+            fill in "[ab]{1,2}",
+            from_pattern: bool,
+        ) {
+            let written = format!("{stars}.x.y");
+            let asked = if from_pattern { stars.replace('*', &fill) } else { asked };
+            let asked = format!("{asked}.x.y");
+            let pattern = Pattern::parse(&written).unwrap();
+            prop_assert_eq!(pattern.matches(&name(&asked)), oracle(&written, &asked), "{} {}", written, asked);
+            let behind = name(&format!("{asked}.evil"));
+            prop_assert!(!pattern.matches(&behind));
+        }
+
+        #[test]
+        fn an_example_matches_its_pattern(stars in "[ab*]{1,3}(\\.[ab*]{1,3}){0,2}", label in "[ab]{1,9}") {
+            let pattern = Pattern::parse(&format!("{stars}.x.y")).unwrap();
+            prop_assert!(pattern.matches(&pattern.example(&label).unwrap()));
+        }
+
+        #[test]
+        fn labels_of_any_bytes_survive(
+            labels in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..70), 0..6)
+        ) {
+            let long = labels.iter().any(|label| label.len() > 63);
+            let whole: usize = labels.iter().map(|label| label.len() + 1).sum();
+            let name = Name::from_labels(labels.iter().map(Vec::as_slice));
+            prop_assert_eq!(name.is_ok(), !long && whole < 255);
+            if let Ok(name) = name {
+                prop_assert_eq!(&Name::from_wire(name.wire()).unwrap(), &name);
+                prop_assert_eq!(name.labels().count(), labels.len());
+                prop_assert!(name.to_string().chars().all(|c| c.is_ascii_graphic()));
+                prop_assert!(!name.wire().iter().any(u8::is_ascii_uppercase));
+            }
+        }
     }
 }

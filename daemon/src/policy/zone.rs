@@ -117,3 +117,62 @@ impl fmt::Display for Selector {
         f.write_str(if self.required { ":required" } else { "" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors() {
+        fn check(text: &str, expected: Option<[bool; 4]>) {
+            let set = |id: &str, area: &str, required| EndpointSet {
+                id: id.to_owned(),
+                area: area.to_owned(),
+                required,
+                ..EndpointSet::default()
+            };
+            let sets = [
+                ("intune", set("163", "core", true)),
+                ("intune", set("150", "authentication", false)),
+                ("intune", set("core", "other", true)),
+                ("m365", set("163", "core", true)),
+            ];
+            let got = Selector::parse(text).ok().map(|selector| {
+                assert_eq!(selector.to_string(), text);
+                sets.each_ref()
+                    .map(|(catalogue, set)| selector.selects(catalogue, set))
+            });
+            assert_eq!(got, expected, "{text}");
+        }
+        check("intune", Some([true, true, true, false]));
+        check("intune:required", Some([true, false, true, false]));
+        check("intune/163", Some([true, false, false, false]));
+        check("intune/core", Some([true, false, true, false]));
+        check("intune/authentication", Some([false, true, false, false]));
+        check("intune/150:required", Some([false, false, false, false]));
+        check("Intune", Some([false, false, false, false]));
+        check("", None);
+        check("intune/", None);
+        check("/core", None);
+        check("intune/a/b", None);
+        check("intune:optional", None);
+        check("intune core", None);
+    }
+
+    #[test]
+    fn shared_wildcards_need_an_opt_in() {
+        fn check(pattern: &str, shared: &[&str], expected: bool) {
+            let zone = ZoneSpec {
+                shared: shared.iter().map(|text| (*text).to_owned()).collect(),
+                ..ZoneSpec::default()
+            };
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(zone.accepts(&pattern), expected, "{pattern} {shared:?}");
+        }
+        check("*.microsoft.com", &[], true);
+        check("a.azureedge.net", &[], true);
+        check("*.azureedge.net", &[], false);
+        check("*.azureedge.net", &["*.AzureEdge.net"], true);
+        check("*.azureedge.net", &["*.azurefd.net"], false);
+    }
+}

@@ -1,9 +1,67 @@
-//! Settings: `/etc/egressd/egressd.toml` as values, and errors that say where and what to write.
+//! Settings: `/etc/egressd/egressd.toml` as values, and problems that say where and what to write.
+//! Only `load` touches a file; nothing here asks the machine anything.
 
+mod catalogues;
+mod dns;
+mod load;
+mod sections;
+mod verify;
+mod zone;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::document::{Problem, Problems};
+pub use load::load;
+
+use crate::document::Document;
 use crate::policy::rules::Intent;
+use catalogues::Catalogues;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Reads a configuration. `file` is what problems call it; `read` opens the catalogue files that it
+/// names, by the paths it writes.
+///
+/// # Errors
+/// With everything wrong in it and in those files.
+pub fn parse(
+    text: &str,
+    file: &str,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Settings, Problems> {
+    let document = Document::new(text, file);
+    let mut root = document.root();
+    let gateway = sections::gateway(root.table("gateway"));
+    let dns = dns::dns(root.table("dns"));
+    let planes = sections::planes(root.table("planes"));
+    let control = sections::control(root.table("control"));
+    let (state, pins) = sections::service(root.table("service"));
+    let limits = sections::limits(root.table("limits"));
+    let catalogues = Catalogues::take(root.tables("catalogue"), read);
+    let tables = root.tables("zone").into_iter();
+    let zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
+    verify::zones(&root, &zones, &gateway, &catalogues);
+    verify::resolver(&root, &dns, &zones, &catalogues);
+    root.finish();
+    document.finish(Settings {
+        intent: Intent {
+            upstream: gateway.upstream,
+            internal: gateway.internal,
+            unzoned: gateway.unzoned,
+            catalogues: catalogues.list,
+            zones: zones.into_iter().map(|zone| zone.spec).collect(),
+            limits,
+        },
+        dns,
+        planes,
+        control,
+        state,
+        pins,
+    })
+}
 
 /// Everything the configuration file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +76,8 @@ pub struct Settings {
     pub control: ControlSettings,
     /// `[service] state`: where answers are kept over a restart.
     pub state: PathBuf,
+    /// `[service] bpf`: a folder in a bpffs, where programs, links and maps are pinned.
+    pub pins: PathBuf,
 }
 
 /// `[dns]`.

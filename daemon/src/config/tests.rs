@@ -1,0 +1,459 @@
+//! Configurations and what is said about them.
+
+use super::*;
+use crate::policy::image::{Inbound, Mode, Unzoned};
+use crate::policy::links::InterfacePattern;
+
+fn no_file(_: &Path) -> io::Result<Vec<u8>> {
+    Err(io::Error::new(io::ErrorKind::NotFound, "no such file"))
+}
+
+/// A configuration that is good, before `{}` is put where it stands.
+const GOOD: &str = "\
+[dns]
+listen = ['10.0.0.1:53']
+upstreams = ['udp://192.0.2.53']
+[[zone]]
+name = 'a'
+interfaces = ['lan0']
+allow = ['intune']
+";
+
+fn check(text: &str, expected: &str) {
+    let got = match parse(text, "e.toml", &no_file) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    };
+    assert_eq!(got, expected, "in\n{text}");
+}
+
+/// `GOOD` with one line put in another's place.
+fn check_line(old: &str, new: &str, expected: &str) {
+    assert!(GOOD.contains(old), "{old}");
+    check(&GOOD.replacen(old, new, 1), expected);
+}
+
+#[test]
+fn the_example_says_what_it_shows() {
+    let text = include_str!("../../../config/egressd.toml");
+    let settings = parse(text, "egressd.toml", &no_file).unwrap();
+    let zone = &settings.intent.zones[0];
+    assert_eq!(settings.intent.unzoned, Unzoned::Drop);
+    assert_eq!(
+        settings.intent.upstream,
+        [
+            InterfacePattern::Exact("wan0".to_owned()),
+            InterfacePattern::Prefix("ppp".to_owned())
+        ]
+    );
+    assert_eq!(zone.scope.scale_units, ["AMSUB0101"]);
+    assert_eq!(zone.rules[0].id, "packages");
+    assert_eq!(
+        zone.rules[0].ports.to_string(),
+        "icmp, tcp/443, tcp/8000-8010"
+    );
+    assert_eq!(zone.rules[0].origin.split(':').next(), Some("egressd.toml"));
+}
+
+#[test]
+fn the_example_writes_the_defaults() {
+    let example = include_str!("../../../config/egressd.toml");
+    let example = parse(example, "egressd.toml", &no_file).unwrap();
+    let bare = parse(GOOD, "e.toml", &no_file).unwrap();
+    assert_eq!(example.planes, bare.planes);
+    assert_eq!(example.control, bare.control);
+    assert_eq!((example.state, example.pins), (bare.state, bare.pins));
+    assert_eq!(example.intent.limits, bare.intent.limits);
+    let dns = |dns: DnsSettings| (dns.timeout, dns.race, dns.hold, dns.unlisted, dns.local);
+    assert_eq!(dns(example.dns), dns(bare.dns));
+    let (example, bare) = (&example.intent.zones[0], &bare.intent.zones[0]);
+    assert_eq!((example.mode, example.inbound), (bare.mode, bare.inbound));
+}
+
+#[test]
+fn values_reach_the_settings() {
+    let text = format!(
+        "{}mode = 'audit'\ninbound = 'deny'\nserves = [9, 53, 9]\nsources = ['connected', '10.0.0.0/8']\n\
+         shared = ['*.AzureEdge.net']\ndeny = ['intune/179']\nscope = {{ platforms = ['Windows'] }}\n\
+         [[zone.rule]]\nnetworks = ['192.0.2.1']\nudp = [123]\n\
+         [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
+         [planes]\nnft = false\nebpf = 'tc'\nlog_group = 5\n\
+         [control]\nsocket = '/s'\ngroup = 'wheel'\n[service]\nstate = '/st'\nbpf = '/b'\n\
+         [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\n\
+         [[catalogue]]\nname = 'intune'\nrequired_only = true\n",
+        GOOD.replace(
+            "'udp://192.0.2.53'",
+            "'tcp://[2001:db8::1]:5353', 'udp://2001:db8::2'"
+        )
+        .replace(
+            "[[zone]]",
+            "timeout = '1s'\nhold = '5ms'\nunlisted = 'nxdomain'\nlocal = 'forward'\n[[zone]]"
+        )
+    );
+    let settings = parse(&text, "e.toml", &no_file).unwrap_or_else(|problems| panic!("{problems}"));
+    let zone = &settings.intent.zones[0];
+    assert_eq!((zone.mode, zone.inbound), (Mode::Audit, Inbound::Deny));
+    assert_eq!((&*zone.serves, zone.connected), (&[9, 53][..], true));
+    assert_eq!(zone.sources, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(zone.shared, ["*.azureedge.net"]);
+    assert_eq!(zone.scope.platforms, ["windows"]);
+    assert_eq!(zone.rules[0].id, "rule-1");
+    assert_eq!(settings.intent.unzoned, Unzoned::Accept);
+    assert_eq!(
+        settings.planes,
+        PlaneSettings {
+            nft: false,
+            ebpf: EbpfMode::Tc,
+            log_group: 5
+        }
+    );
+    assert_eq!(settings.control.group.as_deref(), Some("wheel"));
+    assert_eq!((settings.state, settings.pins), ("/st".into(), "/b".into()));
+    let limits = settings.intent.limits;
+    assert_eq!(
+        (limits.ttl_floor, limits.grace, limits.learned, limits.idle),
+        (5, 120, 10, 9)
+    );
+    let upstreams = settings.dns.upstreams;
+    assert_eq!(upstreams[0].address.to_string(), "[2001:db8::1]:5353");
+    assert_eq!(upstreams[0].transport, Transport::Tcp);
+    assert_eq!(upstreams[1].address.to_string(), "[2001:db8::2]:53");
+    assert_eq!(
+        (settings.dns.timeout, settings.dns.hold),
+        (Duration::from_secs(1), Duration::from_millis(5))
+    );
+    assert_eq!(
+        (settings.dns.unlisted, settings.dns.local),
+        (Unlisted::NxDomain, Local::Forward)
+    );
+    let intune = &settings.intent.catalogues[0];
+    assert!(
+        intune
+            .sets
+            .iter()
+            .all(|set| set.required && set.id != "150")
+    );
+}
+
+#[test]
+fn keys_and_types() {
+    check(GOOD, "");
+    check_line(
+        "interfaces",
+        "interface",
+        "e.toml:4:1: this zone has no interface; write interfaces = [\"lan0\"]\n\
+         e.toml:6:1: unknown key `interface`; did you mean `interfaces`?",
+    );
+    check_line(
+        "[dns]",
+        "[dsn]",
+        "e.toml:1:1: zone `a` lists names and its clients have nobody to ask for them; write [dns] listen = [\"…:53\"]\n\
+         e.toml:1:1: zone `a` lists names and there is nobody to ask for them; write [dns] upstreams = [\"udp://…\"]\n\
+         e.toml:1:2: unknown key `dsn`; did you mean `dns`?",
+    );
+    check_line(
+        "name = 'a'",
+        "name = 7",
+        "e.toml:5:8: `7` does not fit here; write a string in quotes",
+    );
+    check_line(
+        "['lan0']",
+        "'lan0'",
+        "e.toml:6:14: `'lan0'` does not fit here; write a list in brackets",
+    );
+    check_line(
+        "[[zone]]",
+        "[zone]",
+        "e.toml:4:1: `zone` may stand several times; write [[zone]] for [zone]",
+    );
+    check_line(
+        "name = 'a'",
+        "name = 'a",
+        "e.toml:5:10: this is not TOML: invalid literal string, expected `'`",
+    );
+    check_line(
+        "[dns]",
+        "[dns]\nhold = '1 s'\nrace = 5\ntimeout = '1h'",
+        "e.toml:2:8: `'1 s'` does not fit here; write a time such as \"300ms\", \"2s\", \"15m\" or \"24h\"\n\
+         e.toml:3:8: `5` does not fit here; write a time such as \"300ms\", \"2s\", \"15m\" or \"24h\"\n\
+         e.toml:4:11: `'1h'` does not fit here; write a time from 10ms to 30s",
+    );
+    check(
+        &format!(
+            "{GOOD}[limits]\nper_answer = 0\nttl_floor = '2h'\nttl_ceiling = '1h'\ngrace = -1"
+        ),
+        "e.toml:8:1: `ttl_floor` is above `ttl_ceiling`; write a shorter `ttl_floor`\n\
+         e.toml:9:14: `0` does not fit here; write a whole number from 1 to 4096\n\
+         e.toml:12:9: `-1` does not fit here; write a whole number from 0 to 31536000",
+    );
+}
+
+#[test]
+fn later_features_are_refused_not_ignored() {
+    check_line(
+        "[dns]",
+        "[dns]\nmode = 'observe'",
+        "e.toml:2:8: not supported yet: learning from answers that pass by; write \"forward\"",
+    );
+    check_line(
+        "'udp://192.0.2.53'",
+        "'udp://192.0.2.53', 'tls://192.0.2.54:853#dns.example'",
+        "e.toml:3:34: not supported yet: tls:// upstreams; write one such as `udp://192.0.2.53` or `tcp://[2001:db8::53]:53`",
+    );
+    check(
+        &format!("{GOOD}[[dns.forward]]\ndomain = 'corp.example'"),
+        "e.toml:8:1: not supported yet: sending a domain to its own upstreams ([[dns.forward]])",
+    );
+}
+
+#[test]
+fn resolvers() {
+    check_line(
+        "'10.0.0.1:53'",
+        "'lan0', '10.0.0.1', '::1', '10.0.0.1:0', '10.0.0.2:53', '10.0.0.2:53'",
+        "e.toml:2:11: `lan0` is not an address; write an address and a port, such as `10.20.0.1:53` or `[2001:db8::1]:53`\n\
+         e.toml:2:19: `10.0.0.1` has no port; write `10.0.0.1:53`\n\
+         e.toml:2:31: `::1` has no port; write `[::1]:53`\n\
+         e.toml:2:38: `10.0.0.1:0` has port 0; write an address and a port, such as `10.20.0.1:53` or `[2001:db8::1]:53`\n\
+         e.toml:2:67: `10.0.0.2:53` stands twice; leave one out",
+    );
+    check_line(
+        "'udp://192.0.2.53'",
+        "'192.0.2.53', 'dns.example', 'ftp://192.0.2.1', 'udp://dns.example', 'udp://0.0.0.0', 'udp://10.0.0.1'",
+        "e.toml:3:14: `192.0.2.53` does not say how to ask; write `udp://192.0.2.53`\n\
+         e.toml:3:28: `dns.example` is not an upstream; write one such as `udp://192.0.2.53` or `tcp://[2001:db8::53]:53`\n\
+         e.toml:3:43: `ftp` is not a way to ask; write one such as `udp://192.0.2.53` or `tcp://[2001:db8::53]:53`\n\
+         e.toml:3:62: `dns.example` is not an address; write one such as `udp://192.0.2.53` or `tcp://[2001:db8::53]:53`\n\
+         e.toml:3:83: nobody can be asked at `0.0.0.0`; write one such as `udp://192.0.2.53` or `tcp://[2001:db8::53]:53`\n\
+         e.toml:3:100: egressd listens on 10.0.0.1:53 itself; write another resolver's address",
+    );
+    check_line(
+        "upstreams = ['udp://192.0.2.53']",
+        "",
+        "e.toml:1:1: zone `a` lists names and there is nobody to ask for them; write [dns] upstreams = [\"udp://…\"]",
+    );
+    check(
+        "[[zone]]\nname = 'a'\ninterfaces = ['lan0']\n[[zone.rule]]\nnetworks = ['192.0.2.1']\ntcp = [22]",
+        "",
+    );
+}
+
+#[test]
+fn planes_and_paths() {
+    check_line(
+        "[dns]",
+        "[planes]\nnft = false\nebpf = 'off'\n[dns]",
+        "e.toml:1:1: both planes are off, so nothing would be enforced; write `nft = true`",
+    );
+    check_line(
+        "[dns]",
+        "[planes]\nebpf = 'xpd'\nlog_group = 65536\n[dns]",
+        "e.toml:2:8: `ebpf` cannot be `xpd`; did you mean `xdp`?\n\
+         e.toml:3:13: `65536` does not fit here; write a whole number from 0 to 65535",
+    );
+    check_line(
+        "[dns]",
+        "[control]\nsocket = 'run/s'\n[dns]",
+        "e.toml:2:10: `run/s` depends on where egressd is started; write a path that begins with `/`",
+    );
+    check_line(
+        "[dns]",
+        "[gateway]\nupstream = ['wan 0']\nunzoned = 'reject'\ninternal = ['10.0.0.1/8']\n[dns]",
+        "e.toml:2:13: `wan 0` is not an interface name: write 1 to 15 letters, digits, `.`, `-`, `_` or `@`, with a `*` at the end at most\n\
+         e.toml:3:11: `unzoned` cannot be `reject`; write `accept` or `drop`\n\
+         e.toml:4:13: `10.0.0.1/8` has bits set after its prefix; write `10.0.0.0/8`",
+    );
+}
+
+#[test]
+fn selectors_and_scopes() {
+    check_line(
+        "'intune'",
+        "'intun', 'office', 'intune/cor', 'intune/13', 'intune/150:required', 'intune/150:optional', '10.0.0.0/8', 'www.example.com', 'intune/56'",
+        "e.toml:7:10: there is no catalogue `intun`; did you mean `intune`?\n\
+         e.toml:7:19: there is no catalogue `office`; write `intune`\n\
+         e.toml:7:29: `intune` has no set and no area `cor`; did you mean `intune/core`?\n\
+         e.toml:7:43: `intune` has no set and no area `13`; did you mean `intune/163`?\n\
+         e.toml:7:56: `intune/150:required` selects nothing: no set of it is required; write `intune/150`\n\
+         e.toml:7:79: `intune/150:optional` is not a selector: write `catalogue`, `catalogue/area`, `catalogue/id`, or one of them followed by `:required`\n\
+         e.toml:7:102: `10.0.0.0/8` is a network, not a selector; write it under `networks` of a [[zone.rule]]\n\
+         e.toml:7:116: `www.example.com` is no catalogue; write names under `names` of a [[zone.rule]]",
+    );
+    check(
+        &format!(
+            "{GOOD}scope = {{ regions = ['e'], scale_unit = 'Europe 0202', platforms = ['window'], \
+             feature = ['x'], clouds = 'dod' }}"
+        ),
+        "e.toml:8:22: no set has `e` in its regions; did you mean `eu`?\n\
+         e.toml:8:41: no set has `Europe 0202` in its scale_unit; write `AMSUB0202`\n\
+         e.toml:8:69: no set has `window` in its platforms; did you mean `windows`?\n\
+         e.toml:8:80: unknown key `feature`; did you mean `features`?\n\
+         e.toml:8:106: no set has `dod` in its clouds; write `gcc` or `worldwide`",
+    );
+    check(
+        &format!("{GOOD}shared = ['*.microsoft.com', 'a.azureedge.net', '*', '*.azureedge.net']"),
+        "e.toml:8:11: `*.microsoft.com` is not under a domain that strangers share and needs no opt-in; leave it out\n\
+         e.toml:8:30: `a.azureedge.net` is not a wildcard and needs no opt-in; leave it out\n\
+         e.toml:8:49: `*` would match far too much: at least two labels must follow the `*`",
+    );
+}
+
+#[test]
+fn zones_against_each_other() {
+    let two = |first: &str, second: &str| {
+        format!("[[zone]]\nname = 'a'\n{first}\n[[zone]]\nname = 'b'\n{second}\n")
+    };
+    check(
+        &two("interfaces = ['lan0']", "interfaces = ['lan0']"),
+        "e.toml:4:1: zones `a` and `b` both take every source on `lan0`; write different `sources`",
+    );
+    check(
+        &two("interfaces = ['lan*']", "interfaces = ['wifi0', 'lan0']"),
+        "e.toml:4:1: zones `a` and `b` both take every source on `lan0`; write different `sources`",
+    );
+    check(
+        &two(
+            "interfaces = ['lan0']\nsources = ['10.0.0.0/8', '10.1.0.0/16']",
+            "interfaces = ['lan*']\nsources = ['10.1.0.0/16']",
+        ),
+        "e.toml:5:1: zones `a` and `b` both have source 10.1.0.0/16 on `lan0`; write different `sources`",
+    );
+    check(
+        &two(
+            "interfaces = ['lan0']\nsources = ['connected']",
+            "interfaces = ['lan0']\nsources = ['connected']",
+        ),
+        "e.toml:5:1: zones `a` and `b` both take the connected sources on `lan0`; write different `sources`",
+    );
+    check(
+        &two(
+            "interfaces = ['lan0']",
+            "interfaces = ['lan0']\nsources = ['10.1.0.0/16']",
+        ),
+        "",
+    );
+    check(&two("interfaces = ['lan0']", "interfaces = ['lan1']"), "");
+    check(
+        &two("interfaces = ['lan0']", "interfaces = ['lan1']").replace("'b'", "'a'"),
+        "e.toml:4:1: zone `a` stands twice; give one another name",
+    );
+    check(
+        &format!(
+            "[gateway]\nupstream = ['lan*']\n{}",
+            two("interfaces = ['lan0']", "interfaces = ['l*']")
+        ),
+        "e.toml:3:1: interface `lan0` of zone `a` is upstream (`lan*`), where nothing is judged; take it out of one of the two\n\
+         e.toml:6:1: zones `a` and `b` both take every source on `lan0`; write different `sources`",
+    );
+    check(
+        "",
+        "e.toml:1:1: there is no zone, so nobody may pass; write a [[zone]]",
+    );
+    check(
+        "[[zone]]\nname = 'a b'\ninterfaces = []\nsources = ['conected', '10.0.0.0/33', '10.0.0.0/8', '10.0.0.0/8']",
+        "e.toml:1:1: this zone has no interface; write interfaces = [\"lan0\"]\n\
+         e.toml:2:8: `a b` cannot name a zone; write 1 to 32 ASCII letters, digits, `-` or `_`\n\
+         e.toml:4:12: `conected` is not a source; did you mean `connected`?\n\
+         e.toml:4:24: `10.0.0.0/33` is not a network; write one such as `198.51.100.0/24` or `2001:db8::/32`\n\
+         e.toml:4:53: `10.0.0.0/8` stands twice; leave one out",
+    );
+}
+
+#[test]
+fn rules() {
+    let rule = |lines: &str| format!("{GOOD}[[zone.rule]]\n{lines}");
+    check(&rule("names = ['a.example']\ntcp = [443]"), "");
+    check(
+        &rule("tcp = [443]"),
+        "e.toml:8:1: this rule has no destination; write `names` or `networks`",
+    );
+    check(
+        &rule("names = ['a.example']\nports = [443]"),
+        "e.toml:8:1: this rule opens no port; write `tcp`, `udp` or `protocols`\n\
+         e.toml:10:1: unknown key `ports`; write `name`, `names`, `networks`, `notes`, `protocols`, `tcp` or `udp`",
+    );
+    check(
+        &rule("names = ['a.example']\ntcp = [0, '9-3']\nnetworks = ['127.0.0.0/8']"),
+        "e.toml:10:8: `0` does not fit here; write a whole number from 1 to 65535\n\
+         e.toml:10:11: the range `9-3` runs backwards; write \"3-9\"\n\
+         e.toml:11:13: `127.0.0.0/8` lies in 127.0.0.0/8 (loopback), which no gateway forwards to; leave it out",
+    );
+}
+
+#[test]
+fn numbers_that_run_out() {
+    let zone = |n: usize| format!("[[zone]]\nname = 'z{n}'\ninterfaces = ['lan{n}']\n");
+    let zones = |count| (0..count).map(zone).collect::<String>();
+    check(&zones(64), "");
+    check(
+        &zones(65),
+        "e.toml:193:1: there are 65 zones and room for 64; put clients under the same policy into one zone",
+    );
+    let rule = |port: usize| {
+        format!(
+            "[[zone.rule]]\nnetworks = ['192.0.2.1']\ntcp = [{port}, '2-{}']\n",
+            port + 9
+        )
+    };
+    let rules = |count: usize| zone(0) + &(1..=count).map(|n| rule(n * 100)).collect::<String>();
+    check(&rules(64), "");
+    check(
+        &rules(65),
+        "e.toml:196:1: the zones need 65 different sets of ports and there is room for 64; \
+         give `z0/rule-1` (tcp/2-109) and `z0/rule-2` (tcp/2-209) the same ports",
+    );
+}
+
+#[test]
+fn catalogue_files() {
+    let good =
+        "name = 'vendor'\n[[set]]\nid = '1'\narea = 'core'\nnames = ['a.example']\ntcp = [443]\n";
+    let with = |catalogue: &str, bytes: &str| {
+        let bytes = bytes.as_bytes().to_vec();
+        let text = format!(
+            "{}[[catalogue]]\n{catalogue}",
+            GOOD.replace("'intune'", "'v'")
+        );
+        let read = move |path: &Path| {
+            assert_eq!(path, Path::new("v.toml"));
+            Ok(bytes.clone())
+        };
+        match parse(&text, "e.toml", &read) {
+            Ok(settings) => settings.intent.catalogues.last().unwrap().name.clone(),
+            Err(problems) => problems.to_string(),
+        }
+    };
+    let file = "name = 'v'\nfile = 'v.toml'";
+    assert_eq!(with(file, good), "v");
+    assert_eq!(
+        with(file, &good.replace("443", "0")),
+        "v.toml:6:8: `0` does not fit here; write a whole number from 1 to 65535"
+    );
+    assert_eq!(
+        with(file, "{}"),
+        "v.toml: not supported yet: a catalogue in another format than egressd's TOML; write it as [[set]] tables"
+    );
+    assert_eq!(
+        with("name = 'v'", good),
+        "e.toml:8:1: catalogue `v` has no `file`; only `intune` is built in"
+    );
+    assert_eq!(
+        with(&format!("{file}\nrequired_only = true"), good),
+        "e.toml:7:10: `v` selects nothing: it has no set"
+    );
+    check(
+        &format!(
+            "{}[[catalogue]]\n{file}",
+            GOOD.replace("'intune'", "'v/core'")
+        ),
+        "e.toml:10:8: `v.toml` cannot be read: no such file",
+    );
+    check(
+        &format!(
+            "{GOOD}[[catalogue]]\nfile = 'v.toml'\n[[catalogue]]\nname = 'a/b'\nfile = 'v.toml'"
+        ),
+        "e.toml:8:1: this catalogue has no `name`; write name = \"…\"\n\
+         e.toml:11:8: `a/b` cannot name a catalogue; write it without spaces, `/` and `:`\n\
+         e.toml:12:8: `v.toml` cannot be read: no such file",
+    );
+}
