@@ -10,6 +10,8 @@ use std::net::IpAddr;
 pub mod conntrack;
 pub mod ebpf;
 pub mod model;
+pub mod netlink;
+pub mod nflog;
 pub mod nft;
 pub mod ruleset;
 
@@ -57,6 +59,12 @@ pub trait Plane: Send {
 
     /// Packet counters since the plane started, for metrics and `status`.
     fn counters(&mut self) -> Vec<Counter> {
+        Vec::new()
+    }
+
+    /// The packets refused (or audited) since the last call, as far as this plane reports single
+    /// packets; never waits. Call it several times a second.
+    fn refused(&mut self) -> Vec<RefusedPacket> {
         Vec::new()
     }
 
