@@ -71,7 +71,6 @@ const NETWORK: &str = "
     -n G -6 route add default via 2001:db8:1::2
     -n I route add 10.0.0.0/8 via 198.51.100.1
     -n I -6 route add 2001:db8:20::/64 via 2001:db8:1::1
-    -n I route add local 203.0.113.0/24 dev lo
     -n I -6 route add local 2001:db8:ff::/64 dev lo
 ";
 
@@ -84,11 +83,12 @@ impl Lab {
             return None;
         }
         for tool in ["ip", "nft", "conntrack"] {
-            let found = Command::new(tool)
+            let mut command = Command::new(tool);
+            command
                 .arg("-V")
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            if { found }.status().is_err() {
+            if command.status().is_err() {
                 eprintln!("SKIPPED: the nft plane's kernel tests need the command {tool}");
                 return None;
             }
