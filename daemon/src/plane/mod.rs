@@ -10,6 +10,8 @@ use std::net::IpAddr;
 pub mod conntrack;
 pub mod ebpf;
 pub mod model;
+pub mod netlink;
+pub mod nflog;
 pub mod nft;
 pub mod ruleset;
 
@@ -60,7 +62,8 @@ pub trait Plane: Send {
         Vec::new()
     }
 
-    /// Packets refused since the last call, as far as the kernel reported them. Never blocks.
+    /// The packets refused (or audited) since the last call, as far as this plane reports single
+    /// packets; never waits. Call it several times a second.
     fn refused(&mut self) -> Vec<RefusedPacket> {
         Vec::new()
     }

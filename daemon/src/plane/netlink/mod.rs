@@ -1,0 +1,256 @@
+//! Netlink as the netfilter subsystems speak it: one socket, requests, replies, errors. Knows no
+//! table and no flow. **A receive error always means that the kernel's state is unknown.**
+#![expect(
+    unsafe_code,
+    reason = "two netlink socket options have no safe wrapper"
+)]
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect,
+    getsockname, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+mod wire;
+
+pub use wire::{Attributes, Message, Nest, Request, messages, number, wide_number};
+
+/// Room for one batch in the kernel's send queue: a table of a million elements and more.
+const SEND_BUFFER: usize = 64 << 20;
+/// Room for replies: dumps and extended errors.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// The longest datagram of a dump (the kernel sends at most 32 KiB at once, but promises nothing).
+const DATAGRAM: usize = 256 << 10;
+
+/// A socket to the netfilter subsystems of the network namespace it was opened in. It talks to the
+/// kernel alone: datagrams of other processes are refused by the kernel.
+#[derive(Debug)]
+pub struct Socket {
+    descriptor: OwnedFd,
+    port: u32,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// Why a request did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The kernel refused it; nothing changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Sending or receiving failed: whether anything changed is unknown.
+    #[error("netlink: {0}; the kernel's state is unknown")]
+    Unknown(Errno),
+}
+
+/// The kernel's word on a request it refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The error number.
+    pub errno: Errno,
+    /// Which request of a batch, by its sequence number.
+    pub sequence: u32,
+    /// The offset of the offending attribute in that request, where the kernel says so.
+    pub offset: Option<u32>,
+    /// The kernel's own words, where it has any.
+    pub text: Option<String>,
+}
+
+impl std::error::Error for Refusal {}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the kernel refused request {}: {}",
+            self.sequence,
+            self.errno.desc()
+        )?;
+        if let Some(text) = &self.text {
+            write!(f, " ({text})")?;
+        }
+        if let Some(offset) = self.offset {
+            write!(f, ", attribute at byte {offset}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Socket {
+    /// Opens a socket whose replies may take `patience` seconds.
+    ///
+    /// # Errors
+    /// When the kernel has no netfilter netlink, or the buffers cannot be had (needs
+    /// `CAP_NET_ADMIN`).
+    pub fn open(patience: i64) -> nix::Result<Self> {
+        let descriptor = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )?;
+        let raw = descriptor.as_raw_fd();
+        bind(raw, &NetlinkAddr::new(0, 0))?;
+        // A connected netlink socket refuses datagrams from anyone but the kernel.
+        connect(raw, &NetlinkAddr::new(0, 0))?;
+        setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BUFFER)?;
+        setsockopt(&descriptor, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
+        setsockopt(
+            &descriptor,
+            sockopt::ReceiveTimeout,
+            &TimeVal::new(patience, 0),
+        )?;
+        enable(&descriptor, libc::NETLINK_EXT_ACK)?;
+        enable(&descriptor, libc::NETLINK_CAP_ACK)?;
+        let port = getsockname::<NetlinkAddr>(raw)?.pid();
+        Ok(Self {
+            descriptor,
+            port,
+            sequence: 0,
+            buffer: vec![0; DATAGRAM],
+        })
+    }
+
+    /// The number the kernel knows this socket by; owned tables name it.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// The first of `count` fresh sequence numbers, none of them 0.
+    pub fn sequences(&mut self, count: u32) -> u32 {
+        if self.sequence > u32::MAX - count - 1 {
+            self.sequence = 0;
+        }
+        let first = self.sequence + 1;
+        self.sequence += count;
+        first
+    }
+
+    /// Sends `bytes`, whole messages, as one datagram.
+    ///
+    /// # Errors
+    /// When the kernel did not take it; then it did not act on it either.
+    pub fn send(&self, bytes: &[u8]) -> Result<(), Failure> {
+        loop {
+            match send(self.descriptor.as_raw_fd(), bytes, MsgFlags::empty()) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(_) => return Err(Failure::Unknown(Errno::EMSGSIZE)),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Failure::Unknown(errno)),
+            }
+        }
+    }
+
+    /// Receives one datagram and shows each of its messages.
+    ///
+    /// # Errors
+    /// What `visit` returns, or a failed or truncated receive.
+    pub fn receive(
+        &mut self,
+        mut visit: impl FnMut(&Message<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        // With MSG_TRUNC the kernel returns the real length, so that a cut datagram shows.
+        let length = loop {
+            match recv(
+                self.descriptor.as_raw_fd(),
+                &mut self.buffer,
+                MsgFlags::MSG_TRUNC,
+            ) {
+                Ok(length) => break length,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Failure::Unknown(errno)),
+            }
+        };
+        let Some(datagram) = self.buffer.get(..length) else {
+            return Err(Failure::Unknown(Errno::EMSGSIZE));
+        };
+        messages(datagram).try_for_each(|message| visit(&message))
+    }
+
+    /// Sends one request that asks for an acknowledgement and waits for it, showing `visit` the
+    /// payload of every reply before it.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, or its answer cannot be read.
+    pub fn request(
+        &mut self,
+        request: Request,
+        mut visit: impl FnMut(&[u8]),
+    ) -> Result<(), Failure> {
+        let sequence = self.sequences(1);
+        self.send(&request.finish(sequence, libc::NLM_F_ACK as u16))?;
+        let mut acknowledged = false;
+        while !acknowledged {
+            self.receive(|message| {
+                if message.sequence != sequence {
+                    return Ok(());
+                }
+                match message.outcome() {
+                    None => visit(message.payload),
+                    Some(Ok(())) => acknowledged = true,
+                    Some(Err(refusal)) => return Err(refusal.into()),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a dump and shows `visit` the payload of every object. Whether the kernel says that
+    /// the dump was torn by a change is returned: `true` means that it is whole.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, or its answer cannot be read.
+    pub fn dump(
+        &mut self,
+        request: Request,
+        mut visit: impl FnMut(&[u8]),
+    ) -> Result<bool, Failure> {
+        let sequence = self.sequences(1);
+        self.send(&request.finish(sequence, libc::NLM_F_DUMP as u16))?;
+        let (mut done, mut whole) = (false, true);
+        while !done {
+            self.receive(|message| {
+                if message.sequence != sequence {
+                    return Ok(());
+                }
+                whole &= message.flags & libc::NLM_F_DUMP_INTR as u16 == 0;
+                match message.outcome() {
+                    None => visit(message.payload),
+                    Some(Ok(())) => done = true,
+                    Some(Err(refusal)) => return Err(refusal.into()),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(whole)
+    }
+
+    /// Makes receiving return at once when nothing is there.
+    ///
+    /// # Errors
+    /// When the socket refuses the flag.
+    pub fn never_wait(&self) -> nix::Result<()> {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        fcntl(&self.descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(|_| ())
+    }
+}
+
+fn enable(descriptor: &impl AsFd, option: libc::c_int) -> nix::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for the time of the borrow, and `on` is a live c_int whose
+    // size is passed along; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            descriptor.as_fd().as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(|_| ())
+}

@@ -1,0 +1,291 @@
+//! A rule's parts as nf_tables expressions.
+#![expect(unsafe_code, reason = "libnftnl builds the expressions")]
+
+use super::transaction::{COUNTER, c, octets, out_of_memory};
+use crate::plane::ruleset::{Family, MapKey, Part, REPORTS_PER_SECOND, Rule};
+use crate::policy::links::InterfacePattern;
+use ipnet::IpNet;
+use nftnl::nftnl_sys as sys;
+use std::ffi::{CStr, CString};
+use std::ptr::NonNull;
+
+/// One expression: libnftnl's name for its kind, and its fields.
+pub(super) struct Expression {
+    kind: &'static CStr,
+    fields: Vec<(u32, Field)>,
+}
+
+enum Field {
+    Byte(u8),
+    Short(u16),
+    Number(u32),
+    Wide(u64),
+    Text(CString),
+    Bytes(Vec<u8>),
+}
+
+const REGISTER: u32 = libc::NFT_REG_1 as u32;
+const VERDICT_REGISTER: u32 = libc::NFT_REG_VERDICT as u32;
+// `NF_CT_STATE_BIT` of the kernel's connection states.
+const STATE_ESTABLISHED: u32 = 1 << 1;
+const STATE_RELATED: u32 = 1 << 2;
+/// Length of an interface name in a register, padded with zeros.
+const INTERFACE_NAME: usize = 16;
+/// Bytes of a refused packet that are reported: the longest headers we read, and some more.
+const REPORTED_BYTES: u32 = 128;
+
+/// The expressions of a rule; `None` for a report when there is nowhere to report to.
+pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expression>> {
+    let mut all = Vec::new();
+    for part in parts {
+        match part {
+            Part::Established => all.extend(state(STATE_ESTABLISHED)),
+            Part::Related => all.extend(state(STATE_RELATED)),
+            Part::Protocol(number) => {
+                all.extend([meta(libc::NFT_META_L4PROTO), equals(vec![*number])]);
+            }
+            Part::Entered(pattern) => all.extend(interface(libc::NFT_META_IIFNAME, pattern)),
+            Part::Leaves(pattern) => all.extend(interface(libc::NFT_META_OIFNAME, pattern)),
+            Part::Source(net) => all.extend(address(*net, [12, 8])),
+            Part::Destination(net) => all.extend(address(*net, [16, 24])),
+            Part::Asked(family, set) => {
+                let key = match family {
+                    Family::V4 => libc::NFT_CT_DST_IP,
+                    Family::V6 => libc::NFT_CT_DST_IP6,
+                };
+                all.extend([original(key), lookup(set, None)]);
+            }
+            Part::Map(key, map) => {
+                let load = match key {
+                    MapKey::Protocol => meta(libc::NFT_META_L4PROTO),
+                    MapKey::Port => original(libc::NFT_CT_PROTO_DST),
+                };
+                all.extend([load, lookup(map, Some(VERDICT_REGISTER))]);
+            }
+            Part::Count(tally) => all.push(Expression {
+                kind: c"objref",
+                fields: vec![
+                    (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Field::Number(COUNTER)),
+                    (
+                        sys::NFTNL_EXPR_OBJREF_IMM_NAME,
+                        Field::Text(c(&tally.to_string())),
+                    ),
+                ],
+            }),
+            Part::Report(tally) => {
+                let group = log_group?;
+                all.extend([limit(), log(group, &tally.prefix())]);
+            }
+            Part::Goto(chain) => all.push(verdict(libc::NFT_GOTO, Some(chain))),
+            Part::Jump(chain) => all.push(verdict(libc::NFT_JUMP, Some(chain))),
+            Part::Return => all.push(verdict(libc::NFT_RETURN, None)),
+            Part::Accept => all.push(verdict(libc::NF_ACCEPT, None)),
+            Part::Drop => all.push(verdict(libc::NF_DROP, None)),
+        }
+    }
+    Some(all)
+}
+
+fn state(bit: u32) -> [Expression; 3] {
+    let load = Expression {
+        kind: c"ct",
+        fields: vec![
+            (sys::NFTNL_EXPR_CT_DREG, Field::Number(REGISTER)),
+            (
+                sys::NFTNL_EXPR_CT_KEY,
+                Field::Number(libc::NFT_CT_STATE as u32),
+            ),
+        ],
+    };
+    let differs = compare(libc::NFT_CMP_NEQ, vec![0; 4]);
+    [load, mask(bit.to_ne_bytes().to_vec()), differs]
+}
+
+fn interface(key: i32, pattern: &InterfacePattern) -> Vec<Expression> {
+    match pattern {
+        InterfacePattern::Exact(name) => {
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(INTERFACE_NAME, 0);
+            vec![meta(key), equals(padded)]
+        }
+        // Every interface: nothing to compare.
+        InterfacePattern::Prefix(stem) if stem.is_empty() => Vec::new(),
+        InterfacePattern::Prefix(stem) => vec![meta(key), equals(stem.as_bytes().to_vec())],
+    }
+}
+
+/// Compares an address of the packet; `offsets` are where it stands in an IPv4 and an IPv6 header.
+fn address(net: IpNet, offsets: [u32; 2]) -> Vec<Expression> {
+    let (family, offset) = match net {
+        IpNet::V4(_) => (libc::NFPROTO_IPV4, offsets[0]),
+        IpNet::V6(_) => (libc::NFPROTO_IPV6, offsets[1]),
+    };
+    let mut all = vec![meta(libc::NFT_META_NFPROTO), equals(vec![family as u8])];
+    if net.prefix_len() == 0 {
+        return all;
+    }
+    let wanted = octets(net.network());
+    all.push(Expression {
+        kind: c"payload",
+        fields: vec![
+            (sys::NFTNL_EXPR_PAYLOAD_DREG, Field::Number(REGISTER)),
+            (
+                sys::NFTNL_EXPR_PAYLOAD_BASE,
+                Field::Number(libc::NFT_PAYLOAD_NETWORK_HEADER as u32),
+            ),
+            (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Field::Number(offset)),
+            (
+                sys::NFTNL_EXPR_PAYLOAD_LEN,
+                Field::Number(wanted.len() as u32),
+            ),
+        ],
+    });
+    if net.prefix_len() < net.max_prefix_len() {
+        all.push(mask(octets(net.netmask())));
+    }
+    all.push(equals(wanted));
+    all
+}
+
+fn meta(key: i32) -> Expression {
+    Expression {
+        kind: c"meta",
+        fields: vec![
+            (sys::NFTNL_EXPR_META_DREG, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_META_KEY, Field::Number(key as u32)),
+        ],
+    }
+}
+
+/// Loads what the first packet of the flow carried, before any NAT.
+fn original(key: i32) -> Expression {
+    const ORIGINAL: u8 = 0;
+    Expression {
+        kind: c"ct",
+        fields: vec![
+            (sys::NFTNL_EXPR_CT_DREG, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_CT_KEY, Field::Number(key as u32)),
+            (sys::NFTNL_EXPR_CT_DIR, Field::Byte(ORIGINAL)),
+        ],
+    }
+}
+
+fn lookup(set: &str, into: Option<u32>) -> Expression {
+    let mut fields = vec![
+        (sys::NFTNL_EXPR_LOOKUP_SREG, Field::Number(REGISTER)),
+        (sys::NFTNL_EXPR_LOOKUP_SET, Field::Text(c(set))),
+    ];
+    fields.extend(into.map(|register| (sys::NFTNL_EXPR_LOOKUP_DREG, Field::Number(register))));
+    Expression {
+        kind: c"lookup",
+        fields,
+    }
+}
+
+fn equals(data: Vec<u8>) -> Expression {
+    compare(libc::NFT_CMP_EQ, data)
+}
+
+fn compare(operation: i32, data: Vec<u8>) -> Expression {
+    Expression {
+        kind: c"cmp",
+        fields: vec![
+            (sys::NFTNL_EXPR_CMP_SREG, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_CMP_OP, Field::Number(operation as u32)),
+            (sys::NFTNL_EXPR_CMP_DATA, Field::Bytes(data)),
+        ],
+    }
+}
+
+fn mask(mask: Vec<u8>) -> Expression {
+    Expression {
+        kind: c"bitwise",
+        fields: vec![
+            (sys::NFTNL_EXPR_BITWISE_SREG, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_BITWISE_DREG, Field::Number(REGISTER)),
+            (
+                sys::NFTNL_EXPR_BITWISE_LEN,
+                Field::Number(mask.len() as u32),
+            ),
+            (
+                sys::NFTNL_EXPR_BITWISE_XOR,
+                Field::Bytes(vec![0; mask.len()]),
+            ),
+            (sys::NFTNL_EXPR_BITWISE_MASK, Field::Bytes(mask)),
+        ],
+    }
+}
+
+fn limit() -> Expression {
+    const SECOND: u64 = 1;
+    const PACKETS: u32 = 0;
+    Expression {
+        kind: c"limit",
+        fields: vec![
+            (
+                sys::NFTNL_EXPR_LIMIT_RATE,
+                Field::Wide(REPORTS_PER_SECOND.into()),
+            ),
+            (sys::NFTNL_EXPR_LIMIT_UNIT, Field::Wide(SECOND)),
+            (
+                sys::NFTNL_EXPR_LIMIT_BURST,
+                Field::Number(REPORTS_PER_SECOND),
+            ),
+            (sys::NFTNL_EXPR_LIMIT_TYPE, Field::Number(PACKETS)),
+        ],
+    }
+}
+
+fn log(group: u16, prefix: &str) -> Expression {
+    Expression {
+        kind: c"log",
+        fields: vec![
+            (sys::NFTNL_EXPR_LOG_GROUP, Field::Short(group)),
+            (sys::NFTNL_EXPR_LOG_SNAPLEN, Field::Number(REPORTED_BYTES)),
+            (sys::NFTNL_EXPR_LOG_PREFIX, Field::Text(c(prefix))),
+        ],
+    }
+}
+
+fn verdict(verdict: i32, chain: Option<&str>) -> Expression {
+    let mut fields = vec![
+        (sys::NFTNL_EXPR_IMM_DREG, Field::Number(VERDICT_REGISTER)),
+        (sys::NFTNL_EXPR_IMM_VERDICT, Field::Number(verdict as u32)),
+    ];
+    fields.extend(chain.map(|chain| (sys::NFTNL_EXPR_IMM_CHAIN, Field::Text(c(chain)))));
+    Expression {
+        kind: c"immediate",
+        fields,
+    }
+}
+
+impl nftnl::expr::Expression for Expression {
+    fn to_expr(&self, _rule: &nftnl::Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the kind is NUL-terminated; libnftnl returns a live expression or null.
+        let Some(made) = NonNull::new(unsafe { sys::nftnl_expr_alloc(self.kind.as_ptr()) }) else {
+            out_of_memory();
+        };
+        let raw = made.as_ptr();
+        for (number, field) in &self.fields {
+            let number = *number as u16;
+            // SAFETY: the expression is live, every field has the type libnftnl documents for it,
+            // and libnftnl copies texts and bytes, whose length is passed along.
+            unsafe {
+                match field {
+                    Field::Byte(value) => sys::nftnl_expr_set_u8(raw, number, *value),
+                    Field::Short(value) => sys::nftnl_expr_set_u16(raw, number, *value),
+                    Field::Number(value) => sys::nftnl_expr_set_u32(raw, number, *value),
+                    Field::Wide(value) => sys::nftnl_expr_set_u64(raw, number, *value),
+                    Field::Text(value) => {
+                        sys::nftnl_expr_set_str(raw, number, value.as_ptr());
+                    }
+                    Field::Bytes(value) => {
+                        let length = value.len() as u32;
+                        sys::nftnl_expr_set(raw, number, value.as_ptr().cast(), length);
+                    }
+                }
+            }
+        }
+        made
+    }
+}

@@ -1,0 +1,598 @@
+//! The nft plane: owns the table `inet egressd` and nothing else, and never edits another table.
+//! What was learned stands in hash sets; the rest is described by `ruleset` and rewritten whole.
+
+use super::netlink::{Failure, Refusal, Socket};
+use super::nflog::Reports;
+use super::ruleset::{FORWARD, LearnedSet, Ruleset, TABLE, Tally};
+use super::{Counter, Holdings, Plane, RefusedPacket};
+use crate::policy::ZoneId;
+use crate::policy::image::{Change, Image};
+use crate::policy::port::ClassMask;
+use anyhow::{Context as _, bail, ensure};
+use kernel::{OWNER, PERSIST, TableState};
+use nftnl::MsgType;
+use nix::errno::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use transaction::{Step, StepKind, Transaction};
+
+mod expression;
+mod kernel;
+mod transaction;
+
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod tests;
+
+/// How long the kernel may take for the largest transaction, in seconds.
+const PATIENCE: i64 = 15;
+
+/// The nft plane of one network namespace.
+#[derive(Debug)]
+pub struct NftPlane {
+    socket: Socket,
+    reports: Reports,
+    /// Whether the kernel knows tables that outlive their owner; `None` until the first table.
+    ownable: Option<bool>,
+    /// What is in force; `None` when nobody knows, and the next `replace` starts afresh.
+    standing: Option<Standing>,
+    /// Packets counted by tables that are gone.
+    counted: BTreeMap<Tally, u64>,
+    scratch: Vec<u8>,
+}
+
+/// The table this process put in force.
+#[derive(Debug)]
+struct Standing {
+    ruleset: Ruleset,
+    held: Holdings,
+    table: TableState,
+    rules: usize,
+    /// Generation of the namespace's rules when the table was last seen to be whole.
+    generation: u32,
+    /// Whether the kernel lacked an element that it should have held.
+    drifted: bool,
+}
+
+impl NftPlane {
+    /// Opens the plane in the calling thread's network namespace, without changing anything there.
+    /// Refused packets are reported by NFLOG group `log_group`; a kernel without NFLOG only counts
+    /// them.
+    ///
+    /// # Errors
+    /// When the kernel has no nf_tables, the process no `CAP_NET_ADMIN`, or another living process
+    /// owns the table.
+    pub fn open(log_group: u16) -> anyhow::Result<Self> {
+        let socket = Socket::open(PATIENCE).context("open a netlink socket")?;
+        let mut plane = Self {
+            socket,
+            reports: Reports::open(log_group),
+            ownable: None,
+            standing: None,
+            counted: BTreeMap::new(),
+            scratch: Vec::new(),
+        };
+        plane.stranger()?;
+        Ok(plane)
+    }
+
+    /// Takes the table away. Forwarding is then other tables' business: only `egressd open` may.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&mut self) -> anyhow::Result<()> {
+        if self.stranger()?.is_some() {
+            let mut transaction = Transaction::new(&mut self.scratch);
+            transaction.remove_table();
+            transaction
+                .commit(&mut self.socket)
+                .context("remove the nft table")?;
+        }
+        self.standing = None;
+        Ok(())
+    }
+
+    /// The table that is there, if this process may have it.
+    fn stranger(&mut self) -> anyhow::Result<Option<TableState>> {
+        let table = kernel::table(&mut self.socket).context("read the nft table")?;
+        if let Some(owner) = table.and_then(|table| table.owner)
+            && owner != self.socket.port()
+        {
+            bail!(
+                "table inet {TABLE} belongs to another running process (netlink port {owner}, which \
+                 mostly is its pid); stop that process first"
+            );
+        }
+        Ok(table)
+    }
+
+    /// Whether the table this process made is the one in place.
+    fn check(&mut self) -> anyhow::Result<()> {
+        let Some(standing) = &mut self.standing else {
+            bail!("the state of table inet {TABLE} is unknown");
+        };
+        ensure!(
+            !standing.drifted,
+            "table inet {TABLE} lacked an element that it should have held"
+        );
+        let found = kernel::table(&mut self.socket).context("read the nft table")?;
+        let Some(found) = found else {
+            bail!("table inet {TABLE} is gone");
+        };
+        ensure!(
+            found.handle == standing.table.handle,
+            "table inet {TABLE} was replaced (handle {} instead of {})",
+            found.handle,
+            standing.table.handle
+        );
+        ensure!(
+            found == standing.table,
+            "table inet {TABLE} was changed ({found:?} instead of {:?})",
+            standing.table
+        );
+        if standing.table.owner.is_some() {
+            return Ok(());
+        }
+        // Nobody else can edit a table that is owned; one that is not is counted when any rule of
+        // the namespace changed.
+        let generation = kernel::generation(&mut self.socket).context("read the generation")?;
+        if generation != standing.generation {
+            let rules = kernel::rule_count(&mut self.socket).context("count the rules")?;
+            ensure!(
+                rules == standing.rules,
+                "table inet {TABLE} has {rules} rules instead of {}",
+                standing.rules
+            );
+            standing.generation = generation;
+        }
+        Ok(())
+    }
+
+    /// Puts `ruleset` and `held` in place of the table of this process: counters and what was
+    /// learned before and still is stay.
+    fn rewrite(&mut self, ruleset: &Ruleset, held: &Holdings) -> Result<(), Failure> {
+        let Some(standing) = &mut self.standing else {
+            return Err(Failure::Unknown(Errno::ENOENT));
+        };
+        let old = &standing.ruleset;
+        let log_group = self.reports.group();
+        let mut transaction = Transaction::new(&mut self.scratch);
+        if *ruleset == *old {
+            transaction.steps(&steps(&standing.held, old, held, ruleset));
+        } else {
+            transaction.flush_rules();
+            old.maps
+                .iter()
+                .for_each(|map| transaction.remove_set(&map.name));
+            old.networks
+                .iter()
+                .for_each(|set| transaction.remove_set(&set.name));
+            // The forward chain stays: a new one would answer with its policy until the commit.
+            for chain in old.chains.iter().filter(|chain| chain.name != FORWARD) {
+                transaction.chain(MsgType::Del, &chain.name);
+            }
+            let lasts = |set: &LearnedSet| ruleset.learned.binary_search(set).is_ok();
+            for set in old.learned.iter().filter(|set| !lasts(set)) {
+                transaction.learned_set(MsgType::Del, *set);
+            }
+            for tally in old
+                .tallies
+                .iter()
+                .filter(|tally| !ruleset.tallies.contains(tally))
+            {
+                transaction.counter(MsgType::Del, tally);
+            }
+            for tally in ruleset
+                .tallies
+                .iter()
+                .filter(|tally| !old.tallies.contains(tally))
+            {
+                transaction.counter(MsgType::Add, tally);
+            }
+            for set in ruleset
+                .learned
+                .iter()
+                .filter(|set| old.learned.binary_search(set).is_err())
+            {
+                transaction.learned_set(MsgType::Add, *set);
+            }
+            let mut steps = steps(&standing.held, old, held, ruleset);
+            steps.retain(|step| lasts(&step.set));
+            transaction.steps(&steps);
+            fill(&mut transaction, ruleset, log_group, false);
+        }
+        transaction.commit(&mut self.socket)
+    }
+
+    /// Puts `ruleset` and `held` in place of whatever is there.
+    fn recreate(&mut self, ruleset: &Ruleset, held: &Holdings) -> Result<(), Failure> {
+        let flags = match self.ownable {
+            Some(false) => None,
+            Some(true) | None => Some(OWNER | PERSIST),
+        };
+        let log_group = self.reports.group();
+        let mut transaction = Transaction::new(&mut self.scratch);
+        transaction.recreate_table(flags);
+        ruleset
+            .tallies
+            .iter()
+            .for_each(|tally| transaction.counter(MsgType::Add, tally));
+        ruleset
+            .learned
+            .iter()
+            .for_each(|set| transaction.learned_set(MsgType::Add, *set));
+        let nothing = (Holdings::new(), Ruleset::default());
+        transaction.steps(&steps(&nothing.0, &nothing.1, held, ruleset));
+        fill(&mut transaction, ruleset, log_group, true);
+        match transaction.commit(&mut self.socket) {
+            // Before Linux 6.9 there is no persist; owner alone would open the gateway when this
+            // process dies.
+            Err(Failure::Refused(Refusal {
+                errno: Errno::EOPNOTSUPP,
+                ..
+            })) if self.ownable.is_none() => {
+                self.ownable = Some(false);
+                self.recreate(ruleset, held)
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => {
+                self.ownable = Some(flags.is_some());
+                Ok(())
+            }
+        }
+    }
+
+    /// Remembers what was just put in force.
+    fn stand(&mut self, ruleset: Ruleset, held: Holdings) -> anyhow::Result<()> {
+        let found = kernel::table(&mut self.socket).context("read the nft table")?;
+        let table = found.context("the table that was just made is gone")?;
+        let generation = kernel::generation(&mut self.socket).context("read the generation")?;
+        let owned = self.ownable == Some(true);
+        ensure!(
+            !owned || table.owner == Some(self.socket.port()),
+            "the table that was just made belongs to somebody else"
+        );
+        let rules = if owned {
+            0
+        } else {
+            kernel::rule_count(&mut self.socket).context("count the rules")?
+        };
+        self.standing = Some(Standing {
+            ruleset,
+            held,
+            table,
+            rules,
+            generation,
+            drifted: false,
+        });
+        Ok(())
+    }
+
+    /// Keeps what the counters of the table that is about to go have counted.
+    fn bank(&mut self) {
+        let Some(standing) = &self.standing else {
+            return;
+        };
+        // A table that is gone took its counts along; metrics then go on from the last bank.
+        let Ok(found) = kernel::counters(&mut self.socket) else {
+            return;
+        };
+        for tally in &standing.ruleset.tallies {
+            let packets = found.get(&tally.to_string()).copied().unwrap_or(0);
+            *self.counted.entry(tally.clone()).or_default() += packets;
+        }
+    }
+
+    /// Commits `steps`; on a refusal halves them until the refused ones stand alone, and collects
+    /// those in `refused`.
+    fn commit(&mut self, steps: &[Step], refused: &mut Vec<Step>) -> Result<(), Failure> {
+        let mut transaction = Transaction::new(&mut self.scratch);
+        transaction.steps(steps);
+        let refusal = match transaction.commit(&mut self.socket) {
+            Ok(()) => {
+                self.hold(steps);
+                return Ok(());
+            }
+            Err(Failure::Refused(refusal)) => refusal,
+            Err(failure) => return Err(failure),
+        };
+        let [step] = steps else {
+            let (left, right) = steps.split_at(steps.len() / 2);
+            self.commit(left, refused)?;
+            return self.commit(right, refused);
+        };
+        if step.kind == StepKind::Remove && refusal.errno == Errno::ENOENT {
+            // What was to be closed is closed, but somebody else was here.
+            self.hold(steps);
+            if let Some(standing) = &mut self.standing {
+                standing.drifted = true;
+            }
+            return Ok(());
+        }
+        log::error!(target: "plane", plane = "nft", set:% = step.set, address:% = step.address; "{refusal}");
+        refused.push(*step);
+        Ok(())
+    }
+
+    fn hold(&mut self, steps: &[Step]) {
+        let Some(standing) = &mut self.standing else {
+            return;
+        };
+        for step in steps {
+            let key = (step.set.zone, step.address);
+            let mask = standing.held.get(&key).copied().unwrap_or_default();
+            let class = ClassMask::of(step.set.class);
+            let mask = match step.kind {
+                StepKind::Add => mask.union(class),
+                StepKind::Remove => mask.without(class),
+            };
+            if mask.is_empty() {
+                standing.held.remove(&key);
+            } else {
+                standing.held.insert(key, mask);
+            }
+        }
+    }
+}
+
+/// Everything of `ruleset` but counters and learned sets, into a table that has those.
+fn fill(transaction: &mut Transaction<'_>, ruleset: &Ruleset, log_group: Option<u16>, fresh: bool) {
+    ruleset
+        .networks
+        .iter()
+        .for_each(|set| transaction.add_networks(set));
+    ruleset.maps.iter().for_each(|map| transaction.add_map(map));
+    for chain in ruleset
+        .chains
+        .iter()
+        .filter(|chain| fresh || chain.name != FORWARD)
+    {
+        transaction.chain(MsgType::Add, &chain.name);
+    }
+    ruleset
+        .maps
+        .iter()
+        .for_each(|map| transaction.fill_map(map));
+    ruleset
+        .chains
+        .iter()
+        .for_each(|chain| transaction.rules(chain, log_group));
+}
+
+/// The steps from one set of holdings to another, sorted.
+fn steps(
+    old: &Holdings,
+    old_ruleset: &Ruleset,
+    new: &Holdings,
+    new_ruleset: &Ruleset,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (&(zone, address), &mask) in old {
+        let gone = mask.without(new.get(&(zone, address)).copied().unwrap_or_default());
+        for set in old_ruleset.learned_in(zone, address, gone) {
+            steps.push(Step {
+                set,
+                kind: StepKind::Remove,
+                address,
+            });
+        }
+    }
+    for (&(zone, address), &mask) in new {
+        let fresh = mask.without(old.get(&(zone, address)).copied().unwrap_or_default());
+        for set in new_ruleset.learned_in(zone, address, fresh) {
+            steps.push(Step {
+                set,
+                kind: StepKind::Add,
+                address,
+            });
+        }
+    }
+    steps.sort_unstable();
+    steps
+}
+
+/// The grants of an image, without classes that the image does not explain.
+fn holdings(image: &Image, ruleset: &Ruleset) -> Holdings {
+    let mut held = Holdings::new();
+    for &(zone, address, mask) in &image.grants {
+        let known = ruleset
+            .learned_in(zone, address, mask)
+            .fold(ClassMask::NONE, |mask, set| mask.with(set.class));
+        if !known.is_empty() {
+            held.insert((zone, address), known);
+        }
+    }
+    held
+}
+
+impl Plane for NftPlane {
+    fn name(&self) -> &'static str {
+        "nft"
+    }
+
+    fn replace(&mut self, image: &Image) -> anyhow::Result<()> {
+        let ruleset = Ruleset::new(image);
+        let held = holdings(image, &ruleset);
+        if self.check().is_ok() {
+            match self.rewrite(&ruleset, &held) {
+                Ok(()) => return self.stand(ruleset, held),
+                Err(Failure::Refused(refusal)) => {
+                    log::warn!(target: "plane", plane = "nft"; "the table is made anew: {refusal}");
+                }
+                Err(failure) => {
+                    self.standing = None;
+                    return Err(failure).context("rewrite the nft table");
+                }
+            }
+        }
+        self.stranger()?;
+        self.bank();
+        let outcome = self.recreate(&ruleset, &held);
+        if !matches!(outcome, Err(Failure::Refused(_))) {
+            self.standing = None;
+        }
+        outcome.context("load the nft table")?;
+        self.stand(ruleset, held)
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> anyhow::Result<Vec<Change>> {
+        let Some(standing) = &self.standing else {
+            bail!("the state of table inet {TABLE} is unknown");
+        };
+        // The last change of an address counts.
+        let mut wanted = BTreeMap::new();
+        for change in changes {
+            wanted.insert((change.zone, change.address), change.now);
+        }
+        let mut steps = Vec::new();
+        for (&(zone, address), &now) in &wanted {
+            let was = standing
+                .held
+                .get(&(zone, address))
+                .copied()
+                .unwrap_or_default();
+            let step = |kind| {
+                move |class| Step {
+                    set: LearnedSet::of(zone, address, class),
+                    kind,
+                    address,
+                }
+            };
+            steps.extend(was.without(now).classes().map(step(StepKind::Remove)));
+            steps.extend(now.without(was).classes().map(step(StepKind::Add)));
+        }
+        steps.sort_unstable();
+        let mut refused = Vec::new();
+        let outcome = self.commit(&steps, &mut refused);
+        if outcome.is_err() {
+            self.standing = None;
+        }
+        outcome.context("change the nft sets")?;
+        if !refused.is_empty() {
+            // Refused elements, or a table that somebody took away?
+            let check = self.check();
+            if check.is_err() {
+                self.standing = None;
+            }
+            check?;
+        }
+        let refused: BTreeSet<(ZoneId, IpAddr)> = refused
+            .iter()
+            .map(|step| (step.set.zone, step.address))
+            .collect();
+        let not_in_force = |change: &&Change| refused.contains(&(change.zone, change.address));
+        Ok(changes.iter().filter(not_in_force).copied().collect())
+    }
+
+    fn read(&mut self) -> anyhow::Result<Holdings> {
+        let Some(standing) = &self.standing else {
+            bail!("the state of table inet {TABLE} is unknown");
+        };
+        let mut holdings = Holdings::new();
+        for set in &standing.ruleset.learned {
+            let addresses = kernel::addresses(&mut self.socket, &set.to_string())
+                .with_context(|| format!("read the set {set}"))?;
+            for address in addresses {
+                let mask = holdings.entry((set.zone, address)).or_default();
+                *mask = mask.with(set.class);
+            }
+        }
+        Ok(holdings)
+    }
+
+    fn holds(&mut self, zone: ZoneId, address: IpAddr) -> anyhow::Result<ClassMask> {
+        let Some(standing) = &self.standing else {
+            bail!("the state of table inet {TABLE} is unknown");
+        };
+        let mut mask = ClassMask::NONE;
+        let all = ClassMask(u64::MAX);
+        for learned in standing.ruleset.learned_in(zone, address, all) {
+            let networks = learned.networks();
+            let networks = standing
+                .ruleset
+                .networks
+                .iter()
+                .find(|set| set.name == networks);
+            let names = [
+                Some(learned.to_string()),
+                networks.map(|set| set.name.clone()),
+            ];
+            for name in names.into_iter().flatten() {
+                if kernel::has(&mut self.socket, &name, address)
+                    .with_context(|| format!("read the set {name}"))?
+                {
+                    mask = mask.with(learned.class);
+                }
+            }
+        }
+        Ok(mask)
+    }
+
+    fn verify(&mut self) -> anyhow::Result<()> {
+        self.check()
+    }
+
+    fn counters(&mut self) -> Vec<Counter> {
+        let mut counted = self.counted.clone();
+        let mut zones = BTreeMap::new();
+        if let Some(standing) = &self.standing
+            && let Ok(found) = kernel::counters(&mut self.socket)
+        {
+            zones = standing.ruleset.zones.clone();
+            for tally in &standing.ruleset.tallies {
+                let packets = found.get(&tally.to_string()).copied().unwrap_or(0);
+                *counted.entry(tally.clone()).or_default() += packets;
+            }
+        }
+        let named = |zone: Option<ZoneId>| match zone {
+            None => Some(String::new()),
+            Some(zone) => zones.get(&zone).cloned(),
+        };
+        counted
+            .into_iter()
+            .filter_map(|(tally, packets)| {
+                let (action, reason) = (tally.action.word(), tally.reason.to_owned());
+                Some(Counter {
+                    zone: named(tally.zone)?,
+                    action,
+                    reason,
+                    packets,
+                })
+            })
+            .collect()
+    }
+
+    fn refused(&mut self) -> Vec<RefusedPacket> {
+        self.reports.take()
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let table = match &self.standing {
+            None => format!("table inet {TABLE}: not in place"),
+            Some(Standing {
+                table:
+                    TableState {
+                        handle,
+                        owner: Some(_),
+                        ..
+                    },
+                ..
+            }) => {
+                format!("table inet {TABLE}, handle {handle}, owned")
+            }
+            Some(Standing {
+                table:
+                    TableState {
+                        handle,
+                        owner: None,
+                        ..
+                    },
+                ..
+            }) => format!(
+                "table inet {TABLE}, handle {handle}, not owned (the kernel is older than 6.9)"
+            ),
+        };
+        vec![table, self.reports.describe()]
+    }
+}

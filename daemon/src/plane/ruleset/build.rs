@@ -1,0 +1,433 @@
+//! From an image to the description of its table.
+
+use super::{
+    Action, Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, Part, Rule, Ruleset, Tally,
+    VerdictMap,
+};
+use crate::policy::ZoneId;
+use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
+use crate::policy::links::InterfacePattern;
+use crate::policy::port::{ClassId, ClassMask, ICMP, ICMPV6, PortSet, SCTP, TCP, UDP};
+use ipnet::IpNet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Protocols whose port conntrack knows (DCCP is 33, UDP-Lite 136).
+const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, SCTP, 136];
+
+pub(super) fn ruleset(image: &Image) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    // Jumping into a chain of no rules costs a packet more than not jumping.
+    let guarded = image.zones.iter().any(|zone| zone.inbound == Inbound::Deny);
+    ruleset.chain(FORWARD, forward(image, guarded));
+    if guarded {
+        ruleset.chain(&into(None), inbound(image, None));
+    }
+    ruleset.network_set("internal", &image.internal);
+    for zone in &image.zones {
+        ruleset.zone(image, zone);
+    }
+    ruleset.learned.sort_unstable();
+    ruleset.tallies = ruleset.counted();
+    ruleset
+}
+
+fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
+    let mut rules = vec![
+        vec![
+            Part::Established,
+            count(None, Action::Pass, "established"),
+            Part::Accept,
+        ],
+        vec![
+            Part::Related,
+            Part::Protocol(ICMP),
+            count(None, Action::Pass, "related"),
+            Part::Accept,
+        ],
+        vec![
+            Part::Related,
+            Part::Protocol(ICMPV6),
+            count(None, Action::Pass, "related"),
+            Part::Accept,
+        ],
+    ];
+    for (interface, source, zone) in doors(image) {
+        let mut rule = vec![Part::Entered(interface.clone())];
+        rule.extend(source.map(Part::Source));
+        rule.push(Part::Goto(chain(zone.id, "")));
+        rules.push(rule);
+    }
+    // A source that no zone of its interface claims is forged, whatever `unzoned` says.
+    for interface in image
+        .zones
+        .iter()
+        .flat_map(|zone| &zone.interfaces)
+        .collect::<BTreeSet<_>>()
+    {
+        let open =
+            |zone: &ZoneImage| zone.sources.is_empty() && zone.interfaces.contains(interface);
+        if !image.zones.iter().any(open) {
+            rules.extend(refuse(
+                &[Part::Entered(interface.clone())],
+                tally(None, Action::Drop, "spoofed"),
+            ));
+        }
+    }
+    for interface in &image.upstream {
+        if guarded {
+            rules.push(vec![
+                Part::Entered(interface.clone()),
+                Part::Jump(into(None)),
+            ]);
+        }
+        rules.push(vec![
+            Part::Entered(interface.clone()),
+            count(None, Action::Pass, "upstream"),
+            Part::Accept,
+        ]);
+    }
+    match image.unzoned {
+        Unzoned::Drop => rules.extend(refuse(&[], tally(None, Action::Drop, "unzoned"))),
+        Unzoned::Accept => {
+            if guarded {
+                rules.push(vec![Part::Jump(into(None))]);
+            }
+            rules.push(vec![count(None, Action::Pass, "unzoned"), Part::Accept]);
+        }
+    }
+    rules
+}
+
+/// Every (interface, source, zone), the most specific first: longest source, then exact before
+/// pattern, then the longer pattern.
+fn doors(image: &Image) -> Vec<(&InterfacePattern, Option<IpNet>, &ZoneImage)> {
+    let mut doors: Vec<_> = image
+        .zones
+        .iter()
+        .flat_map(|zone| {
+            zone.interfaces
+                .iter()
+                .map(move |interface| (interface, zone))
+        })
+        .flat_map(|(interface, zone)| {
+            let open = zone.sources.is_empty().then_some(None);
+            let sources = zone.sources.iter().copied().map(Some).chain(open);
+            sources.map(move |source| (interface, source, zone))
+        })
+        .collect();
+    doors.sort_by_key(|(interface, source, zone)| {
+        let exactness = match interface {
+            InterfacePattern::Exact(_) => usize::MAX,
+            InterfacePattern::Prefix(stem) => stem.len(),
+        };
+        (
+            Reverse(source.map(|net| net.prefix_len())),
+            Reverse(exactness),
+            zone.id,
+            *source,
+        )
+    });
+    doors
+}
+
+/// Connections into zones that refuse them. A zone's own clients (`of`) reach each other.
+fn inbound(image: &Image, of: Option<ZoneId>) -> Vec<Rule> {
+    doors(image)
+        .into_iter()
+        .flat_map(|(interface, source, zone)| {
+            let mut rule = vec![Part::Leaves(interface.clone())];
+            rule.extend(source.map(Part::Destination));
+            match zone.inbound {
+                Inbound::Deny if of != Some(zone.id) => {
+                    refuse(&rule, tally(Some(zone.id), Action::Drop, "inbound"))
+                }
+                Inbound::Deny | Inbound::Allow => {
+                    rule.push(Part::Return);
+                    vec![rule]
+                }
+            }
+        })
+        .collect()
+}
+
+impl Ruleset {
+    fn zone(&mut self, image: &Image, zone: &ZoneImage) {
+        let id = zone.id;
+        self.zones.insert(id, zone.name.clone());
+        let mut rules = Vec::new();
+        let foreign = |other: &ZoneImage| other.inbound == Inbound::Deny && other.id != id;
+        let guarded = image.zones.iter().any(foreign);
+        if guarded {
+            self.chain(&into(Some(id)), inbound(image, Some(id)));
+        }
+        for family in Family::ALL {
+            let set = format!("internal_{}", family.digit());
+            if !self.networks.iter().any(|known| known.name == set) {
+                continue;
+            }
+            let asked = Part::Asked(family, set);
+            if guarded {
+                rules.push(vec![asked.clone(), Part::Jump(into(Some(id)))]);
+            }
+            rules.push(vec![
+                asked,
+                count(Some(id), Action::Pass, "internal"),
+                Part::Accept,
+            ]);
+        }
+        rules.extend(self.services(image, zone));
+        rules.push(vec![Part::Goto(chain(id, "_refuse_port"))]);
+        self.chain(&chain(id, ""), rules);
+        let refused = match zone.mode {
+            Mode::Enforce => Action::Drop,
+            Mode::Audit => Action::Audit,
+        };
+        self.chain(
+            &chain(id, "_refuse_port"),
+            refuse(&[], tally(Some(id), refused, "port")),
+        );
+        self.chain(
+            &chain(id, "_refuse_address"),
+            refuse(&[], tally(Some(id), refused, "address")),
+        );
+    }
+
+    /// The maps from protocol and port to the chain of the classes that hold them.
+    fn services(&mut self, image: &Image, zone: &ZoneImage) -> Option<Rule> {
+        let id = zone.id;
+        for (class, _) in &image.classes {
+            for family in Family::ALL {
+                self.learned.push(LearnedSet {
+                    zone: id,
+                    class: *class,
+                    family,
+                });
+            }
+            self.network_set(&networks(id, *class), &zone.open_to(*class));
+        }
+        let mut protocols = Vec::new();
+        let mut masks = BTreeSet::new();
+        for (protocol, ranges) in segments(&image.classes) {
+            masks.extend(ranges.iter().map(|(.., mask)| *mask));
+            let target = match ranges[..] {
+                [(0, u16::MAX, mask)] => classes(id, mask),
+                _ => {
+                    let ports = |(first, last, mask)| (first, last, classes(id, mask));
+                    let entries = ranges.into_iter().map(ports).collect();
+                    let name = chain(id, &format!("_p{protocol}"));
+                    self.maps.push(VerdictMap {
+                        name: name.clone(),
+                        key: MapKey::Port,
+                        entries,
+                    });
+                    let refuse = vec![Part::Goto(chain(id, "_refuse_port"))];
+                    self.chain(
+                        &name,
+                        vec![vec![Part::Map(MapKey::Port, name.clone())], refuse],
+                    );
+                    name
+                }
+            };
+            protocols.push((u16::from(protocol), u16::from(protocol), target));
+        }
+        for mask in masks {
+            self.classes(id, mask);
+        }
+        if protocols.is_empty() {
+            return None;
+        }
+        let name = chain(id, "_protocols");
+        let map = VerdictMap {
+            name: name.clone(),
+            key: MapKey::Protocol,
+            entries: protocols,
+        };
+        self.maps.push(map);
+        Some(vec![Part::Map(MapKey::Protocol, name)])
+    }
+
+    /// The chain that asks the sets of every class of `mask`.
+    fn classes(&mut self, zone: ZoneId, mask: ClassMask) {
+        let mut rules = Vec::new();
+        for class in mask.classes() {
+            for family in Family::ALL {
+                let learned = LearnedSet {
+                    zone,
+                    class,
+                    family,
+                }
+                .to_string();
+                let granted = count(Some(zone), Action::Pass, "granted");
+                rules.push(vec![Part::Asked(family, learned), granted, Part::Accept]);
+                let set = format!("{}_{}", networks(zone, class), family.digit());
+                if self.networks.iter().any(|known| known.name == set) {
+                    let network = count(Some(zone), Action::Pass, "network");
+                    rules.push(vec![Part::Asked(family, set), network, Part::Accept]);
+                }
+            }
+        }
+        rules.push(vec![Part::Goto(chain(zone, "_refuse_address"))]);
+        self.chain(&classes(zone, mask), rules);
+    }
+
+    fn chain(&mut self, name: &str, rules: Vec<Rule>) {
+        self.chains.push(Chain {
+            name: name.to_owned(),
+            rules,
+        });
+    }
+
+    /// One interval set per family that has networks at all.
+    fn network_set(&mut self, stem: &str, networks: &[IpNet]) {
+        for family in Family::ALL {
+            let ranges = ranges(networks, family);
+            if !ranges.is_empty() {
+                let name = format!("{stem}_{}", family.digit());
+                self.networks.push(NetworkSet {
+                    name,
+                    family,
+                    ranges,
+                });
+            }
+        }
+    }
+
+    fn counted(&self) -> Vec<Tally> {
+        let parts = self
+            .chains
+            .iter()
+            .flat_map(|chain| chain.rules.iter().flatten());
+        let tallies: BTreeSet<Tally> = parts
+            .filter_map(|part| {
+                if let Part::Count(tally) = part {
+                    Some(tally.clone())
+                } else {
+                    None
+                }
+            })
+            .collect();
+        tallies.into_iter().collect()
+    }
+}
+
+impl ZoneImage {
+    fn open_to(&self, class: ClassId) -> Vec<IpNet> {
+        let open = |(_, mask): &&(IpNet, ClassMask)| mask.meets(ClassMask::of(class));
+        self.networks
+            .iter()
+            .filter(open)
+            .map(|(net, _)| *net)
+            .collect()
+    }
+}
+
+/// Per protocol, disjoint port ranges with the classes that hold all of the range. A protocol
+/// without ports has at most the whole range.
+fn segments(classes: &[(ClassId, PortSet)]) -> BTreeMap<u8, Vec<(u16, u16, ClassMask)>> {
+    let services = classes.iter().flat_map(|(_, ports)| ports.services());
+    let protocols: BTreeSet<u8> = services.map(|service| service.protocol).collect();
+    protocols
+        .into_iter()
+        .map(|protocol| {
+            let holding = |port| {
+                classes
+                    .iter()
+                    .filter(|(_, ports)| ports.contains(protocol, port))
+                    .fold(ClassMask::NONE, |mask, (class, _)| mask.with(*class))
+            };
+            if !WITH_PORTS.contains(&protocol) {
+                return (protocol, vec![(0, u16::MAX, holding(0))]);
+            }
+            let mut starts: BTreeSet<u16> = BTreeSet::from([0]);
+            for service in classes.iter().flat_map(|(_, ports)| ports.services()) {
+                if service.protocol == protocol {
+                    starts.insert(service.first);
+                    starts.extend(service.last.checked_add(1));
+                }
+            }
+            let mut ranges: Vec<(u16, u16, ClassMask)> = Vec::new();
+            for &start in starts.iter().rev() {
+                let last = ranges.last().map_or(u16::MAX, |(next, ..)| next - 1);
+                ranges.push((start, last, holding(start)));
+            }
+            ranges.reverse();
+            ranges.retain(|(.., mask)| !mask.is_empty());
+            (protocol, ranges)
+        })
+        .filter(|(_, ranges)| ranges.iter().any(|(.., mask)| !mask.is_empty()))
+        .collect()
+}
+
+/// The addresses of `networks` as sorted ranges that neither overlap nor touch.
+fn ranges(networks: &[IpNet], family: Family) -> Vec<(IpAddr, IpAddr)> {
+    let mut sorted: Vec<(IpAddr, IpAddr)> = networks
+        .iter()
+        .filter(|net| Family::of_net(**net) == family)
+        .map(|net| (net.network(), net.broadcast()))
+        .collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(IpAddr, IpAddr)> = Vec::with_capacity(sorted.len());
+    for (first, last) in sorted {
+        match merged.last_mut() {
+            Some((_, end)) if after(*end).is_none_or(|next| first <= next) => *end = last.max(*end),
+            Some(_) | None => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+/// The address after this one in its family, if there is one.
+pub(in crate::plane) fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => v4
+            .to_bits()
+            .checked_add(1)
+            .map(|n| Ipv4Addr::from_bits(n).into()),
+        IpAddr::V6(v6) => v6
+            .to_bits()
+            .checked_add(1)
+            .map(|n| Ipv6Addr::from_bits(n).into()),
+    }
+}
+
+fn tally(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Tally {
+    Tally {
+        zone,
+        action,
+        reason,
+    }
+}
+
+fn count(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Part {
+    Part::Count(tally(zone, action, reason))
+}
+
+/// Reports (within the rate), counts and ends every packet that matches `matches`.
+fn refuse(matches: &[Part], tally: Tally) -> Vec<Rule> {
+    let end = match tally.action {
+        Action::Drop => Part::Drop,
+        Action::Audit | Action::Pass => Part::Accept,
+    };
+    vec![
+        [matches, &[Part::Report(tally.clone())]].concat(),
+        [matches, &[Part::Count(tally), end]].concat(),
+    ]
+}
+
+fn chain(zone: ZoneId, suffix: &str) -> String {
+    format!("z{zone}{suffix}")
+}
+
+fn into(zone: Option<ZoneId>) -> String {
+    zone.map_or_else(|| "inbound".to_owned(), |zone| chain(zone, "_inbound"))
+}
+
+fn networks(zone: ZoneId, class: ClassId) -> String {
+    format!("z{zone}_n{}", class.0)
+}
+
+fn classes(zone: ZoneId, mask: ClassMask) -> String {
+    format!("z{zone}_m{:x}", mask.0)
+}

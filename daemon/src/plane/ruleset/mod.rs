@@ -1,0 +1,279 @@
+//! PURE: the nft table as a plain description, and its text in nft's own syntax. Static only: what
+//! is learned is elements of the learned sets, and never part of a description.
+
+use crate::policy::ZoneId;
+use crate::policy::image::Image;
+use crate::policy::links::InterfacePattern;
+use crate::policy::port::{ClassId, ClassMask};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+mod build;
+mod text;
+
+pub(in crate::plane) use build::after;
+
+/// Name of the one table egressd owns, in family `inet`.
+pub const TABLE: &str = "egressd";
+/// The chain on the forward hook. Every other chain is reached from it.
+pub const FORWARD: &str = "forward";
+/// Refused packets reported per second, zone and reason; the rest are only counted, so that a flood
+/// of refused packets costs what a counter costs.
+pub const REPORTS_PER_SECOND: u32 = 200;
+
+/// Everything in the table but what was learned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The zones' names.
+    pub zones: BTreeMap<ZoneId, String>,
+    /// Named counters.
+    pub tallies: Vec<Tally>,
+    /// Empty hash sets that [`Ruleset::learned`] names the elements of.
+    pub learned: Vec<LearnedSet>,
+    /// Interval sets with their contents.
+    pub networks: Vec<NetworkSet>,
+    /// Verdict maps with their contents.
+    pub maps: Vec<VerdictMap>,
+    /// Chains with their rules; the first is [`FORWARD`].
+    pub chains: Vec<Chain>,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The family of a network.
+    #[must_use]
+    pub const fn of_net(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+
+    /// `4` or `6`.
+    #[must_use]
+    pub const fn digit(self) -> char {
+        match self {
+            Self::V4 => '4',
+            Self::V6 => '6',
+        }
+    }
+}
+
+/// What a packet counter counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tally {
+    /// The zone, if the packets belong to one.
+    pub zone: Option<ZoneId>,
+    /// What became of them.
+    pub action: Action,
+    /// The one word why.
+    pub reason: &'static str,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// It passed.
+    Pass,
+    /// It was dropped.
+    Drop,
+    /// It would have been dropped, but the zone is in audit mode.
+    Audit,
+}
+
+impl Action {
+    /// The word for metrics and names.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// The learned addresses of one class in one zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LearnedSet {
+    /// Whose.
+    pub zone: ZoneId,
+    /// Which class is open to its elements.
+    pub class: ClassId,
+    /// Of which family its elements are.
+    pub family: Family,
+}
+
+impl LearnedSet {
+    /// The set that holds `address` while `class` is open to it.
+    #[must_use]
+    pub const fn of(zone: ZoneId, address: IpAddr, class: ClassId) -> Self {
+        Self {
+            zone,
+            class,
+            family: Family::of(address),
+        }
+    }
+
+    /// The name of the interval set beside it: the catalogue networks of the same class and zone.
+    #[must_use]
+    pub fn networks(self) -> String {
+        format!("z{}_n{}_{}", self.zone, self.class.0, self.family.digit())
+    }
+}
+
+/// An interval set: sorted ranges that neither overlap nor touch, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSet {
+    /// Its name.
+    pub name: String,
+    /// The family of its ranges.
+    pub family: Family,
+    /// Its contents.
+    pub ranges: Vec<(IpAddr, IpAddr)>,
+}
+
+/// A map from a number to a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerdictMap {
+    /// Its name.
+    pub name: String,
+    /// What the number is.
+    pub key: MapKey,
+    /// Sorted disjoint ranges, both ends included, with the chain that judges them.
+    pub entries: Vec<(u16, u16, String)>,
+}
+
+/// What a verdict map is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKey {
+    /// The IANA protocol number.
+    Protocol,
+    /// The port the client asked for.
+    Port,
+}
+
+/// A chain with its rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule: its parts in order; the first that does not match ends it.
+pub type Rule = Vec<Part>;
+
+/// One part of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The flow has seen packets both ways.
+    Established,
+    /// An error message or a helper's flow that belongs to an established flow.
+    Related,
+    /// The packet's IANA protocol number.
+    Protocol(u8),
+    /// The interface it entered.
+    Entered(InterfacePattern),
+    /// The interface it leaves by.
+    Leaves(InterfacePattern),
+    /// Its source address.
+    Source(IpNet),
+    /// Its present destination address, after any destination NAT.
+    Destination(IpNet),
+    /// The address the client asked for is in this set.
+    Asked(Family, String),
+    /// Continue where this map points for the protocol or the port the client asked for.
+    Map(MapKey, String),
+    /// Count it.
+    Count(Tally),
+    /// Report it to the log group, within [`REPORTS_PER_SECOND`].
+    Report(Tally),
+    /// Continue in a chain and do not come back.
+    Goto(String),
+    /// Continue in a chain and come back.
+    Jump(String),
+    /// Go back to where the chain was jumped to from.
+    Return,
+    /// Let it pass, as far as this table goes.
+    Accept,
+    /// Drop it.
+    Drop,
+}
+
+impl Ruleset {
+    /// Describes the table that enforces `image`.
+    #[must_use]
+    pub fn new(image: &Image) -> Self {
+        build::ruleset(image)
+    }
+
+    /// The learned sets that hold `address` of `zone` while the classes of `mask` are open to it. A
+    /// class that the image does not know has none.
+    pub fn learned_in(
+        &self,
+        zone: ZoneId,
+        address: IpAddr,
+        mask: ClassMask,
+    ) -> impl Iterator<Item = LearnedSet> {
+        mask.classes()
+            .map(move |class| LearnedSet::of(zone, address, class))
+            .filter(|set| self.learned.binary_search(set).is_ok())
+    }
+}
+
+impl fmt::Display for LearnedSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "z{}_c{}_{}",
+            self.zone,
+            self.class.0,
+            self.family.digit()
+        )
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.zone {
+            Some(zone) => write!(f, "z{zone}_")?,
+            None => f.write_str("any_")?,
+        }
+        write!(f, "{}_{}", self.action.word(), self.reason)
+    }
+}
+
+impl Tally {
+    /// How the log prefix names it: `egressd 3 drop port`, and `-` for no zone.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        let zone = self
+            .zone
+            .map_or_else(|| "-".to_owned(), |zone| zone.to_string());
+        format!("{TABLE} {zone} {} {}", self.action.word(), self.reason)
+    }
+}
