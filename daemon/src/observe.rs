@@ -10,15 +10,33 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     /// A question was refused.
-    QuestionRefused { zone: Option<ZoneId>, client: IpAddr, name: Name, why: Refusal },
+    QuestionRefused {
+        zone: Option<ZoneId>,
+        client: IpAddr,
+        name: Name,
+        why: Refusal,
+    },
     /// A record was taken out of an answer.
-    RecordRefused { zone: ZoneId, name: Name, address: IpAddr, why: Unfit },
+    RecordRefused {
+        zone: ZoneId,
+        name: Name,
+        address: IpAddr,
+        why: Unfit,
+    },
     /// A new address was granted (renewals are only counted).
-    Granted { zone: ZoneId, name: Name, address: IpAddr },
+    Granted {
+        zone: ZoneId,
+        name: Name,
+        address: IpAddr,
+    },
     /// A grant ended.
     Ended { zone: ZoneId, address: IpAddr },
     /// An answer could not be put in force; the client got SERVFAIL.
-    Withheld { zone: ZoneId, name: Name, why: String },
+    Withheld {
+        zone: ZoneId,
+        name: Name,
+        why: String,
+    },
     /// A packet was refused, or would have been.
     PacketRefused(RefusedPacket),
     /// A reply that matches no question egressd asked was ignored.

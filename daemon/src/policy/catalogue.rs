@@ -87,7 +87,9 @@ impl Scope {
         fn axis(set: &[String], zone: &[String]) -> bool {
             set.is_empty()
                 || zone.is_empty()
-                || set.iter().any(|s| zone.iter().any(|z| z.eq_ignore_ascii_case(s)))
+                || set
+                    .iter()
+                    .any(|s| zone.iter().any(|z| z.eq_ignore_ascii_case(s)))
         }
         axis(&self.regions, &wanted.regions)
             && axis(&self.scale_units, &wanted.scale_units)

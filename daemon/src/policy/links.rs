@@ -28,7 +28,10 @@ impl Links {
     /// The index of the interface called `name`.
     #[must_use]
     pub fn index_of(&self, name: &str) -> Option<u32> {
-        self.0.iter().find(|(_, link)| link.name == name).map(|(index, _)| *index)
+        self.0
+            .iter()
+            .find(|(_, link)| link.name == name)
+            .map(|(index, _)| *index)
     }
 
     /// Whether `address` is one of the gateway's own.
@@ -39,7 +42,10 @@ impl Links {
 
     /// The gateway's own addresses.
     pub fn own(&self) -> impl Iterator<Item = IpAddr> {
-        self.0.values().flat_map(|link| &link.addresses).map(IpNet::addr)
+        self.0
+            .values()
+            .flat_map(|link| &link.addresses)
+            .map(IpNet::addr)
     }
 
     /// The interfaces that one of `patterns` matches.
@@ -119,7 +125,9 @@ mod tests {
     #[test]
     fn patterns() {
         fn check(pattern: &str, name: &str, expected: Option<bool>) {
-            let got = InterfacePattern::parse(pattern).ok().map(|p| p.matches(name));
+            let got = InterfacePattern::parse(pattern)
+                .ok()
+                .map(|p| p.matches(name));
             assert_eq!(got, expected, "{pattern} on {name}");
         }
         check("lan0", "lan0", Some(true));

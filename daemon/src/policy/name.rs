@@ -73,7 +73,11 @@ impl Name {
             wire.extend(label.iter().map(u8::to_ascii_lowercase));
         }
         wire.push(0);
-        if wire.len() > 255 { Err(BadName::Long) } else { Ok(Self(wire.into())) }
+        if wire.len() > 255 {
+            Err(BadName::Long)
+        } else {
+            Ok(Self(wire.into()))
+        }
     }
 
     /// The uncompressed wire form, root label included.
@@ -289,7 +293,9 @@ fn glob(pattern: &[u8], text: &[u8], leading: bool) -> bool {
             let reach = if across {
                 text.len()
             } else {
-                text.iter().position(|byte| *byte == b'.').unwrap_or(text.len())
+                text.iter()
+                    .position(|byte| *byte == b'.')
+                    .unwrap_or(text.len())
             };
             (1..=reach).any(|taken| glob(after, &text[taken..], false))
         }

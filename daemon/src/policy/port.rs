@@ -43,19 +43,31 @@ impl Service {
     /// Every port of `protocol`.
     #[must_use]
     pub const fn whole(protocol: u8) -> Self {
-        Self { protocol, first: 0, last: u16::MAX }
+        Self {
+            protocol,
+            first: 0,
+            last: u16::MAX,
+        }
     }
 
     /// One TCP port.
     #[must_use]
     pub const fn tcp(port: u16) -> Self {
-        Self { protocol: TCP, first: port, last: port }
+        Self {
+            protocol: TCP,
+            first: port,
+            last: port,
+        }
     }
 
     /// One UDP port.
     #[must_use]
     pub const fn udp(port: u16) -> Self {
-        Self { protocol: UDP, first: port, last: port }
+        Self {
+            protocol: UDP,
+            first: port,
+            last: port,
+        }
     }
 
     /// Whether a packet of `protocol` to `port` belongs here.
@@ -67,7 +79,10 @@ impl Service {
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match PROTOCOLS.iter().find(|(_, number)| *number == self.protocol) {
+        match PROTOCOLS
+            .iter()
+            .find(|(_, number)| *number == self.protocol)
+        {
             Some((name, _)) => f.write_str(name)?,
             None => write!(f, "protocol-{}", self.protocol)?,
         }
@@ -122,7 +137,9 @@ impl PortSet {
     /// Whether a packet of `protocol` to `port` belongs here.
     #[must_use]
     pub fn contains(&self, protocol: u8, port: u16) -> bool {
-        self.0.iter().any(|service| service.contains(protocol, port))
+        self.0
+            .iter()
+            .any(|service| service.contains(protocol, port))
     }
 }
 
@@ -185,7 +202,9 @@ impl ClassMask {
 
     /// The classes in it, lowest bit first.
     pub fn classes(self) -> impl Iterator<Item = ClassId> {
-        (0u8..64).filter(move |bit| self.0 >> bit & 1 == 1).map(ClassId)
+        (0u8..64)
+            .filter(move |bit| self.0 >> bit & 1 == 1)
+            .map(ClassId)
     }
 }
 
@@ -217,9 +236,10 @@ impl ClassTable {
     /// # Errors
     /// When all 64 bits are taken.
     pub fn class_of(&mut self, ports: &PortSet) -> Result<ClassId, TooManyClasses> {
-        let held = self.slots.iter().position(
-            |slot| matches!(slot, Slot::Used(set) | Slot::Retired(set) if set == ports),
-        );
+        let held = self
+            .slots
+            .iter()
+            .position(|slot| matches!(slot, Slot::Used(set) | Slot::Retired(set) if set == ports));
         let index = match held.or_else(|| self.slots.iter().position(|s| matches!(s, Slot::Free))) {
             Some(index) => index,
             None if self.slots.len() < MAX_CLASSES => {
@@ -256,10 +276,12 @@ impl ClassTable {
 
     /// Every class in use with its port set.
     pub fn iter(&self) -> impl Iterator<Item = (ClassId, &PortSet)> {
-        (0u8..).zip(&self.slots).filter_map(|(bit, slot)| match slot {
-            Slot::Used(set) => Some((ClassId(bit), set)),
-            Slot::Retired(_) | Slot::Free => None,
-        })
+        (0u8..)
+            .zip(&self.slots)
+            .filter_map(|(bit, slot)| match slot {
+                Slot::Used(set) => Some((ClassId(bit), set)),
+                Slot::Retired(_) | Slot::Free => None,
+            })
     }
 
     /// The classes that hold `protocol` and `port`.
@@ -278,9 +300,11 @@ mod tests {
     #[test]
     fn port_sets_have_one_normal_form() {
         fn check(services: &[(u16, u16)], expected: &str) {
-            let set = PortSet::new(
-                services.iter().map(|&(first, last)| Service { protocol: TCP, first, last }),
-            );
+            let set = PortSet::new(services.iter().map(|&(first, last)| Service {
+                protocol: TCP,
+                first,
+                last,
+            }));
             assert_eq!(set.to_string(), expected);
         }
         check(&[(443, 443), (80, 80)], "tcp/80, tcp/443");
@@ -296,10 +320,17 @@ mod tests {
         let time = PortSet::new([Service::udp(123)]);
         let push = PortSet::new([Service::tcp(5223)]);
         let mut table = ClassTable::default();
-        let (w, t) = (table.class_of(&web).unwrap(), table.class_of(&time).unwrap());
+        let (w, t) = (
+            table.class_of(&web).unwrap(),
+            table.class_of(&time).unwrap(),
+        );
         table.retain(ClassMask::of(t));
         assert_eq!(table.ports(w), None);
-        assert_ne!(table.class_of(&push).unwrap(), w, "a retired bit was handed out at once");
+        assert_ne!(
+            table.class_of(&push).unwrap(),
+            w,
+            "a retired bit was handed out at once"
+        );
         table.retain(ClassMask::of(t));
         assert_eq!(table.class_of(&web).unwrap(), w);
         assert_eq!(table.mask_of(UDP, 123), ClassMask::of(t));
@@ -320,6 +351,9 @@ mod tests {
         for port in 1..=64 {
             table.class_of(&PortSet::new([Service::tcp(port)])).unwrap();
         }
-        assert_eq!(table.class_of(&PortSet::new([Service::tcp(65)])), Err(TooManyClasses));
+        assert_eq!(
+            table.class_of(&PortSet::new([Service::tcp(65)])),
+            Err(TooManyClasses)
+        );
     }
 }

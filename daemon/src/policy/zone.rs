@@ -75,14 +75,21 @@ impl Selector {
         if !good(catalogue) || part.is_some_and(|part| !good(part)) {
             return Err(bad());
         }
-        Ok(Self { catalogue: catalogue.to_owned(), part: part.map(str::to_owned), required })
+        Ok(Self {
+            catalogue: catalogue.to_owned(),
+            part: part.map(str::to_owned),
+            required,
+        })
     }
 
     /// Whether a set of the named catalogue is meant.
     #[must_use]
     pub fn selects(&self, catalogue: &str, set: &EndpointSet) -> bool {
         self.catalogue == catalogue
-            && self.part.as_ref().is_none_or(|part| *part == set.id || *part == set.area)
+            && self
+                .part
+                .as_ref()
+                .is_none_or(|part| *part == set.id || *part == set.area)
             && (set.required || !self.required)
     }
 }
