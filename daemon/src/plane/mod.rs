@@ -60,6 +60,12 @@ pub trait Plane: Send {
         Vec::new()
     }
 
+    /// The packets refused (or audited) since the last call, as far as this plane reports single
+    /// packets; never waits. Call it several times a second.
+    fn refused(&mut self) -> Vec<RefusedPacket> {
+        Vec::new()
+    }
+
     /// How it is attached, in words for `status`, such as `table inet egressd, owned` or
     /// `lan0: xdp native`.
     fn describe(&self) -> Vec<String>;
