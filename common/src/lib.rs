@@ -1,6 +1,17 @@
 //! What the eBPF programs, the model plane and `explain` share: limits, map layouts, packet
 //! parsing and the verdict. Nothing here does I/O, allocates or knows a clock.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "samples")), no_std)]
+
+pub mod address;
+pub mod decide;
+pub mod frame;
+pub mod layout;
+pub mod link;
+pub mod network;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+pub mod transport;
+pub mod verdict;
 
 /// Most port classes that may exist at once: one bit each of a 64-bit mask.
 pub const MAX_CLASSES: usize = 64;
