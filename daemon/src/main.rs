@@ -17,7 +17,7 @@ struct Cli {
     log: logging::Format,
     /// Least severe lines to log: off, error, warn, info, debug, trace; also per word, such as
     /// `info,question=debug`.
-    #[arg(long, global = true, default_value = "info", env = "EGRESSD_LOG")]
+    #[arg(long, global = true, default_value = "info")]
     log_level: logging::Filter,
 }
 
@@ -55,14 +55,23 @@ fn main() -> ExitCode {
 
 fn run_check(path: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
     let settings = config::load(path)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     // A configuration can be checked on a machine that is not the gateway.
     let links = runtime.block_on(links::read()).ok();
     let report = check::report(&settings, links.as_ref());
     if json {
-        println!("{}", serde_json::to_string_pretty(&report).context("print the report")?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).context("print the report")?
+        );
     } else {
         print!("{report}");
     }
-    Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.has_errors() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -1,10 +1,14 @@
 //! Live connections, on a thread of their own: a conntrack table may be large, and reading it must
 //! hold up neither the loop nor a commit.
-#![expect(clippy::disallowed_methods, reason = "shell: asks the kernel for routes")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: asks the kernel for routes"
+)]
 
 use super::engine::{Event, ZonedFlow};
 use crate::links;
 use crate::plane::conntrack::{Conntrack, Flow};
+use crate::policy::port::{SCTP, TCP, UDP};
 use crate::policy::rules::Rules;
 use crate::policy::{Moment, ZoneId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 const CHUNK: usize = 1024;
 
 /// Work for the thread.
-pub enum Job {
+pub(super) enum Job {
     /// Report every live flow of a zone, or of no zone where those are dropped, to be judged.
     Sweep(Arc<Rules>),
     /// Cut what an earlier sweep reported.
@@ -39,9 +43,11 @@ pub enum Job {
 ///
 /// # Errors
 /// When the thread or its runtime cannot be started.
-pub fn spawn(report: impl Fn(Event) + Send + 'static) -> anyhow::Result<Sender<Job>> {
+pub(super) fn spawn(report: impl Fn(Event) + Send + 'static) -> anyhow::Result<Sender<Job>> {
     let (jobs, inbox) = channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     std::thread::Builder::new()
         .name("flows".to_owned())
         .spawn(move || work(&inbox, &runtime, &report))?;
@@ -58,7 +64,12 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                 runtime.block_on(sweep(&rules, &mut key, &mut reported, report))
             }
             Job::Cut(keys) => cut(&keys, &mut reported),
-            Job::CheckUse { due, seen, idle, now } => {
+            Job::CheckUse {
+                due,
+                seen,
+                idle,
+                now,
+            } => {
                 let used = in_use(&due, &seen, idle, now);
                 let (used, done) = match used {
                     Ok(used) => (used, Ok(())),
@@ -67,7 +78,9 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                     Err(error) => (due, Err(error)),
                 };
                 let end = now.after_seconds(idle);
-                report(Event::InUse(used.into_iter().map(|(z, a)| (z, a, end)).collect()));
+                report(Event::InUse(
+                    used.into_iter().map(|(z, a)| (z, a, end)).collect(),
+                ));
                 done
             }
         };
@@ -92,11 +105,11 @@ async fn sweep(
     let mut zones: BTreeMap<IpAddr, Place> = BTreeMap::new();
     let mut chunk = Vec::new();
     for flow in flows {
-        let place = match zones.get(&flow.source) {
+        let place = match zones.get(&flow.original.source) {
             Some(place) => *place,
             None => {
-                let place = place(rules, flow.source).await;
-                zones.insert(flow.source, place);
+                let place = place(rules, flow.original.source).await;
+                zones.insert(flow.original.source, place);
                 place
             }
         };
@@ -108,9 +121,9 @@ async fn sweep(
         *key += 1;
         chunk.push(ZonedFlow {
             zone,
-            destination: flow.destination,
-            protocol: flow.protocol,
-            port: flow.destination_port,
+            destination: flow.original.destination,
+            protocol: flow.original.protocol,
+            port: port_of(&flow),
             key: *key,
         });
         reported.insert(*key, flow);
@@ -126,9 +139,30 @@ async fn sweep(
 
 /// Whether a flow is egress at all: not from or to the gateway itself, not internal.
 fn judged(rules: &Rules, flow: &Flow) -> bool {
-    let internal = rules.intent().internal.iter().any(|net| net.contains(&flow.destination));
-    let group = flow.destination.is_multicast();
-    !(internal || group || rules.links().is_own(flow.source) || rules.links().is_own(flow.destination))
+    let internal = rules
+        .intent()
+        .internal
+        .iter()
+        .any(|net| net.contains(&flow.original.destination));
+    let group = flow.original.destination.is_multicast();
+    !(internal
+        || group
+        || rules.links().is_own(flow.original.source)
+        || rules.links().is_own(flow.original.destination))
+}
+
+/// The port that grants are about; ICMP has none, whatever conntrack keeps in its place.
+fn port_of(flow: &Flow) -> u16 {
+    match flow.original.protocol {
+        TCP | UDP | SCTP => flow.original.destination_port,
+        _ => 0,
+    }
+}
+
+/// Whether packets of a flow are still to be expected. A closed TCP connection lingers for at most
+/// two minutes (`nf_conntrack_tcp_timeout_time_wait`), an open one for days.
+fn is_open(flow: &Flow) -> bool {
+    flow.original.protocol != TCP || flow.timeout > 120
 }
 
 #[derive(Clone, Copy)]
@@ -154,10 +188,15 @@ async fn place(rules: &Rules, source: IpAddr) -> Place {
     if let Some(zone) = rules.zone_of(interface, source) {
         return Place::Zone(zone);
     }
-    let upstream = rules.links().matching(&rules.intent().upstream).any(|(index, _)| index == interface);
+    let upstream = rules
+        .links()
+        .matching(&rules.intent().upstream)
+        .any(|(index, _)| index == interface);
     match rules.intent().unzoned {
         crate::policy::image::Unzoned::Drop if !upstream => Place::Nowhere,
-        crate::policy::image::Unzoned::Drop | crate::policy::image::Unzoned::Accept => Place::Exempt,
+        crate::policy::image::Unzoned::Drop | crate::policy::image::Unzoned::Accept => {
+            Place::Exempt
+        }
     }
 }
 
@@ -181,8 +220,8 @@ fn in_use(
     let asked: BTreeSet<IpAddr> = due.iter().map(|(_, address)| *address).collect();
     let mut live: BTreeSet<IpAddr> = BTreeSet::new();
     Conntrack::open()?.flows(|flow| {
-        if asked.contains(&flow.destination) && flow.is_open() {
-            live.insert(flow.destination);
+        if asked.contains(&flow.original.destination) && is_open(&flow) {
+            live.insert(flow.original.destination);
         }
     })?;
     let recently = |at: &u64| Moment(*at).after_seconds(idle) > now;

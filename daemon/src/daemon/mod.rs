@@ -1,5 +1,8 @@
 //! The loop: owns `Policy` and the planes and knows the clock. Nothing else does.
-#![expect(clippy::disallowed_methods, reason = "shell: waits for events and deadlines")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: waits for events and deadlines"
+)]
 
 pub mod engine;
 #[cfg(test)]
@@ -14,7 +17,7 @@ use crate::control::protocol::{Failure, Reloaded};
 use crate::control::{self, Reply, Request};
 use crate::dns::{self, Release};
 use crate::links;
-use crate::observe::{self, Happening, Tally};
+use crate::observe::{self, Happening};
 use crate::plane::Plane;
 use crate::plane::ebpf::{EbpfOptions, EbpfPlane};
 use crate::plane::nft::NftPlane;
@@ -29,7 +32,7 @@ use planes::{Job, PlaneThread};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,9 +81,8 @@ async fn start(path: &Path) -> anyhow::Result<()> {
             // A full queue: the next change, or the resync, brings the same news.
             let _ = follower.try_send(Event::Links(links));
         });
-        if let Err(error) = told.await {
-            log::error!(target: "link", "interfaces are no longer followed: {error:#}");
-        }
+        let Err(error) = told.await;
+        log::error!(target: "link", "interfaces are no longer followed: {error:#}");
     });
     let rules = Arc::new(ArcSwap::from(Arc::clone(policy.rules())));
     name_zones(&rules.load());
@@ -97,7 +99,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         reloads: Vec::new(),
         saved: Revision(0),
         started: now(),
-        since: observe::timestamp(),
+        since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
     };
     daemon.perform();
     daemon.serve(inbox).await
@@ -126,7 +128,9 @@ fn recall(policy: &mut Policy, directory: &Path) {
 fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
     let mut planes: Vec<Box<dyn Plane>> = Vec::new();
     if settings.planes.nft {
-        planes.push(Box::new(NftPlane::open(settings.planes.log_group).context("open the nft plane")?));
+        planes.push(Box::new(
+            NftPlane::open(settings.planes.log_group).context("open the nft plane")?,
+        ));
     }
     if settings.planes.ebpf != EbpfMode::Off {
         let options = EbpfOptions {
@@ -135,13 +139,20 @@ fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
             nft_behind: settings.planes.nft,
             learned: settings.intent.limits.learned,
         };
-        planes.push(Box::new(EbpfPlane::open(options).context("open the ebpf plane")?));
+        planes.push(Box::new(
+            EbpfPlane::open(options).context("open the ebpf plane")?,
+        ));
     }
     Ok(planes)
 }
 
 fn name_zones(rules: &Rules) {
-    observe::name_zones(rules.zones().map(|(id, zone)| (id, zone.spec.name.clone())).collect());
+    observe::name_zones(
+        rules
+            .zones()
+            .map(|(id, zone)| (id, zone.spec.name.clone()))
+            .collect(),
+    );
 }
 
 struct Daemon {
@@ -238,9 +249,15 @@ impl Daemon {
 
     fn open_edge(&self) -> anyhow::Result<dns::Edge> {
         let events = self.events.clone();
-        dns::start(&self.settings.dns, Arc::clone(&self.rules), move |waiting| {
-            events.try_send(Event::Answered(waiting)).map_err(|_| dns::Busy)
-        })
+        dns::start(
+            &self.settings.dns,
+            Arc::clone(&self.rules),
+            move |waiting| {
+                events
+                    .try_send(Event::Answered(waiting))
+                    .map_err(|_| dns::Busy)
+            },
+        )
         .context("open the DNS edge")
     }
 
@@ -252,10 +269,15 @@ impl Daemon {
                 Effect::Apply(changes) => self.planes.send(Job::Apply(changes)),
                 Effect::Verify => self.planes.send(Job::Verify),
                 Effect::CheckUse(due) => self.check_use(due),
-                Effect::Sweep => self.send_flows(flows::Job::Sweep(Arc::clone(self.engine.policy().rules()))),
+                Effect::Sweep => {
+                    self.send_flows(flows::Job::Sweep(Arc::clone(self.engine.policy().rules())))
+                }
                 Effect::Cut(keys) => {
                     let cut = u64::try_from(keys.len()).unwrap_or(u64::MAX);
-                    observe::record(Happening::Cut { flows: cut, why: "nothing grants them".to_owned() });
+                    observe::record(Happening::Cut {
+                        flows: cut,
+                        why: "nothing grants them".to_owned(),
+                    });
                     self.send_flows(flows::Job::Cut(keys));
                 }
                 Effect::Release(some) => releases.extend(some),
@@ -288,7 +310,12 @@ impl Daemon {
                 seen.extend(plane.last_seen(&due));
             }
             // Gone: the engine asks again with its next deadline.
-            let _ = flows.send(flows::Job::CheckUse { due, seen, idle, now: now() });
+            let _ = flows.send(flows::Job::CheckUse {
+                due,
+                seen,
+                idle,
+                now: now(),
+            });
         });
     }
 
@@ -299,7 +326,8 @@ impl Daemon {
                 let mut status = views::status(&self.engine);
                 status.uptime = now().seconds_from(self.started);
                 status.since = self.since.clone();
-                status.dns = observe::counters().dns();
+                status.dns =
+                    views::dns(self.edge.as_ref().map(dns::Edge::stats).unwrap_or_default());
                 self.planes.ask(move |planes| {
                     views::add_planes(&mut status, planes);
                     let _ = reply.send(Reply::Status(Box::new(status)));
@@ -346,7 +374,9 @@ impl Daemon {
             Err(error) => {
                 notify(&[sd_notify::NotifyState::Ready]);
                 let text = format!("{error:#}");
-                observe::record(Happening::Reloaded { outcome: Err(text.clone()) });
+                observe::record(Happening::Reloaded {
+                    outcome: Err(text.clone()),
+                });
                 if let Some(reply) = reply {
                     let _ = reply.send(Reply::Failed(Failure::ConfigRefused { text }));
                 }
@@ -360,7 +390,9 @@ impl Daemon {
             refuse_shrinking(&self.settings, &settings)?;
         }
         let links = self.engine.policy().rules().links().clone();
-        let moved = self.engine.replace(Arc::new(settings.intent.clone()), links)?;
+        let moved = self
+            .engine
+            .replace(Arc::new(settings.intent.clone()), links)?;
         let mut warnings = Vec::new();
         if settings.planes != self.settings.planes
             || settings.control != self.settings.control
@@ -389,7 +421,10 @@ impl Daemon {
                 Err(error) => warnings.push(format!("DNS is not answered: {error:#}")),
             }
         }
-        Ok((format!("{moved} learned grants opened, closed or changed their ports"), warnings))
+        Ok((
+            format!("{moved} learned grants opened, closed or changed their ports"),
+            warnings,
+        ))
     }
 
     fn finish_reloads(&mut self) {
@@ -402,7 +437,9 @@ impl Daemon {
                 None => Ok(reload.summary.clone()),
                 Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),
             };
-            observe::record(Happening::Reloaded { outcome: outcome.clone() });
+            observe::record(Happening::Reloaded {
+                outcome: outcome.clone(),
+            });
             let Some(reply) = reload.reply else { continue };
             let message = match outcome {
                 Ok(summary) => Reply::Reloaded(Reloaded {
@@ -423,7 +460,10 @@ impl Daemon {
         if self.saved == revision {
             return;
         }
-        match state::save(&self.settings.state, &state::snapshot(self.engine.policy(), now())) {
+        match state::save(
+            &self.settings.state,
+            &state::snapshot(self.engine.policy(), now()),
+        ) {
             Ok(()) => {}
             Err(error) => log::warn!(target: "grant", "what was learned is not saved: {error:#}"),
         }
@@ -436,11 +476,21 @@ impl Daemon {
 fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {
     for catalogue in &old.intent.catalogues {
         let entries = |settings: &Settings| -> usize {
-            let same = settings.intent.catalogues.iter().filter(|c| c.name == catalogue.name);
-            same.flat_map(|c| &c.sets).map(|set| set.patterns.len() + set.networks.len()).sum()
+            let same = settings
+                .intent
+                .catalogues
+                .iter()
+                .filter(|c| c.name == catalogue.name);
+            same.flat_map(|c| &c.sets)
+                .map(|set| set.patterns.len() + set.networks.len())
+                .sum()
         };
         let (before, after) = (entries(old), entries(new));
-        let named = new.intent.catalogues.iter().any(|c| c.name == catalogue.name);
+        let named = new
+            .intent
+            .catalogues
+            .iter()
+            .any(|c| c.name == catalogue.name);
         anyhow::ensure!(
             !named || after * 100 >= before * (100 - SHRINK_PERCENT),
             "catalogue `{}` shrank from {before} to {after} entries; if that is meant, reload with --force",

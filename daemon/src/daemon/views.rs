@@ -3,11 +3,13 @@
 
 use super::engine::Engine;
 use crate::control::protocol::{
-    CatalogueStatus, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding, MAX_REASONS,
-    PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason, SetMatch, State, Status, Verdict,
-    Zone, ZoneExplanation, ZoneList,
+    CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
+    MAX_REASONS, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason, SetMatch, State,
+    Status, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
+use crate::dns;
+use crate::observe::{self, Tally};
 use crate::plane::Plane;
 use crate::policy::explain::{self, Learned, Via};
 use crate::policy::grant::Policy;
@@ -48,7 +50,8 @@ pub(super) fn status(engine: &Engine) -> Status {
         networks: count(catalogue.sets.iter().map(|set| set.networks.len()).sum()),
     });
     let [ipv4, ipv6] = policy.learned().map(count);
-    let audited = |(_, zone): (ZoneId, &crate::policy::rules::ZoneRules)| zone.spec.mode == Mode::Audit;
+    let audited =
+        |(_, zone): (ZoneId, &crate::policy::rules::ZoneRules)| zone.spec.mode == Mode::Audit;
     let state = match engine.fault() {
         Some(_) => State::Degraded,
         None if engine.committed().0 == 0 => State::Starting,
@@ -62,8 +65,30 @@ pub(super) fn status(engine: &Engine) -> Status {
         catalogues: catalogues.collect(),
         zones: count(policy.rules().zones().count()),
         grants: GrantCounts { ipv4, ipv6 },
-        warnings: engine.fault().map(|fault| format!("a plane is not in force: {fault}")).into_iter().collect(),
+        warnings: engine
+            .fault()
+            .map(|fault| format!("a plane is not in force: {fault}"))
+            .into_iter()
+            .collect(),
         ..Status::default()
+    }
+}
+
+/// What the DNS edge did, from its own counters and those of the happenings.
+pub(super) fn dns(edge: dns::Stats) -> DnsCounters {
+    let counted = observe::counters();
+    DnsCounters {
+        questions: edge.questions,
+        cached: 0,
+        forwarded: edge.asked,
+        refused: edge.refused,
+        withheld: edge.withheld,
+        failed: edge.timeouts,
+        granted: counted[Tally::Granted],
+        renewed: counted[Tally::Renewed],
+        ended: counted[Tally::Ended],
+        records_refused: edge.removed,
+        forgeries: edge.forged,
     }
 }
 
@@ -71,7 +96,10 @@ pub(super) fn status(engine: &Engine) -> Status {
 pub(super) fn add_planes(status: &mut Status, planes: &mut [Box<dyn Plane>]) {
     for plane in planes {
         let error = plane.verify().err().map(|error| format!("{error:#}"));
-        let mut packets = PacketCounts { plane: plane.name().to_owned(), ..PacketCounts::default() };
+        let mut packets = PacketCounts {
+            plane: plane.name().to_owned(),
+            ..PacketCounts::default()
+        };
         for counter in plane.counters() {
             match counter.action {
                 "drop" => packets.dropped += counter.packets,
@@ -95,23 +123,42 @@ pub(super) fn zones(engine: &Engine) -> ZoneList {
     let mut learned: BTreeMap<ZoneId, GrantCounts> = BTreeMap::new();
     for (zone, address, _) in policy.grants() {
         let counts = learned.entry(zone).or_default();
-        if address.is_ipv4() { counts.ipv4 += 1 } else { counts.ipv6 += 1 }
+        if address.is_ipv4() {
+            counts.ipv4 += 1
+        } else {
+            counts.ipv6 += 1
+        }
     }
     let rules = policy.rules();
     let zones = rules.zones().map(|(id, zone)| Zone {
         name: zone.spec.name.clone(),
         id: u64::from(id.0),
         mode: mode_word(zone.spec.mode).to_owned(),
-        interfaces: zone.spec.interfaces.iter().map(ToString::to_string).collect(),
+        interfaces: zone
+            .spec
+            .interfaces
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         sources: zone.sources.iter().map(ToString::to_string).collect(),
-        sets: zone.sets.iter().map(|set| rules.row(*set).label()).collect(),
-        names: count(zone.sets.iter().map(|set| rules.row(*set).set.patterns.len()).sum::<usize>())
-            - count(zone.inert.len()),
+        sets: zone
+            .sets
+            .iter()
+            .map(|set| rules.row(*set).label())
+            .collect(),
+        names: count(
+            zone.sets
+                .iter()
+                .map(|set| rules.row(*set).set.patterns.len())
+                .sum::<usize>(),
+        ) - count(zone.inert.len()),
         networks: count(zone.networks.len()),
         grants: learned.get(&id).copied().unwrap_or_default(),
         counters: Vec::new(),
     });
-    ZoneList { zones: zones.collect() }
+    ZoneList {
+        zones: zones.collect(),
+    }
 }
 
 /// Adds the planes' counters to their zones.
@@ -132,24 +179,42 @@ pub(super) fn add_counters(list: &mut ZoneList, planes: &mut [Box<dyn Plane>]) {
 }
 
 /// One page of grants: the networks and the learned addresses of each zone, in the cursor's order.
-pub(super) fn grants(engine: &Engine, query: &GrantsQuery, now: Moment) -> Result<GrantPage, Failure> {
+pub(super) fn grants(
+    engine: &Engine,
+    query: &GrantsQuery,
+    now: Moment,
+) -> Result<GrantPage, Failure> {
     let policy = engine.policy();
     let rules = policy.rules();
-    let chosen = query.zone.as_deref().map(|name| zone_of(policy, name)).transpose()?;
+    let chosen = query
+        .zone
+        .as_deref()
+        .map(|name| zone_of(policy, name))
+        .transpose()?;
     let wanted = |zone: ZoneId, network: IpNet| {
         chosen.is_none_or(|chosen| chosen == zone)
-            && query.address.is_none_or(|address| network.contains(&address))
-            && query.after.is_none_or(|after| Cursor { zone, network } > after)
+            && query
+                .address
+                .is_none_or(|address| network.contains(&address))
+            && query
+                .after
+                .is_none_or(|after| Cursor { zone, network } > after)
     };
     let mut places: Vec<Cursor> = Vec::new();
     if query.name.is_none() {
         for (zone, compiled) in rules.zones() {
             let networks = compiled.networks.iter().map(|listing| listing.network);
-            places.extend(networks.filter(|net| wanted(zone, *net)).map(|network| Cursor { zone, network }));
+            places.extend(
+                networks
+                    .filter(|net| wanted(zone, *net))
+                    .map(|network| Cursor { zone, network }),
+            );
         }
     }
     for (zone, address, grant) in policy.grants() {
-        let named = |name| grant.lessons.iter().any(|lesson| *lesson.name == *name);
+        let named = |name: &crate::policy::name::Name| {
+            grant.lessons.iter().any(|lesson| *lesson.name == *name)
+        };
         let network = IpNet::from(address);
         if wanted(zone, network) && query.name.as_ref().is_none_or(named) {
             places.push(Cursor { zone, network });
@@ -160,7 +225,10 @@ pub(super) fn grants(engine: &Engine, query: &GrantsQuery, now: Moment) -> Resul
     let more = places.len() > query.limit;
     places.truncate(query.limit);
     let next = places.last().filter(|_| more).map(ToString::to_string);
-    let grants = places.into_iter().map(|place| grant(policy, place, now)).collect();
+    let grants = places
+        .into_iter()
+        .map(|place| grant(policy, place, now))
+        .collect();
     Ok(GrantPage { grants, next })
 }
 
@@ -174,10 +242,20 @@ fn grant(policy: &Policy, Cursor { zone, network }: Cursor, now: Moment) -> Gran
         let explanation = policy.explain(zone, &explain::Subject::Address(network.addr()), None);
         reasons.extend(explanation.reasons.iter().map(|r| reason(policy, r, now)));
     } else if let Some(compiled) = rules.zone(zone) {
-        for listing in compiled.networks.iter().filter(|listing| listing.network.contains(&network)) {
+        for listing in compiled
+            .networks
+            .iter()
+            .filter(|listing| listing.network.contains(&network))
+        {
             mask = mask.with(listing.class);
-            let via = Via::Network { written: listing.written };
-            let why = explain::Reason { set: listing.set, class: listing.class, via };
+            let via = Via::Network {
+                written: listing.written,
+            };
+            let why = explain::Reason {
+                set: listing.set,
+                class: listing.class,
+                via,
+            };
             reasons.push(reason(policy, &why, now));
         }
     }
@@ -186,7 +264,11 @@ fn grant(policy: &Policy, Cursor { zone, network }: Cursor, now: Moment) -> Gran
     reasons.truncate(MAX_REASONS);
     Grant {
         zone: rules.zone_name(zone).to_owned(),
-        address: if host { network.addr().to_string() } else { network.to_string() },
+        address: if host {
+            network.addr().to_string()
+        } else {
+            network.to_string()
+        },
         ports: ports(policy, mask),
         used: None,
         planes: Vec::new(),
@@ -204,21 +286,34 @@ fn reason(policy: &Policy, reason: &explain::Reason, now: Moment) -> Reason {
         ..Reason::default()
     };
     match &reason.via {
-        Via::Name { asked, pattern, learned } => Reason {
+        Via::Name {
+            asked,
+            pattern,
+            learned,
+        } => Reason {
             name: Some(asked.to_string()),
             pattern: Some(pattern.to_string()),
             learned: learned.map(|Learned { since, .. }| now.seconds_from(since)),
             ends: learned.map(|Learned { end, .. }| end.seconds_from(now)),
             ..shown
         },
-        Via::Network { written } => Reason { network: Some(written.to_string()), ..shown },
+        Via::Network { written } => Reason {
+            network: Some(written.to_string()),
+            ..shown
+        },
     }
 }
 
 fn zone_of(policy: &Policy, name: &str) -> Result<ZoneId, Failure> {
-    let found = policy.rules().zones().find(|(_, zone)| zone.spec.name == name);
+    let found = policy
+        .rules()
+        .zones()
+        .find(|(_, zone)| zone.spec.name == name);
     found.map(|(id, _)| id).ok_or_else(|| {
-        let known = policy.rules().zones().map(|(_, zone)| zone.spec.name.clone());
+        let known = policy
+            .rules()
+            .zones()
+            .map(|(_, zone)| zone.spec.name.clone());
         Failure::unknown_zone(name, known)
     })
 }
@@ -242,22 +337,46 @@ struct PendingZone {
 const MAX_ADDRESSES: usize = 16;
 
 /// Explains from the policy.
-pub(super) fn explain(engine: &Engine, query: &ExplainQuery, now: Moment) -> Result<Pending, Failure> {
+pub(super) fn explain(
+    engine: &Engine,
+    query: &ExplainQuery,
+    now: Moment,
+) -> Result<Pending, Failure> {
     let policy = engine.policy();
     let rules = policy.rules();
-    let chosen = query.zone.as_deref().map(|name| zone_of(policy, name)).transpose()?;
+    let chosen = query
+        .zone
+        .as_deref()
+        .map(|name| zone_of(policy, name))
+        .transpose()?;
     let (subject, text) = match &query.subject {
         Subject::Address(address) => (explain::Subject::Address(*address), address.to_string()),
         Subject::Name(name) => (explain::Subject::Name(name.clone()), name.to_string()),
     };
     let service = query.service.map(|Probe { protocol, port }| {
-        if port == 0 { Service::whole(protocol) } else { Service { protocol, first: port, last: port } }
+        if port == 0 {
+            Service::whole(protocol)
+        } else {
+            Service {
+                protocol,
+                first: port,
+                last: port,
+            }
+        }
     });
-    let port = query.service.map(|Probe { protocol, port }| (protocol, port));
-    let mut explanation =
-        Explanation { query: text, service: service.map(|s| s.to_string()), ..Explanation::default() };
+    let port = query
+        .service
+        .map(|Probe { protocol, port }| (protocol, port));
+    let mut explanation = Explanation {
+        query: text,
+        service: service.map(|s| s.to_string()),
+        ..Explanation::default()
+    };
     let mut pending = Vec::new();
-    for (zone, compiled) in rules.zones().filter(|(id, _)| chosen.is_none_or(|c| c == *id)) {
+    for (zone, compiled) in rules
+        .zones()
+        .filter(|(id, _)| chosen.is_none_or(|c| c == *id))
+    {
         let told = policy.explain(zone, &subject, port);
         let mut grants: Vec<Grant> = Vec::new();
         let mut addresses = told.addresses.clone();
@@ -266,7 +385,14 @@ pub(super) fn explain(engine: &Engine, query: &ExplainQuery, now: Moment) -> Res
             let granted = policy.grant(zone, address).is_some()
                 || !rules.network_mask(zone, address).is_empty();
             if granted {
-                grants.push(grant(policy, Cursor { zone, network: IpNet::from(address) }, now));
+                grants.push(grant(
+                    policy,
+                    Cursor {
+                        zone,
+                        network: IpNet::from(address),
+                    },
+                    now,
+                ));
             }
         }
         let sets = told.reasons.iter().map(|reason| {
@@ -308,12 +434,20 @@ pub(super) fn explain(engine: &Engine, query: &ExplainQuery, now: Moment) -> Res
             texts: masks,
         });
     }
-    Ok(Pending { explanation, zones: pending })
+    Ok(Pending {
+        explanation,
+        zones: pending,
+    })
 }
 
 /// The text of every single class, for masks that the planes read back.
 fn rules_masks(policy: &Policy) -> BTreeMap<u64, String> {
-    policy.numbers().classes.iter().map(|(class, set)| (ClassMask::of(class).0, set.to_string())).collect()
+    policy
+        .numbers()
+        .classes
+        .iter()
+        .map(|(class, set)| (ClassMask::of(class).0, set.to_string()))
+        .collect()
 }
 
 fn verdict(verdict: explain::Verdict, audit: bool) -> Verdict {
@@ -324,7 +458,11 @@ fn verdict(verdict: explain::Verdict, audit: bool) -> Verdict {
         | explain::Verdict::Unlisted
         | explain::Verdict::Denied
         | explain::Verdict::NotLearned => {
-            if audit { Verdict::Audited } else { Verdict::Refused }
+            if audit {
+                Verdict::Audited
+            } else {
+                Verdict::Refused
+            }
         }
     }
 }
@@ -332,22 +470,33 @@ fn verdict(verdict: explain::Verdict, audit: bool) -> Verdict {
 fn sentence(verdict: explain::Verdict) -> &'static str {
     match verdict {
         explain::Verdict::Open => "an allowed set lists it and it is in force",
-        explain::Verdict::NotEgress => "it is an address of the gateway or an internal one, which egressd does not judge",
-        explain::Verdict::NotAsked => "an allowed set lists the name, but no client has asked for it yet",
+        explain::Verdict::NotEgress => {
+            "it is an address of the gateway or an internal one, which egressd does not judge"
+        }
+        explain::Verdict::NotAsked => {
+            "an allowed set lists the name, but no client has asked for it yet"
+        }
         explain::Verdict::WrongPort => "it is granted, but not on this port",
         explain::Verdict::Unlisted => "no set that the zone may reach lists the name",
         explain::Verdict::Denied => "a denied set lists the name, which vetoes every other set",
-        explain::Verdict::NotLearned => "no asked name gave this address to the zone, and no allowed network holds it",
+        explain::Verdict::NotLearned => {
+            "no asked name gave this address to the zone, and no allowed network holds it"
+        }
     }
 }
 
 /// Completes an explanation with what each plane really holds.
 pub(super) fn finish(pending: Pending, planes: &mut [Box<dyn Plane>]) -> Explanation {
-    let Pending { mut explanation, zones } = pending;
+    let Pending {
+        mut explanation,
+        zones,
+    } = pending;
     for (shown, zone) in explanation.zones.iter_mut().zip(zones) {
         let text = |mask: ClassMask| -> String {
             let parts = mask.classes().map(|class| {
-                zone.texts.get(&ClassMask::of(class).0).map_or("a retired class", String::as_str)
+                zone.texts
+                    .get(&ClassMask::of(class).0)
+                    .map_or("a retired class", String::as_str)
             });
             parts.collect::<Vec<_>>().join(", ")
         };
@@ -358,7 +507,10 @@ pub(super) fn finish(pending: Pending, planes: &mut [Box<dyn Plane>]) -> Explana
                 match plane.holds(zone.id, address) {
                     Ok(mask) => {
                         open.push(mask);
-                        let held = Holding { plane: plane.name().to_owned(), ports: text(mask) };
+                        let held = Holding {
+                            plane: plane.name().to_owned(),
+                            ports: text(mask),
+                        };
                         let of_address = |grant: &&mut Grant| grant.address == address.to_string();
                         if let Some(grant) = shown.grants.iter_mut().find(of_address) {
                             grant.planes.push(held);
@@ -367,11 +519,17 @@ pub(super) fn finish(pending: Pending, planes: &mut [Box<dyn Plane>]) -> Explana
                     Err(why) => error = Some(format!("{why:#}")),
                 }
             }
-            let all = open.iter().copied().reduce(|a, b| ClassMask(a.0 & b.0)).unwrap_or_default();
+            let all = open
+                .iter()
+                .copied()
+                .reduce(|a, b| ClassMask(a.0 & b.0))
+                .unwrap_or_default();
             let allowed = match (&error, zone.wanted) {
                 (Some(_), _) => None,
                 (None, _) if zone.internal => Some(true),
-                (None, Some(wanted)) => Some(!open.is_empty() && open.iter().all(|mask| mask.meets(wanted))),
+                (None, Some(wanted)) => {
+                    Some(!open.is_empty() && open.iter().all(|mask| mask.meets(wanted)))
+                }
                 (None, None) => None,
             };
             let holds = match error {
@@ -379,14 +537,24 @@ pub(super) fn finish(pending: Pending, planes: &mut [Box<dyn Plane>]) -> Explana
                 None if all.is_empty() => "nothing".to_owned(),
                 None => text(all),
             };
-            shown.planes.push(PlaneVerdict { plane: plane.name().to_owned(), allowed, holds });
+            shown.planes.push(PlaneVerdict {
+                plane: plane.name().to_owned(),
+                allowed,
+                holds,
+            });
         }
-        let said: Vec<bool> = shown.planes.iter().filter_map(|plane| plane.allowed).collect();
+        let said: Vec<bool> = shown
+            .planes
+            .iter()
+            .filter_map(|plane| plane.allowed)
+            .collect();
         let agree = said.windows(2).all(|pair| pair[0] == pair[1])
             && (shown.verdict != Verdict::Allowed || said.iter().all(|allowed| *allowed));
         if !agree && !zone.audit {
             shown.verdict = Verdict::Split;
-            shown.why = "the planes do not hold the same; until they are reconciled the packet is refused".to_owned();
+            shown.why =
+                "the planes do not hold the same; until they are reconciled the packet is refused"
+                    .to_owned();
         }
     }
     explanation

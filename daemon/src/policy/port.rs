@@ -226,25 +226,8 @@ impl ClassTable {
     /// # Errors
     /// When all 64 bits are taken.
     pub fn class_of(&mut self, ports: &PortSet) -> Result<ClassId, TooManyClasses> {
-<<<<<<< HEAD
         let index = self.0.claim(ports).map_err(|_| TooManyClasses)?;
         Ok(class(index))
-=======
-        let held = self
-            .slots
-            .iter()
-            .position(|slot| matches!(slot, Slot::Used(set) | Slot::Retired(set) if set == ports));
-        let index = match held.or_else(|| self.slots.iter().position(|s| matches!(s, Slot::Free))) {
-            Some(index) => index,
-            None if self.slots.len() < MAX_CLASSES => {
-                self.slots.push(Slot::Free);
-                self.slots.len() - 1
-            }
-            None => return Err(TooManyClasses),
-        };
-        self.slots[index] = Slot::Used(ports.clone());
-        Ok(ClassId(u8::try_from(index).expect("below MAX_CLASSES")))
->>>>>>> control
     }
 
     /// Keeps the classes in `used`; the rest retire, and what had retired before becomes free.
@@ -261,16 +244,7 @@ impl ClassTable {
 
     /// Every class in use with its port set.
     pub fn iter(&self) -> impl Iterator<Item = (ClassId, &PortSet)> {
-<<<<<<< HEAD
         self.0.iter().map(|(index, set)| (class(index), set))
-=======
-        (0u8..)
-            .zip(&self.slots)
-            .filter_map(|(bit, slot)| match slot {
-                Slot::Used(set) => Some((ClassId(bit), set)),
-                Slot::Retired(_) | Slot::Free => None,
-            })
->>>>>>> control
     }
 
     /// The classes that hold `protocol` and `port`.
