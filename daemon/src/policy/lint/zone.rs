@@ -64,10 +64,11 @@ pub fn zone(rules: &Rules, zone: &ZoneRules) -> Vec<Finding> {
         remedy: remedy.to_owned(),
         items: Vec::new(),
     };
-    let opens = |row: &Row| {
-        !row.set.ports.is_empty() && !(row.set.patterns.is_empty() && row.set.networks.is_empty())
+    let opens = |set: &EndpointSet| {
+        let destinations = set.patterns.len() + set.networks.len();
+        destinations > 0 && !set.ports.is_empty()
     };
-    if !zone.sets.iter().any(|set| opens(rules.row(*set))) {
+    if !zone.sets.iter().any(|set| opens(&rules.row(*set).set)) {
         findings.push(alone(
             "reaches-nothing",
             format!("Zone `{name}` may reach nothing."),
