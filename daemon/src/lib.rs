@@ -1,6 +1,7 @@
 //! egressd: endpoint catalogues in, kernel grants out. `ARCHITECTURE.md` draws the map.
 
 pub mod catalogue_import;
+pub mod check;
 pub mod config;
 pub mod control;
 pub mod daemon;

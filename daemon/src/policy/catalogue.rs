@@ -84,18 +84,25 @@ impl Scope {
     /// two says nothing, or they share a value. Case does not matter.
     #[must_use]
     pub fn meets(&self, wanted: &Self) -> bool {
-        fn axis(set: &[String], zone: &[String]) -> bool {
-            set.is_empty()
-                || zone.is_empty()
-                || set
-                    .iter()
-                    .any(|s| zone.iter().any(|z| z.eq_ignore_ascii_case(s)))
-        }
-        axis(&self.regions, &wanted.regions)
-            && axis(&self.scale_units, &wanted.scale_units)
-            && axis(&self.platforms, &wanted.platforms)
-            && axis(&self.features, &wanted.features)
-            && axis(&self.clouds, &wanted.clouds)
+        self.unmet(wanted).next().is_none()
+    }
+
+    /// The axes on which a set of this scope does not apply to a zone of scope `wanted`.
+    pub fn unmet(&self, wanted: &Self) -> impl Iterator<Item = &'static str> {
+        let apart = |set: &[String], zone: &[String]| {
+            let shared = |s: &String| zone.iter().any(|z| z.eq_ignore_ascii_case(s));
+            !set.is_empty() && !zone.is_empty() && !set.iter().any(shared)
+        };
+        let axes = [
+            ("regions", apart(&self.regions, &wanted.regions)),
+            ("scale_unit", apart(&self.scale_units, &wanted.scale_units)),
+            ("platforms", apart(&self.platforms, &wanted.platforms)),
+            ("features", apart(&self.features, &wanted.features)),
+            ("clouds", apart(&self.clouds, &wanted.clouds)),
+        ];
+        axes.into_iter()
+            .filter(|(_, apart)| *apart)
+            .map(|(axis, _)| axis)
     }
 }
 

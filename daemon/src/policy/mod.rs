@@ -7,6 +7,7 @@ pub mod explain;
 pub mod grant;
 pub mod image;
 pub mod links;
+pub mod lint;
 pub mod matcher;
 pub mod name;
 pub mod port;

@@ -230,6 +230,26 @@ impl Pattern {
         }
     }
 
+    /// Whether it matches every name that `other` matches. Between two globs the answer may be no
+    /// where it is yes in truth.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let below = |name: &Name, parent: &Name| {
+            name == parent || name.parents().any(|wire| wire == parent.wire())
+        };
+        match (self, other) {
+            (_, Self::Exact(name)) => self.matches(name),
+            (Self::Exact(_), Self::Below(_) | Self::Glob(_)) => false,
+            (Self::Below(wide), Self::Below(narrow)) => below(narrow, wide),
+            (Self::Below(wide), Self::Glob(narrow)) => below(&narrow.fixed_parent(), wide),
+            (Self::Glob(wide), Self::Below(narrow)) => wide.covers_ending(&format!(".{narrow}")),
+            (Self::Glob(wide), Self::Glob(narrow)) => {
+                let last = narrow.text.rfind('*').map_or(0, |star| star + 1);
+                wide == narrow || wide.covers_ending(&narrow.text[last..])
+            }
+        }
+    }
+
     /// Whether it can match more than one name.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
@@ -263,6 +283,12 @@ impl fmt::Display for Pattern {
 }
 
 impl Glob {
+    /// Whether it matches everything that ends so and has something before it.
+    fn covers_ending(&self, ending: &str) -> bool {
+        let after = self.text.strip_prefix('*');
+        after.is_some_and(|after| !after.contains('*') && ending.ends_with(after))
+    }
+
     /// The labels after the last one that holds a `*`.
     #[must_use]
     pub fn fixed_parent(&self) -> Name {
@@ -417,6 +443,35 @@ mod tests {
         check("*.a.*.example.com", "x.y.a.b.example.com", true);
         check("*.a.*.example.com", "a.b.example.com", false);
         check("*.a.*.example.com", "x.a.b.c.example.com", false);
+    }
+
+    #[test]
+    fn covering() {
+        fn check(wide: &str, narrow: &str, expected: bool) {
+            let pattern = |text| Pattern::parse(text).unwrap();
+            assert_eq!(
+                pattern(wide).covers(&pattern(narrow)),
+                expected,
+                "{wide} {narrow}"
+            );
+        }
+        check("a.example.com", "a.example.com", true);
+        check("a.example.com", "*.example.com", false);
+        check("*.example.com", "a.example.com", true);
+        check("*.example.com", "example.com", false);
+        check("*.example.com", "*.example.com", true);
+        check("*.example.com", "*.a.example.com", true);
+        check("*.a.example.com", "*.example.com", false);
+        check("*.example.com", "*.xexample.com", false);
+        check("*.example.com", "a*.example.com", true);
+        check("*.example.com", "*a.example.com", true);
+        check("*.example.com", "*example.com.net", false);
+        check("*a.example.com", "*.a.example.com", true);
+        check("*a.example.com", "*.example.com", false);
+        check("*a.example.com", "*ba.example.com", true);
+        check("*a.example.com", "*.b*a.example.com", true);
+        check("b*a.example.com", "b*a.example.com", true);
+        check("*a*.example.com", "*.a.example.com", false);
     }
 
     /// Labels that text cannot write: dots, NULs, backslashes, spaces inside them.
@@ -576,6 +631,18 @@ mod tests {
             prop_assert_eq!(pattern.matches(&name(&asked)), oracle(&written, &asked), "{} {}", written, asked);
             let behind = name(&format!("{asked}.evil"));
             prop_assert!(!pattern.matches(&behind));
+        }
+
+        #[test]
+        fn what_covers_matches_all_the_other_matches(
+            wide in "[ab*]{1,2}(\\.[ab*]{1,2}){0,2}",
+            narrow in "[ab*]{1,2}(\\.[ab*]{1,2}){0,2}",
+            label in "[ab]{1,2}(\\.[ab]{1,2}){0,1}",
+        ) {
+            let wide = Pattern::parse(&format!("{wide}.x.y")).unwrap();
+            let narrow = Pattern::parse(&format!("{narrow}.x.y")).unwrap();
+            let example = name(&narrow.to_string().replace('*', &label));
+            prop_assert!(!wide.covers(&narrow) || !narrow.matches(&example) || wide.matches(&example));
         }
 
         #[test]
