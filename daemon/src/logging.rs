@@ -20,13 +20,17 @@ use std::time::{Duration, SystemTime};
 /// Lines that may wait for the writer; more are dropped and counted.
 const BACKLOG: usize = 8192;
 
-/// Log targets of our own, as `DESIGN.md` names them.
+/// Log targets of our own.
 const WORDS: &[&str] = &[
     "answer",
     "audit",
     "catalogue",
     "config",
     "control",
+    "daemon",
+    "dns",
+    "ebpf",
+    "flow",
     "grant",
     "link",
     "packet",
