@@ -1,0 +1,180 @@
+//! The part of a response that a client may see, written anew: nothing is moved in place, so no
+//! compression pointer can come to point at something else.
+
+use super::wire::{Expanded, HEADER, IN, Record, expand, kind, short};
+use super::{Malformed, Reading};
+
+/// How many records were written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// In the answer section.
+    pub answers: u16,
+    /// In the authority section.
+    pub authority: u16,
+}
+
+/// Compression pointers reach this far (RFC 1035 §4.1.4).
+const POINTER_REACH: usize = 0x4000;
+
+/// Names remembered for compression; chains are shorter.
+const MOST_NAMES: usize = 24;
+
+/// Parameters of HTTPS and SVCB records (RFC 9460 §14.3.2).
+const MANDATORY: u16 = 0;
+const HINTS: [u16; 2] = [4, 6];
+
+impl Reading<'_> {
+    /// Appends the answer and authority sections as the client may see them to `out`, which must
+    /// hold a header and the client's own question. What stays: the chain, the records of the asked
+    /// type that were not struck, the SOA of a negative answer, and with `dnssec` the signatures and
+    /// denials. Address hints of HTTPS and SVCB are stripped. No TTL exceeds `ceiling` seconds, nor,
+    /// in the answer, the smallest one along the chain.
+    ///
+    /// # Errors
+    /// When a record to be written is malformed; `out` is then to be thrown away.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        dnssec: bool,
+        ceiling: u32,
+    ) -> Result<Written, Malformed> {
+        let mut names = Vec::with_capacity(MOST_NAMES);
+        names.push((self.asked, HEADER));
+        let mut writer = Writer { message: self.message, out, names };
+        let mut written = Written::default();
+        let cap = ceiling.min(self.ttl());
+        for (record, kept) in self.answers.iter().zip(&self.kept) {
+            let signature = dnssec && record.kind == kind::RRSIG && record.class == IN;
+            if (*kept || signature) && writer.record(record, cap)? {
+                written.answers += 1;
+            }
+        }
+        for record in &self.authority {
+            let wanted = match record.kind {
+                kind::SOA => true,
+                kind::RRSIG | kind::NSEC | kind::NSEC3 => dnssec,
+                _ => false,
+            };
+            if wanted && record.class == IN && writer.record(record, ceiling)? {
+                written.authority += 1;
+            }
+        }
+        Ok(written)
+    }
+}
+
+struct Writer<'a> {
+    message: &'a [u8],
+    out: &'a mut Vec<u8>,
+    names: Vec<(Expanded, usize)>,
+}
+
+impl Writer<'_> {
+    /// Writes one record; `false` when it has to be left out.
+    fn record(&mut self, record: &Record, cap: u32) -> Result<bool, Malformed> {
+        let data = &self.message[record.data..record.end];
+        let stripped = match record.kind {
+            kind::HTTPS | kind::SVCB => match without_hints(data)? {
+                Some(stripped) => Some(stripped),
+                None => return Ok(false),
+            },
+            _ => None,
+        };
+        let start = self.out.len();
+        let owner = expand(self.message, record.owner)?.0;
+        self.owner(&owner);
+        self.out.extend(record.kind.to_be_bytes());
+        self.out.extend(record.class.to_be_bytes());
+        self.out.extend(record.ttl.min(cap).to_be_bytes());
+        let length_at = self.out.len();
+        self.out.extend([0, 0]);
+        match (record.kind, stripped) {
+            (_, Some(stripped)) => self.out.extend(stripped),
+            (kind::CNAME | kind::NS | kind::PTR | kind::DNAME, None) => {
+                ends(self.name(record.data)?, record.end)?;
+            }
+            (kind::SOA, None) => {
+                let primary_end = self.name(record.data)?;
+                let mailbox_end = self.name(primary_end)?;
+                ends(mailbox_end + 20, record.end)?;
+                self.out.extend(&self.message[mailbox_end..record.end]);
+            }
+            (kind::SRV, None) => {
+                self.out.extend(data.get(..6).ok_or(Malformed::Data)?);
+                ends(self.name(record.data + 6)?, record.end)?;
+            }
+            // No compressed names in these (RFC 4034 §3.1.7 and §4.1.1).
+            (kind::A | kind::AAAA | kind::RRSIG | kind::NSEC | kind::NSEC3, None) => {
+                self.out.extend(data);
+            }
+            // Data of other types may hold pointers that would come to point elsewhere.
+            (_, None) => {
+                self.names.retain(|(_, at)| *at < start);
+                self.out.truncate(start);
+                return Ok(false);
+            }
+        }
+        let length = self.out.len() - length_at - 2;
+        let length = u16::try_from(length).map_err(|_| Malformed::Data)?;
+        self.out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        Ok(true)
+    }
+
+    fn owner(&mut self, owner: &Expanded) {
+        match self.names.iter().find(|(name, _)| name.is(owner)) {
+            Some((_, at)) => {
+                let pointer = 0xc000 | u16::try_from(*at).expect("only near names are remembered");
+                self.out.extend(pointer.to_be_bytes());
+            }
+            None => self.full(owner),
+        }
+    }
+
+    /// Writes the name at `at` in the message and gives where it ended there.
+    fn name(&mut self, at: usize) -> Result<usize, Malformed> {
+        let (name, end) = expand(self.message, at)?;
+        self.full(&name);
+        Ok(end)
+    }
+
+    fn full(&mut self, name: &Expanded) {
+        let at = self.out.len();
+        if at < POINTER_REACH && self.names.len() < MOST_NAMES {
+            self.names.push((*name, at));
+        }
+        self.out.extend(name.wire());
+    }
+}
+
+fn ends(at: usize, end: usize) -> Result<(), Malformed> {
+    if at == end { Ok(()) } else { Err(Malformed::Data) }
+}
+
+/// The data of an HTTPS or SVCB record without its address hints; `None` when it says that they are
+/// mandatory.
+fn without_hints(data: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
+    let mut at = 2;
+    loop {
+        match *data.get(at).ok_or(Malformed::Data)? {
+            0 => break,
+            length @ 1..=63 => at += 1 + usize::from(length),
+            64.. => return Err(Malformed::Data),
+        }
+    }
+    at += 1;
+    let mut kept = data[..at].to_vec();
+    while at < data.len() {
+        let (key, length) = (short(data, at)?, usize::from(short(data, at + 2)?));
+        let end = at + 4 + length;
+        let parameter = data.get(at..end).ok_or(Malformed::Data)?;
+        let mut listed = parameter[4..].chunks(2);
+        if key == MANDATORY && listed.any(|key| HINTS.iter().any(|hint| hint.to_be_bytes() == key)) {
+            return Ok(None);
+        }
+        if !HINTS.contains(&key) {
+            kept.extend(parameter);
+        }
+        at = end;
+    }
+    Ok(Some(kept))
+}
