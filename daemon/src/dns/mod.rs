@@ -1,7 +1,41 @@
 //! The DNS edge: bytes in, events out. Answers wait here until the loop says they are in force.
+//! It runs on a thread of its own and speaks to the loop by messages and snapshots alone.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: it reads the clock for the edge"
+)]
 
+mod chance;
+mod clients;
+mod course;
+mod engine;
+mod message;
+mod stats;
+mod stream;
+mod upstream;
+mod zone;
+
+#[cfg(test)]
+mod tests;
+
+pub use stats::Stats;
+
+use crate::config::DnsSettings;
 use crate::policy::ZoneId;
 use crate::policy::answer::Answer;
+use crate::policy::rules::Rules;
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use engine::{Engine, Parts};
+use stats::Counters;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
 
 /// Names one waiting answer between the edge and the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,4 +59,179 @@ pub struct Release {
     pub token: Token,
     /// Every plane holds its addresses, or why the client must get SERVFAIL.
     pub outcome: Result<(), String>,
+}
+
+/// The loop takes no more answers now; the client gets SERVFAIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the loop takes no more answers now")]
+pub struct Busy;
+
+type Submit = Box<dyn Fn(Waiting) -> Result<(), Busy> + Send>;
+
+/// The running edge.
+pub struct Edge {
+    orders: UnboundedSender<Order>,
+    counters: Arc<Counters>,
+    addresses: Vec<SocketAddr>,
+    thread: JoinHandle<()>,
+}
+
+enum Order {
+    Release(Release),
+    Batch(Vec<Release>),
+    Stop,
+}
+
+/// Opens the listeners and starts the edge. `submit` is called on the edge's thread for every answer
+/// with addresses; it must not block. Each submitted answer waits for [`Edge::release`] for at most
+/// `settings.hold`.
+///
+/// # Errors
+/// When a listener cannot be opened; names its address.
+pub fn start(
+    settings: &DnsSettings,
+    rules: Arc<ArcSwap<Rules>>,
+    submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
+) -> anyhow::Result<Edge> {
+    let doors = settings
+        .listen
+        .iter()
+        .map(|address| {
+            clients::Door::open(*address).with_context(|| format!("listen for DNS on {address}"))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let addresses = doors
+        .iter()
+        .map(clients::Door::address)
+        .collect::<Result<Vec<_>, _>>()
+        .context("read where the DNS listeners are")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the DNS edge's runtime")?;
+    let (orders, received) = unbounded_channel();
+    let counters = Arc::new(Counters::default());
+    let parts = Parts {
+        settings: settings.clone(),
+        rules,
+        submit: Box::new(submit),
+        counters: Arc::clone(&counters),
+    };
+    let thread = std::thread::Builder::new()
+        .name("dns".to_owned())
+        .spawn(move || {
+            let shared = Shared {
+                engine: Rc::new(RefCell::new(Engine::new(parts, Clock::start()))),
+            };
+            LocalSet::new().block_on(&runtime, run(shared, doors, received));
+        })
+        .context("start the DNS edge's thread")?;
+    Ok(Edge {
+        orders,
+        counters,
+        addresses,
+        thread,
+    })
+}
+
+impl Edge {
+    /// Lets a waiting answer go, or turns it into SERVFAIL. Never blocks. A token that is not waiting
+    /// (any more) is ignored.
+    pub fn release(&self, release: Release) {
+        // A stopped edge has no answers left to release.
+        let _ = self.orders.send(Order::Release(release));
+    }
+
+    /// [`Edge::release`] for many at once: one message, one wake-up.
+    pub fn release_all(&self, releases: Vec<Release>) {
+        if !releases.is_empty() {
+            let _ = self.orders.send(Order::Batch(releases));
+        }
+    }
+
+    /// Where it listens, in the order of `settings.listen`; with the port it got where that was 0.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.counters.read()
+    }
+
+    /// Closes the listeners and ends the thread. What waits gets no reply; clients ask again.
+    pub fn stop(self) {
+        let _ = self.orders.send(Order::Stop);
+        if self.thread.join().is_err() {
+            log::error!(target: "dns", "the edge's thread panicked");
+        }
+    }
+}
+
+/// Milliseconds since the edge started.
+#[derive(Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(self, millis: u64) -> tokio::time::Instant {
+        (self.0 + Duration::from_millis(millis)).into()
+    }
+}
+
+/// What the edge's tasks share. They run on one thread and never hold the engine over an await.
+#[derive(Clone)]
+struct Shared {
+    engine: Rc<RefCell<Engine>>,
+}
+
+async fn run(shared: Shared, doors: Vec<clients::Door>, mut received: UnboundedReceiver<Order>) {
+    upstream::wire_up(&shared);
+    for door in doors {
+        if let Err(error) = clients::serve(&shared, door) {
+            log::error!(target: "dns", "a listener failed: {error}");
+        }
+    }
+    tokio::task::spawn_local(keep_time(shared.clone()));
+    let mut orders = Vec::with_capacity(256);
+    while received.recv_many(&mut orders, 256).await > 0 {
+        let mut engine = shared.engine.borrow_mut();
+        for order in orders.drain(..) {
+            match order {
+                Order::Release(release) => engine.release(release),
+                Order::Batch(releases) => releases.into_iter().for_each(|r| engine.release(r)),
+                Order::Stop => return,
+            }
+        }
+    }
+}
+
+/// Wakes the engine at its deadlines.
+async fn keep_time(shared: Shared) {
+    let (clock, alarm) = {
+        let engine = shared.engine.borrow();
+        (engine.clock(), engine.alarm())
+    };
+    loop {
+        let due = shared.engine.borrow_mut().arm();
+        match due {
+            Some(due) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(clock.at(due)) => {}
+                    () = alarm.notified() => {}
+                }
+            }
+            None => alarm.notified().await,
+        }
+        shared.engine.borrow_mut().tick();
+    }
 }

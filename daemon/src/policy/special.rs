@@ -10,7 +10,11 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, length: u32, word: &'static str) -> V4 {
 }
 
 const fn v6(head: [u16; 4], length: u32, word: &'static str) -> V6 {
-    V6(Ipv6Addr::new(head[0], head[1], head[2], head[3], 0, 0, 0, 0), length, word)
+    V6(
+        Ipv6Addr::new(head[0], head[1], head[2], head[3], 0, 0, 0, 0),
+        length,
+        word,
+    )
 }
 
 /// IANA IPv4 Special-Purpose Address Registry, and multicast (RFC 5771). The narrower prefix comes
@@ -98,7 +102,11 @@ mod tests {
     use super::*;
 
     fn check(address: &str, expected: Option<&str>) {
-        assert_eq!(special_purpose(address.parse().unwrap()), expected, "{address}");
+        assert_eq!(
+            special_purpose(address.parse().unwrap()),
+            expected,
+            "{address}"
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ pub mod wire;
 mod tests;
 
 use super::name::Name;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use rewrite::Written;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::{Expanded, HEADER, IN, Record, expand, kind, short};
 
 /// What a response gives for the asked name, after hygiene.
@@ -93,7 +93,10 @@ impl<'m> Reading<'m> {
         }
         let (asked, end) = expand(message, HEADER)?;
         let kind = short(message, end)?;
-        let counts = (usize::from(short(message, 6)?), usize::from(short(message, 8)?));
+        let counts = (
+            usize::from(short(message, 6)?),
+            usize::from(short(message, 8)?),
+        );
         if counts.0 + counts.1 > MOST_RECORDS {
             return Err(Malformed::Records);
         }
@@ -110,8 +113,16 @@ impl<'m> Reading<'m> {
         let (answers, authority) = (section(counts.0)?, section(counts.1)?);
         let kept = vec![false; answers.len()];
         let ttl = u32::MAX;
-        let mut reading =
-            Self { message, asked, kind, answers, authority, kept, found: Vec::new(), ttl };
+        let mut reading = Self {
+            message,
+            asked,
+            kind,
+            answers,
+            authority,
+            kept,
+            found: Vec::new(),
+            ttl,
+        };
         let holder = reading.follow()?;
         reading.collect(&holder)?;
         Ok(reading)

@@ -40,7 +40,11 @@ impl Reading<'_> {
     ) -> Result<Written, Malformed> {
         let mut names = Vec::with_capacity(MOST_NAMES);
         names.push((self.asked, HEADER));
-        let mut writer = Writer { message: self.message, out, names };
+        let mut writer = Writer {
+            message: self.message,
+            out,
+            names,
+        };
         let mut written = Written::default();
         let cap = ceiling.min(self.ttl());
         for (record, kept) in self.answers.iter().zip(&self.kept) {
@@ -147,7 +151,11 @@ impl Writer<'_> {
 }
 
 fn ends(at: usize, end: usize) -> Result<(), Malformed> {
-    if at == end { Ok(()) } else { Err(Malformed::Data) }
+    if at == end {
+        Ok(())
+    } else {
+        Err(Malformed::Data)
+    }
 }
 
 /// The data of an HTTPS or SVCB record without its address hints; `None` when it says that they are
@@ -168,7 +176,8 @@ fn without_hints(data: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
         let end = at + 4 + length;
         let parameter = data.get(at..end).ok_or(Malformed::Data)?;
         let mut listed = parameter[4..].chunks(2);
-        if key == MANDATORY && listed.any(|key| HINTS.iter().any(|hint| hint.to_be_bytes() == key)) {
+        if key == MANDATORY && listed.any(|key| HINTS.iter().any(|hint| hint.to_be_bytes() == key))
+        {
             return Ok(None);
         }
         if !HINTS.contains(&key) {

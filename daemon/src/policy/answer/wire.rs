@@ -60,7 +60,10 @@ impl Expanded {
         while at + suffix.len() < wire.len() {
             at += 1 + usize::from(wire[at]);
             if wire[at..].eq_ignore_ascii_case(suffix) {
-                let mut made = Self { bytes: [0; 255], length: 0 };
+                let mut made = Self {
+                    bytes: [0; 255],
+                    length: 0,
+                };
                 return Some(
                     made.push(&wire[..at])
                         .and_then(|()| made.push(target.wire()))
@@ -73,7 +76,10 @@ impl Expanded {
 
     fn push(&mut self, more: &[u8]) -> Result<(), Malformed> {
         let start = usize::from(self.length);
-        let room = self.bytes.get_mut(start..start + more.len()).ok_or(Malformed::Name)?;
+        let room = self
+            .bytes
+            .get_mut(start..start + more.len())
+            .ok_or(Malformed::Name)?;
         room.copy_from_slice(more);
         self.length = u8::try_from(start + more.len()).map_err(|_| Malformed::Name)?;
         Ok(())
@@ -83,7 +89,10 @@ impl Expanded {
 /// Expands the name at `at`; gives it and where its bytes at `at` end. Every pointer must lead to
 /// before the labels it continues, so the walk ends.
 pub(super) fn expand(message: &[u8], at: usize) -> Result<(Expanded, usize), Malformed> {
-    let mut name = Expanded { bytes: [0; 255], length: 0 };
+    let mut name = Expanded {
+        bytes: [0; 255],
+        length: 0,
+    };
     let mut end = None;
     let mut jumps = 0;
     let (mut at, mut segment) = (at, at);
@@ -128,7 +137,10 @@ fn skip(message: &[u8], mut at: usize) -> Result<usize, Malformed> {
 
 /// Reads two bytes in network order.
 pub(super) fn short(message: &[u8], at: usize) -> Result<u16, Malformed> {
-    let bytes = message.get(at..).and_then(<[u8]>::first_chunk).ok_or(Malformed::Short)?;
+    let bytes = message
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .ok_or(Malformed::Short)?;
     Ok(u16::from_be_bytes(*bytes))
 }
 
@@ -148,8 +160,10 @@ impl Record {
     /// Reads the record at `at`.
     pub(super) fn read(message: &[u8], at: usize) -> Result<Self, Malformed> {
         let fixed = skip(message, at)?;
-        let bytes: &[u8; 10] =
-            message.get(fixed..).and_then(<[u8]>::first_chunk).ok_or(Malformed::Short)?;
+        let bytes: &[u8; 10] = message
+            .get(fixed..)
+            .and_then(<[u8]>::first_chunk)
+            .ok_or(Malformed::Short)?;
         let [k0, k1, c0, c1, t0, t1, t2, t3, l0, l1] = *bytes;
         let ttl = u32::from_be_bytes([t0, t1, t2, t3]);
         let data = fixed + 10;
@@ -165,5 +179,24 @@ impl Record {
             data,
             end,
         })
+    }
+}
+
+/// Where the answer and authority sections of `message` end.
+///
+/// # Errors
+/// When it does not have exactly one question, or is truncated.
+pub fn answers_end(message: &[u8]) -> Result<usize, Malformed> {
+    if short(message, 4)? != 1 {
+        return Err(Malformed::Question);
+    }
+    let mut at = skip(message, HEADER)? + 4;
+    for _ in 0..usize::from(short(message, 6)?) + usize::from(short(message, 8)?) {
+        at = Record::read(message, at)?.end;
+    }
+    if at > message.len() {
+        Err(Malformed::Short)
+    } else {
+        Ok(at)
     }
 }

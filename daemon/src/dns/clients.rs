@@ -1,0 +1,448 @@
+//! The clients' side: listeners over UDP and TCP, and the way back to whoever asked.
+#![expect(clippy::disallowed_methods, reason = "shell: sockets to the clients")]
+
+use super::message::Question;
+use super::{Shared, stream, zone};
+use crate::policy::ZoneId;
+use crate::policy::rules::Rules;
+use anyhow::Context;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Datagrams taken per wake-up before others have their turn.
+const PER_WAKE: usize = 32;
+
+/// Most TCP connections, in all and from one address.
+const MOST_STREAMS: usize = 256;
+const MOST_PER_CLIENT: usize = 16;
+
+/// Most questions open on one connection; the next is read when one of them is answered.
+const PIPELINE: usize = 64;
+
+/// How long a connection may stand without a question, how long one message may take to arrive, and
+/// how long a reply may take to be taken.
+const IDLE: Duration = Duration::from_secs(10);
+const MESSAGE: Duration = Duration::from_secs(3);
+const REPLY: Duration = Duration::from_secs(3);
+
+/// Whom a reply goes to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Client {
+    Datagram {
+        door: usize,
+        peer: SocketAddr,
+        local: IpAddr,
+        interface: u32,
+    },
+    Stream {
+        connection: u64,
+        peer: SocketAddr,
+        local: IpAddr,
+    },
+}
+
+impl Client {
+    /// Its address.
+    pub(super) fn address(&self) -> IpAddr {
+        match self {
+            Self::Datagram { peer, .. } | Self::Stream { peer, .. } => peer.ip(),
+        }
+    }
+
+    /// Its zone; the gateway itself is in none.
+    pub(super) fn zone(&self, rules: &Rules) -> Option<ZoneId> {
+        let address = self.address();
+        if rules.links().is_own(address) {
+            return None;
+        }
+        match self {
+            Self::Datagram { interface, .. } => rules.zone_of(*interface, address),
+            // A link-local peer says which link it is on.
+            Self::Stream {
+                peer: SocketAddr::V6(peer),
+                ..
+            } if peer.scope_id() != 0 => rules.zone_of(peer.scope_id(), address),
+            Self::Stream { local, .. } => zone::of_stream(rules, address, *local),
+        }
+    }
+
+    /// The longest reply it takes, in bytes.
+    pub(super) fn limit(&self, question: &Question) -> usize {
+        match self {
+            Self::Datagram { .. } => question.udp_limit(),
+            Self::Stream { .. } => usize::from(u16::MAX),
+        }
+    }
+}
+
+/// A pair of listeners on one address.
+pub(super) struct Door {
+    datagrams: std::net::UdpSocket,
+    streams: std::net::TcpListener,
+}
+
+impl Door {
+    /// Binds both sockets. Port 0 takes any that both can have.
+    pub(super) fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let socket = |kind, protocol, address: SocketAddr| -> anyhow::Result<Socket> {
+            let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let datagrams = socket(Type::DGRAM, Protocol::UDP, address)?;
+        // As much as the system gives; a burst of questions waits here.
+        let _ = datagrams.set_recv_buffer_size(4 << 20);
+        match address {
+            SocketAddr::V4(_) => setsockopt(&datagrams, sockopt::Ipv4PacketInfo, &true)?,
+            SocketAddr::V6(_) => setsockopt(&datagrams, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+        datagrams.bind(&address.into()).context("over UDP")?;
+        let datagrams = std::net::UdpSocket::from(datagrams);
+        let address = datagrams.local_addr()?;
+        let streams = socket(Type::STREAM, Protocol::TCP, address)?;
+        // Else a restart would wait for old connections to time out.
+        streams.set_reuse_address(true)?;
+        streams.bind(&address.into()).context("over TCP")?;
+        streams.listen(256)?;
+        Ok(Self {
+            datagrams,
+            streams: streams.into(),
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.datagrams.local_addr()
+    }
+}
+
+/// The ways back to the clients.
+#[derive(Default)]
+pub(super) struct Clients {
+    doors: Vec<Opened>,
+    streams: BTreeMap<u64, UnboundedSender<Box<[u8]>>>,
+    per_client: BTreeMap<IpAddr, usize>,
+    next_stream: u64,
+}
+
+struct Opened {
+    socket: Rc<UdpSocket>,
+    /// Whether it is bound to one address, which then is the source of all it sends.
+    fixed: bool,
+}
+
+impl Clients {
+    /// Sends a reply. A client that does not take it has to ask again.
+    pub(super) fn send(&self, client: &Client, message: &[u8]) {
+        match client {
+            Client::Datagram {
+                door,
+                peer,
+                local,
+                interface,
+            } => {
+                let Some(door) = self.doors.get(*door) else {
+                    return;
+                };
+                let sent = if door.fixed {
+                    door.socket.try_send_to(message, *peer).map(drop)
+                } else {
+                    send_from(&door.socket, message, *peer, *local, *interface)
+                };
+                if let Err(error) = sent {
+                    log::debug!(target: "dns", "reply to {peer}: {error}");
+                }
+            }
+            Client::Stream { connection, .. } => {
+                if let Some(queue) = self.streams.get(connection) {
+                    // It may have closed meanwhile.
+                    let _ = queue.send(message.into());
+                }
+            }
+        }
+    }
+
+    /// Ends a client's connection, if it has one.
+    pub(super) fn close(&mut self, client: &Client) {
+        match client {
+            Client::Stream { connection, .. } => drop(self.streams.remove(connection)),
+            Client::Datagram { .. } => {}
+        }
+    }
+
+    /// Takes in a connection; `None` when there are too many.
+    fn enter(&mut self, peer: IpAddr) -> Option<(u64, UnboundedReceiver<Box<[u8]>>)> {
+        let of_client = self.per_client.get(&peer).copied().unwrap_or_default();
+        if of_client >= MOST_PER_CLIENT || self.streams.len() >= MOST_STREAMS {
+            return None;
+        }
+        self.per_client.insert(peer, of_client + 1);
+        let (queue, replies) = unbounded_channel();
+        let connection = self.next_stream;
+        self.next_stream += 1;
+        self.streams.insert(connection, queue);
+        Some((connection, replies))
+    }
+
+    fn leave(&mut self, connection: u64, peer: IpAddr) {
+        self.streams.remove(&connection);
+        if let Some(count) = self.per_client.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_client.remove(&peer);
+            }
+        }
+    }
+}
+
+/// Sends with `local` as the source address.
+fn send_from(
+    socket: &UdpSocket,
+    message: &[u8],
+    peer: SocketAddr,
+    local: IpAddr,
+    interface: u32,
+) -> io::Result<()> {
+    let bytes = [IoSlice::new(message)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let to = SockaddrStorage::from(peer);
+    let fd = socket.as_raw_fd();
+    match local {
+        IpAddr::V4(local) => {
+            let source = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(local.octets()),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            sendmsg(
+                fd,
+                &bytes,
+                &[ControlMessage::Ipv4PacketInfo(&source)],
+                flags,
+                Some(&to),
+            )?;
+        }
+        IpAddr::V6(local) => {
+            // Only link-local replies must leave where the question came in; routes decide the rest.
+            let pinned = if local.is_unicast_link_local() {
+                interface
+            } else {
+                0
+            };
+            let source = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: local.octets(),
+                },
+                ipi6_ifindex: pinned,
+            };
+            sendmsg(
+                fd,
+                &bytes,
+                &[ControlMessage::Ipv6PacketInfo(&source)],
+                flags,
+                Some(&to),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the tasks of a pair of listeners.
+pub(super) fn serve(shared: &Shared, door: Door) -> io::Result<()> {
+    let fixed = !door.address()?.ip().is_unspecified();
+    let socket = Rc::new(UdpSocket::from_std(door.datagrams)?);
+    let streams = TcpListener::from_std(door.streams)?;
+    let index = {
+        let doors = &mut shared.engine.borrow_mut().clients.doors;
+        doors.push(Opened {
+            socket: Rc::clone(&socket),
+            fixed,
+        });
+        doors.len() - 1
+    };
+    spawn_local(datagrams(shared.clone(), socket, index));
+    spawn_local(accept(shared.clone(), streams));
+    Ok(())
+}
+
+async fn datagrams(shared: Shared, socket: Rc<UdpSocket>, door: usize) {
+    // A question has no business being longer; what is cut does not parse.
+    let mut buffer = [0; 1500];
+    let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
+    loop {
+        if let Err(error) = socket.readable().await {
+            log::error!(target: "dns", "a listener failed: {error}");
+            return;
+        }
+        for _ in 0..PER_WAKE {
+            let received = socket.try_io(Interest::READABLE, || {
+                receive(&socket, &mut buffer, &mut control)
+            });
+            match received {
+                Ok(Some((length, peer, local, interface))) => {
+                    let client = Client::Datagram {
+                        door,
+                        peer,
+                        local,
+                        interface,
+                    };
+                    shared
+                        .engine
+                        .borrow_mut()
+                        .question(client, &buffer[..length]);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => log::debug!(target: "dns", "receive: {error}"),
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+type Received = (usize, SocketAddr, IpAddr, u32);
+
+/// Takes a datagram with the address it was sent to and the interface it came in on.
+fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<Option<Received>> {
+    let mut bytes = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut bytes, Some(control), flags)?;
+    let Some(peer) = got.address.as_ref().and_then(socket_address) else {
+        return Ok(None);
+    };
+    Ok(got.cmsgs()?.find_map(|message| {
+        if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
+            let local = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+            return Some((
+                got.bytes,
+                peer,
+                local.into(),
+                info.ipi_ifindex.cast_unsigned(),
+            ));
+        }
+        if let ControlMessageOwned::Ipv6PacketInfo(info) = message {
+            let local = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            return Some((got.bytes, peer, local.into(), info.ipi6_ifindex));
+        }
+        None
+    }))
+}
+
+fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = storage.as_sockaddr_in() {
+        return Some(SocketAddr::V4((*v4).into()));
+    }
+    storage
+        .as_sockaddr_in6()
+        .map(|v6| SocketAddr::V6((*v6).into()))
+}
+
+async fn accept(shared: Shared, listener: TcpListener) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log::warn!(target: "dns", "accept: {error}");
+                // Out of descriptors, most likely: others have to close first.
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(local) = stream.local_addr() else {
+            continue;
+        };
+        let entered = shared.engine.borrow_mut().clients.enter(peer.ip());
+        let Some((connection, replies)) = entered else {
+            continue;
+        };
+        let client = Client::Stream {
+            connection,
+            peer,
+            local: local.ip(),
+        };
+        let shared = shared.clone();
+        spawn_local(async move {
+            if let Err(error) = converse(&shared, stream, client, replies).await {
+                log::trace!(target: "dns", "{peer} over TCP: {error}");
+            }
+            shared
+                .engine
+                .borrow_mut()
+                .clients
+                .leave(connection, peer.ip());
+        });
+    }
+}
+
+/// Serves one connection until it is idle, slow, or closed by the client.
+async fn converse(
+    shared: &Shared,
+    mut stream: TcpStream,
+    client: Client,
+    mut replies: UnboundedReceiver<Box<[u8]>>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut read, mut write) = stream.split();
+    let mut frames = stream::Frames::default();
+    let mut open = 0;
+    let mut ended = false;
+    let mut partial = false;
+    let mut deadline = Instant::now() + IDLE;
+    while !(ended && open == 0) {
+        tokio::select! {
+            filled = frames.fill(&mut read), if !ended && open < PIPELINE => match filled {
+                Ok(()) => {}
+                // Some close their side at once and still wait for the reply.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ended = true,
+                Err(error) => return Err(error),
+            },
+            reply = replies.recv() => {
+                let Some(reply) = reply else { return Ok(()) };
+                timeout(REPLY, stream::write(&mut write, &reply)).await??;
+                open -= 1;
+                deadline = deadline.max(Instant::now() + if partial { MESSAGE } else { IDLE });
+            }
+            () = sleep_until(deadline) => {
+                if open == 0 || (partial && open < PIPELINE) {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                deadline = Instant::now() + IDLE;
+            }
+        }
+        let before = open;
+        while open < PIPELINE
+            && let Some(message) = frames.take()
+        {
+            open += 1;
+            shared.engine.borrow_mut().question(client, &message);
+        }
+        if open > before || partial != frames.is_partial() {
+            partial = frames.is_partial();
+            deadline = Instant::now() + if partial { MESSAGE } else { IDLE };
+        }
+    }
+    Ok(())
+}

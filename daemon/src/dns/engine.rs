@@ -1,0 +1,645 @@
+//! Every open question, from the client's datagram to its reply. No task and no lock per question:
+//! the sockets' tasks call in, one at a time.
+
+use super::chance::Chance;
+use super::clients::{Client, Clients};
+use super::course::{Course, Refused, decide};
+use super::message::{self, Extended, Question, Unread, rcode};
+use super::stats::Counters;
+use super::upstream::{Line, Pool, Way};
+use super::{Clock, Release, Submit, Token, Waiting};
+use crate::config::DnsSettings;
+use crate::observe::{Happening, record};
+use crate::policy::ZoneId;
+use crate::policy::answer::wire::HEADER;
+use crate::policy::answer::{Answer, Reading};
+use crate::policy::rules::Rules;
+use arc_swap::ArcSwap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Most questions open at once.
+const MOST_OPEN: usize = 16_384;
+
+/// Most of them from one client address.
+const MOST_PER_CLIENT: usize = 4096;
+
+/// Fewest times a question is sent before it is given up, time allowing.
+const FEWEST_TRIES: u32 = 3;
+
+pub(super) struct Parts {
+    pub(super) settings: DnsSettings,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) submit: Submit,
+    pub(super) counters: Arc<Counters>,
+}
+
+pub(super) struct Engine {
+    settings: DnsSettings,
+    rules: Arc<ArcSwap<Rules>>,
+    submit: Submit,
+    counters: Arc<Counters>,
+    clock: Clock,
+    pub(super) clients: Clients,
+    pub(super) pool: Pool,
+    chance: Chance,
+    open: BTreeMap<Token, Box<Open>>,
+    next_token: u64,
+    per_client: BTreeMap<IpAddr, usize>,
+    /// What is outstanding upstream; `None` where the question was settled otherwise.
+    asked: BTreeMap<(Line, u16), Option<Token>>,
+    /// When settled entries of `asked` are forgotten, soonest first.
+    forget: VecDeque<(u64, (Line, u16))>,
+    due: BTreeSet<(u64, Token)>,
+    armed: u64,
+    alarm: Rc<Notify>,
+    /// The message being written; kept for its allocation.
+    out: Vec<u8>,
+}
+
+/// An open question.
+struct Open {
+    client: Client,
+    question: Question,
+    cased: Box<[u8]>,
+    /// The zone it teaches, if any.
+    zone: Option<ZoneId>,
+    due: u64,
+    stage: Stage,
+}
+
+enum Stage {
+    Asking(Asking),
+    /// The reply waits for the planes.
+    Held(Vec<u8>),
+}
+
+#[derive(Default)]
+struct Asking {
+    tries: u32,
+    /// One bit per upstream that was asked in this round.
+    round: u64,
+    race_at: u64,
+    attempts: Vec<Attempt>,
+}
+
+struct Attempt {
+    key: (Line, u16),
+    upstream: usize,
+    deadline: u64,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+impl Engine {
+    pub(super) fn new(parts: Parts, clock: Clock) -> Self {
+        let pool = Pool::new(&parts.settings.upstreams, millis(parts.settings.timeout));
+        Self {
+            settings: parts.settings,
+            rules: parts.rules,
+            submit: parts.submit,
+            counters: parts.counters,
+            clock,
+            clients: Clients::default(),
+            pool,
+            chance: Chance::new(),
+            open: BTreeMap::new(),
+            next_token: 0,
+            per_client: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            forget: VecDeque::new(),
+            due: BTreeSet::new(),
+            armed: 0,
+            alarm: Rc::new(Notify::new()),
+            out: Vec::with_capacity(4096),
+        }
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(super) fn alarm(&self) -> Rc<Notify> {
+        Rc::clone(&self.alarm)
+    }
+
+    /// A message from a client.
+    pub(super) fn question(&mut self, client: Client, bytes: &[u8]) {
+        self.counters.questions.add(1);
+        let question = match Question::read(bytes) {
+            Ok(question) => question,
+            Err(Unread::Silent) => {
+                self.counters.malformed.add(1);
+                self.clients.close(&client);
+                return;
+            }
+            Err(Unread::Code(code)) => {
+                self.counters.malformed.add(1);
+                message::fault(bytes, code, &mut self.out);
+                self.clients.send(&client, &self.out);
+                return;
+            }
+        };
+        let rules = self.rules.load();
+        let zone = client.zone(&rules);
+        match decide(&rules, &self.settings, zone, &question) {
+            Course::Teach(zone) => self.admit(client, question, Some(zone)),
+            Course::Pass => self.admit(client, question, None),
+            Course::Refuse(refused) => self.refuse(&client, question, zone, refused),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        client: &Client,
+        question: Question,
+        zone: Option<ZoneId>,
+        refused: Refused,
+    ) {
+        let limit = client.limit(&question);
+        question.bare(refused.code, Some(refused.extended), limit, &mut self.out);
+        self.clients.send(client, &self.out);
+        self.counters.refused.add(1);
+        let (client, name) = (client.address(), question.name);
+        match refused.why {
+            Some(why) => record(Happening::QuestionRefused {
+                zone,
+                client,
+                name,
+                why,
+            }),
+            None => {
+                log::debug!(target: "question", "{client} {name}: type {} refused", question.kind)
+            }
+        }
+    }
+
+    fn admit(&mut self, client: Client, question: Question, zone: Option<ZoneId>) {
+        let address = client.address();
+        let of_client = self.per_client.get(&address).copied().unwrap_or_default();
+        if self.open.len() >= MOST_OPEN || of_client >= MOST_PER_CLIENT {
+            self.counters.shed.add(1);
+            let why = Extended::other("too many questions are open");
+            return self.servfail(&client, &question, why);
+        }
+        self.per_client.insert(address, of_client + 1);
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let cased = self.chance.cased(&question.wire);
+        let stage = Stage::Asking(Asking::default());
+        let open = Open {
+            client,
+            question,
+            cased,
+            zone,
+            due: u64::MAX,
+            stage,
+        };
+        self.open.insert(token, Box::new(open));
+        self.counters.open.set(self.open.len() as u64);
+        self.ask_on(
+            token,
+            self.clock.now(),
+            Extended::network("no upstream can be reached"),
+        );
+    }
+
+    /// Sends the question once more where that is possible; if nothing is under way then, gives up.
+    fn ask_on(&mut self, token: Token, now: u64, why: Extended<'static>) {
+        let most = FEWEST_TRIES.max(u32::try_from(self.pool.len()).unwrap_or(u32::MAX));
+        loop {
+            let Some(asking) = self.asking(token) else {
+                return;
+            };
+            if asking.tries >= most {
+                break;
+            }
+            asking.tries += 1;
+            let round = asking.round;
+            let (upstream, round) = self.pool.choose(round, now);
+            let way = self.pool.way(upstream);
+            let Some(asking) = self.asking(token) else {
+                return;
+            };
+            asking.round = round;
+            if self.transmit(token, upstream, way, now) {
+                break;
+            }
+        }
+        let race = millis(self.settings.race);
+        let Some(asking) = self.asking(token) else {
+            return;
+        };
+        if asking.attempts.is_empty() {
+            return self.give_up(token, why);
+        }
+        asking.race_at = if asking.tries < most {
+            now + race
+        } else {
+            u64::MAX
+        };
+        self.reschedule(token);
+    }
+
+    fn asking(&mut self, token: Token) -> Option<&mut Asking> {
+        match &mut self.open.get_mut(&token)?.stage {
+            Stage::Asking(asking) => Some(asking),
+            Stage::Held(_) => None,
+        }
+    }
+
+    fn transmit(&mut self, token: Token, upstream: usize, way: Way, now: u64) -> bool {
+        let Some(open) = self.open.get_mut(&token) else {
+            return false;
+        };
+        let Stage::Asking(asking) = &mut open.stage else {
+            return false;
+        };
+        let Some(path) = self.pool.path(upstream, way, &mut self.chance, now) else {
+            self.pool.failed(upstream, now);
+            return false;
+        };
+        let key = loop {
+            let key = (path.line, self.chance.id());
+            if !self.asked.contains_key(&key) {
+                break key;
+            }
+        };
+        open.question.forward(key.1, &open.cased, &mut self.out);
+        if !path.send(&self.out) {
+            self.pool.failed(upstream, now);
+            return false;
+        }
+        self.counters.asked.add(1);
+        self.asked.insert(key, Some(token));
+        let deadline = now + millis(self.settings.timeout);
+        asking.attempts.push(Attempt {
+            key,
+            upstream,
+            deadline,
+        });
+        true
+    }
+
+    /// A message from an upstream.
+    pub(super) fn reply(&mut self, line: Line, bytes: &mut [u8]) {
+        let now = self.clock.now();
+        let Some([high, low]) = bytes.first_chunk().copied() else {
+            return self.forged(line);
+        };
+        let key = (line, u16::from_be_bytes([high, low]));
+        let token = match self.asked.get(&key) {
+            None => return self.forged(line),
+            Some(None) => {
+                self.asked.remove(&key);
+                return self.counters.late.add(1);
+            }
+            Some(Some(token)) => *token,
+        };
+        let Some(open) = self.open.get_mut(&token) else {
+            return;
+        };
+        if !message::answers(bytes, &open.cased) {
+            return self.forged(line);
+        }
+        let Stage::Asking(asking) = &mut open.stage else {
+            return;
+        };
+        let Some(at) = asking
+            .attempts
+            .iter()
+            .position(|attempt| attempt.key == key)
+        else {
+            return;
+        };
+        if asking.attempts[at].deadline <= now {
+            return self.counters.late.add(1);
+        }
+        let attempt = asking.attempts.swap_remove(at);
+        self.asked.remove(&key);
+        self.pool.answered(attempt.upstream);
+        if message::is_truncated(bytes) {
+            let whole =
+                !line.is_stream() && self.transmit(token, attempt.upstream, Way::Stream, now);
+            if whole {
+                return self.reschedule(token);
+            }
+            return self.ask_on(
+                token,
+                now,
+                Extended::network("the upstream's reply is truncated"),
+            );
+        }
+        match message::code(bytes) {
+            rcode::NO_ERROR | rcode::NXDOMAIN => self.conclude(token, bytes),
+            _ => {
+                // The same upstream would only say it again.
+                let round = self.asking(token).map_or(0, |asking| asking.round);
+                if self.pool.all_in(round)
+                    && let Some(asking) = self.asking(token)
+                {
+                    asking.tries = u32::MAX;
+                }
+                self.ask_on(
+                    token,
+                    now,
+                    Extended::unreachable("the upstreams report an error"),
+                );
+            }
+        }
+    }
+
+    fn forged(&mut self, line: Line) {
+        self.counters.forged.add(1);
+        if let Some(upstream) = self.pool.address(line) {
+            record(Happening::Forgery { upstream });
+        }
+    }
+
+    /// A line to an upstream failed: what was asked over it is asked elsewhere, at once.
+    pub(super) fn broken(&mut self, line: Line) {
+        let now = self.clock.now();
+        if let Some(upstream) = self.pool.index(line) {
+            self.pool.failed(upstream, now);
+        }
+        // First, so that what is asked again does not take the same way.
+        self.pool.broken(line);
+        let keys: Vec<_> = self
+            .asked
+            .range((line, 0)..=(line, u16::MAX))
+            .map(|(k, _)| *k)
+            .collect();
+        for key in keys {
+            let Some(Some(token)) = self.asked.remove(&key) else {
+                continue;
+            };
+            let Some(asking) = self.asking(token) else {
+                continue;
+            };
+            asking.attempts.retain(|attempt| attempt.key != key);
+            self.ask_on(token, now, Extended::network("no upstream can be reached"));
+        }
+    }
+
+    fn conclude(&mut self, token: Token, bytes: &mut [u8]) {
+        let Some(open) = self.open.get_mut(&token) else {
+            return;
+        };
+        // The client's letter case, everywhere that compression refers to the question.
+        bytes[HEADER..HEADER + open.question.wire.len()].copy_from_slice(&open.question.wire);
+        let limit = open.client.limit(&open.question);
+        let Some(zone) = open.zone else {
+            let done = open.question.pass(bytes, limit, &mut self.out);
+            return self.respond(token, done.is_ok());
+        };
+        let rules = self.rules.load();
+        let limits = rules.intent().limits;
+        let Ok(mut reading) = Reading::of(bytes) else {
+            return self.respond(token, false);
+        };
+        let mut addresses = Vec::with_capacity(reading.found().len());
+        let mut struck = 0;
+        for found in reading.found().to_vec() {
+            match rules.fit(zone, found.address) {
+                Ok(()) if addresses.len() < limits.per_answer => {
+                    addresses.push(found.address);
+                    continue;
+                }
+                Ok(()) => {
+                    log::debug!(target: "answer", "{}: more addresses than one answer may teach", open.question.name);
+                }
+                Err(why) => {
+                    let (name, address) = (open.question.name.clone(), found.address);
+                    record(Happening::RecordRefused {
+                        zone,
+                        name,
+                        address,
+                        why,
+                    });
+                }
+            }
+            reading.strike(found.position);
+            struck += 1;
+        }
+        self.counters.removed.add(struck);
+        addresses.sort_unstable();
+        addresses.dedup();
+        let flags = message::flags(bytes);
+        let ceiling = limits.ttl_ceiling;
+        let done = open
+            .question
+            .reply(&reading, flags, struck > 0, ceiling, limit, &mut self.out);
+        if done.is_err() || addresses.is_empty() {
+            return self.respond(token, done.is_ok());
+        }
+        let name = open.question.name.clone();
+        let answer = Answer {
+            name,
+            addresses,
+            ttl: reading.ttl(),
+        };
+        self.hold(Waiting {
+            zone,
+            answer,
+            token,
+        });
+    }
+
+    /// Sends the reply that was just written, or SERVFAIL where it could not be.
+    fn respond(&mut self, token: Token, written: bool) {
+        let Some(open) = self.settle(token) else {
+            return;
+        };
+        if written {
+            self.clients.send(&open.client, &self.out);
+            self.counters.answers.add(1);
+        } else {
+            let why = Extended::other("the upstream's reply is malformed");
+            self.servfail(&open.client, &open.question, why);
+        }
+    }
+
+    /// Keeps the reply that was just written until the loop has its addresses in force.
+    fn hold(&mut self, waiting: Waiting) {
+        let token = waiting.token;
+        self.abandon(token);
+        let Some(open) = self.open.get_mut(&token) else {
+            return;
+        };
+        open.stage = Stage::Held(self.out.as_slice().into());
+        self.counters.waiting.add(1);
+        if (self.submit)(waiting).is_err() {
+            return self.withhold(token, "the gateway is busy");
+        }
+        self.reschedule(token);
+    }
+
+    /// The loop's word on a waiting answer.
+    pub(super) fn release(&mut self, release: Release) {
+        let held = self.open.get(&release.token).map(|open| &open.stage);
+        let Some(Stage::Held(_)) = held else { return };
+        if let Err(why) = release.outcome {
+            return self.withhold(release.token, &why);
+        }
+        let Some(open) = self.settle(release.token) else {
+            return;
+        };
+        if let Stage::Held(reply) = &open.stage {
+            self.clients.send(&open.client, reply);
+            self.counters.answers.add(1);
+        }
+    }
+
+    fn withhold(&mut self, token: Token, why: &str) {
+        let Some(open) = self.settle(token) else {
+            return;
+        };
+        self.counters.withheld.add(1);
+        self.servfail(&open.client, &open.question, Extended::other(why));
+        if let Some(zone) = open.zone {
+            let (name, why) = (open.question.name, why.to_owned());
+            record(Happening::Withheld { zone, name, why });
+        }
+    }
+
+    fn give_up(&mut self, token: Token, why: Extended<'_>) {
+        let Some(open) = self.settle(token) else {
+            return;
+        };
+        self.servfail(&open.client, &open.question, why);
+    }
+
+    fn servfail(&mut self, client: &Client, question: &Question, why: Extended<'_>) {
+        self.counters.servfail.add(1);
+        let limit = client.limit(question);
+        question.bare(rcode::SERVFAIL, Some(why), limit, &mut self.out);
+        self.clients.send(client, &self.out);
+    }
+
+    /// Stops waiting for upstreams; what they still say is late, not forged.
+    fn abandon(&mut self, token: Token) {
+        let until = self.clock.now() + 2 * millis(self.settings.timeout);
+        let Some(asking) = self.asking(token) else {
+            return;
+        };
+        for attempt in std::mem::take(&mut asking.attempts) {
+            self.asked.insert(attempt.key, None);
+            self.forget.push_back((until, attempt.key));
+        }
+    }
+
+    fn settle(&mut self, token: Token) -> Option<Box<Open>> {
+        self.abandon(token);
+        let open = self.open.remove(&token)?;
+        self.due.remove(&(open.due, token));
+        self.counters.open.set(self.open.len() as u64);
+        match &open.stage {
+            Stage::Held(_) => self.counters.waiting.take(1),
+            Stage::Asking(_) => {}
+        }
+        let address = open.client.address();
+        if let Some(count) = self.per_client.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_client.remove(&address);
+            }
+        }
+        Some(open)
+    }
+
+    fn reschedule(&mut self, token: Token) {
+        let hold = self.clock.now() + millis(self.settings.hold);
+        let Some(open) = self.open.get_mut(&token) else {
+            return;
+        };
+        let due = match &open.stage {
+            Stage::Held(_) => hold,
+            Stage::Asking(asking) => asking
+                .attempts
+                .iter()
+                .map(|attempt| attempt.deadline)
+                .min()
+                .map_or(asking.race_at, |first| first.min(asking.race_at)),
+        };
+        self.due.remove(&(open.due, token));
+        open.due = due;
+        self.due.insert((due, token));
+        if due < self.armed {
+            self.armed = due;
+            self.alarm.notify_one();
+        }
+    }
+
+    /// When [`Engine::tick`] must be called, in milliseconds of the clock; `None` while nothing is
+    /// open. An earlier deadline that comes up rings the alarm.
+    pub(super) fn arm(&mut self) -> Option<u64> {
+        let due = self.due.first().map(|(due, _)| *due);
+        let forget = self.forget.front().map(|(due, _)| *due);
+        let next = due.into_iter().chain(forget).min();
+        self.armed = next.unwrap_or(u64::MAX);
+        next
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self) {
+        let now = self.clock.now();
+        while let Some((due, key)) = self.forget.front().copied()
+            && due <= now
+        {
+            self.forget.pop_front();
+            if let Some(None) = self.asked.get(&key) {
+                self.asked.remove(&key);
+            }
+        }
+        while let Some((due, token)) = self.due.first().copied()
+            && due <= now
+        {
+            self.due.pop_first();
+            let Some(open) = self.open.get_mut(&token) else {
+                continue;
+            };
+            match &mut open.stage {
+                Stage::Held(_) => {
+                    self.withhold(token, "the planes did not take the answer in time")
+                }
+                Stage::Asking(_) => self.overdue(token, now),
+            }
+        }
+    }
+
+    fn overdue(&mut self, token: Token, now: u64) {
+        let until = now + 2 * millis(self.settings.timeout);
+        let Some(Open {
+            stage: Stage::Asking(asking),
+            ..
+        }) = self.open.get_mut(&token).map(|open| &mut **open)
+        else {
+            return;
+        };
+        for attempt in asking
+            .attempts
+            .extract_if(.., |attempt| attempt.deadline <= now)
+        {
+            self.asked.insert(attempt.key, None);
+            self.forget.push_back((until, attempt.key));
+            self.pool.failed(attempt.upstream, now);
+        }
+        if asking.race_at <= now || asking.attempts.is_empty() {
+            if asking.attempts.is_empty() {
+                self.counters.timeouts.add(1);
+            }
+            return self.ask_on(
+                token,
+                now,
+                Extended::unreachable("no upstream answered in time"),
+            );
+        }
+        self.reschedule(token);
+    }
+}

@@ -1,0 +1,341 @@
+//! Lines to the upstream resolvers: a pool of connected UDP sockets on changing random ports, one
+//! TCP connection each where needed, and which upstream to ask first.
+#![expect(clippy::disallowed_methods, reason = "shell: sockets to the upstreams")]
+
+use super::chance::Chance;
+use super::{Shared, stream};
+use crate::config::{Transport, Upstream};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::{AbortHandle, spawn_local};
+
+/// UDP sockets, spread over the upstreams.
+const SOCKETS: usize = 64;
+
+/// A socket is replaced, and with it its port, after so many questions or milliseconds.
+const MOST_ASKED: u32 = 4096;
+const MOST_AGE: u64 = 60_000;
+
+/// Failures in a row after which an upstream is asked last.
+const MOST_FAILURES: u32 = 3;
+
+/// How often an upstream that fails is tried all the same, in milliseconds.
+const PROBE_EVERY: u64 = 2000;
+
+/// Datagrams taken per wake-up before other sockets have their turn.
+const PER_WAKE: usize = 32;
+
+/// One socket to an upstream, for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Line {
+    stream: bool,
+    number: u64,
+}
+
+impl Line {
+    /// Whether it is a TCP connection.
+    pub(super) fn is_stream(self) -> bool {
+        self.stream
+    }
+}
+
+/// How to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Datagram,
+    Stream,
+}
+
+/// Where to write a question.
+pub(super) struct Path {
+    pub(super) line: Line,
+    to: To,
+}
+
+enum To {
+    Datagram(Rc<UdpSocket>),
+    Stream(UnboundedSender<Box<[u8]>>),
+}
+
+impl Path {
+    /// Whether it was taken.
+    pub(super) fn send(&self, message: &[u8]) -> bool {
+        match &self.to {
+            To::Datagram(socket) => socket.try_send(message).is_ok(),
+            To::Stream(queue) => queue.send(message.into()).is_ok(),
+        }
+    }
+}
+
+/// The upstreams.
+pub(super) struct Pool {
+    peers: Vec<Peer>,
+    lines: BTreeMap<Line, usize>,
+    next_line: u64,
+    /// How long an old socket stays open for what was asked over it, in milliseconds.
+    linger: u64,
+    shared: WeakShared,
+}
+
+struct Peer {
+    upstream: Upstream,
+    failures: u32,
+    probe_at: u64,
+    sockets: Vec<Option<Socket>>,
+    stream: Option<(Line, UnboundedSender<Box<[u8]>>)>,
+}
+
+struct Socket {
+    line: Line,
+    socket: Rc<UdpSocket>,
+    asked: u32,
+    opened: u64,
+    reader: AbortHandle,
+}
+
+type WeakShared = Weak<std::cell::RefCell<super::engine::Engine>>;
+
+/// Tells the pool whom its sockets' tasks report to.
+pub(super) fn wire_up(shared: &Shared) {
+    shared.engine.borrow_mut().pool.shared = Rc::downgrade(&shared.engine);
+}
+
+impl Pool {
+    pub(super) fn new(upstreams: &[Upstream], linger: u64) -> Self {
+        let each = SOCKETS.div_ceil(upstreams.len().max(1));
+        let peer = |upstream: &Upstream| Peer {
+            upstream: *upstream,
+            failures: 0,
+            probe_at: 0,
+            sockets: (0..each).map(|_| None).collect(),
+            stream: None,
+        };
+        Self {
+            peers: upstreams.iter().take(64).map(peer).collect(),
+            lines: BTreeMap::new(),
+            next_line: 0,
+            linger,
+            shared: Weak::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether every upstream is in `round`.
+    pub(super) fn all_in(&self, round: u64) -> bool {
+        round.count_ones() as usize >= self.peers.len()
+    }
+
+    /// The best upstream that is not in `round`: one that answers, else the first; and the round with
+    /// it. When all are in it a new round begins.
+    pub(super) fn choose(&mut self, round: u64, now: u64) -> (usize, u64) {
+        let round = if self.all_in(round) { 0 } else { round };
+        let open = |index: &usize| round & (1 << index) == 0;
+        let candidates = || (0..self.peers.len()).filter(open);
+        let well = candidates().find(|index| {
+            let peer = &self.peers[*index];
+            peer.failures < MOST_FAILURES || peer.probe_at <= now
+        });
+        let index = well.or_else(|| candidates().next()).unwrap_or(0);
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.probe_at = now + PROBE_EVERY;
+        }
+        (index, round | (1 << index))
+    }
+
+    /// How an upstream is asked first.
+    pub(super) fn way(&self, index: usize) -> Way {
+        match self.peers.get(index).map(|peer| peer.upstream.transport) {
+            Some(Transport::Tcp) => Way::Stream,
+            Some(Transport::Udp) | None => Way::Datagram,
+        }
+    }
+
+    /// A line to the upstream, opened if need be; `None` when that fails.
+    pub(super) fn path(
+        &mut self,
+        index: usize,
+        way: Way,
+        chance: &mut Chance,
+        now: u64,
+    ) -> Option<Path> {
+        if index >= self.peers.len() {
+            return None;
+        }
+        match way {
+            Way::Datagram => self.datagram(index, chance, now),
+            Way::Stream => Some(self.stream(index)),
+        }
+    }
+
+    fn datagram(&mut self, index: usize, chance: &mut Chance, now: u64) -> Option<Path> {
+        let slot = chance.below(self.peers[index].sockets.len());
+        let worn = |socket: &Socket| {
+            socket.asked >= MOST_ASKED || now.saturating_sub(socket.opened) >= MOST_AGE
+        };
+        if self.peers[index].sockets[slot].as_ref().is_none_or(worn) {
+            let fresh = self.open(index, now);
+            if let Err(error) = &fresh {
+                log::debug!(target: "dns", "{}: {error}", self.peers[index].upstream.address);
+            }
+            let old = self.peers[index].sockets[slot].replace(fresh.ok()?);
+            if let Some(old) = old {
+                self.retire(old);
+            }
+        }
+        let socket = self.peers[index].sockets[slot].as_mut()?;
+        socket.asked += 1;
+        Some(Path {
+            line: socket.line,
+            to: To::Datagram(Rc::clone(&socket.socket)),
+        })
+    }
+
+    /// Opens a connected socket. The kernel draws the port at random.
+    fn open(&mut self, index: usize, now: u64) -> io::Result<Socket> {
+        let address = self.peers[index].upstream.address;
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = std::net::UdpSocket::bind((any, 0))?;
+        socket.set_nonblocking(true)?;
+        socket.connect(address)?;
+        let socket = Rc::new(UdpSocket::from_std(socket)?);
+        let line = self.line(index, false);
+        let task = spawn_local(receive(self.shared.clone(), Rc::clone(&socket), line));
+        Ok(Socket {
+            line,
+            socket,
+            asked: 0,
+            opened: now,
+            reader: task.abort_handle(),
+        })
+    }
+
+    fn line(&mut self, index: usize, stream: bool) -> Line {
+        let line = Line {
+            stream,
+            number: self.next_line,
+        };
+        self.next_line += 1;
+        self.lines.insert(line, index);
+        line
+    }
+
+    /// Closes a socket once nothing that was asked over it can come any more.
+    fn retire(&self, old: Socket) {
+        let (shared, linger) = (self.shared.clone(), Duration::from_millis(self.linger));
+        spawn_local(async move {
+            tokio::time::sleep(linger).await;
+            old.reader.abort();
+            if let Some(engine) = shared.upgrade() {
+                engine.borrow_mut().pool.lines.remove(&old.line);
+            }
+        });
+    }
+
+    fn stream(&mut self, index: usize) -> Path {
+        if let Some((line, queue)) = &self.peers[index].stream
+            && !queue.is_closed()
+        {
+            return Path {
+                line: *line,
+                to: To::Stream(queue.clone()),
+            };
+        }
+        let line = self.line(index, true);
+        let (queue, messages) = unbounded_channel();
+        let address = self.peers[index].upstream.address;
+        let patience = Duration::from_millis(self.linger);
+        let shared = self.shared.clone();
+        spawn_local(async move {
+            let outcome = stream::converse(address, messages, patience, |reply| {
+                if let Some(engine) = shared.upgrade() {
+                    engine.borrow_mut().reply(line, reply);
+                }
+            })
+            .await;
+            if let Some(engine) = shared.upgrade() {
+                if let Err(error) = outcome {
+                    log::debug!(target: "dns", "{address} over TCP: {error}");
+                }
+                engine.borrow_mut().broken(line);
+            }
+        });
+        self.peers[index].stream = Some((line, queue.clone()));
+        Path {
+            line,
+            to: To::Stream(queue),
+        }
+    }
+
+    pub(super) fn address(&self, line: Line) -> Option<IpAddr> {
+        let index = self.lines.get(&line)?;
+        Some(self.peers.get(*index)?.upstream.address.ip())
+    }
+
+    /// The upstream answered.
+    pub(super) fn answered(&mut self, index: usize) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.failures = 0;
+        }
+    }
+
+    /// The upstream did not answer in time, or cannot be reached.
+    pub(super) fn failed(&mut self, index: usize, now: u64) {
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.failures = peer.failures.saturating_add(1);
+            peer.probe_at = now + PROBE_EVERY;
+        }
+    }
+
+    /// A line ended: a TCP connection that closed, or a socket that the upstream's host refuses.
+    pub(super) fn broken(&mut self, line: Line) {
+        if line.stream {
+            let index = self.lines.remove(&line);
+            if let Some(peer) = index.and_then(|index| self.peers.get_mut(index))
+                && peer
+                    .stream
+                    .as_ref()
+                    .is_some_and(|(current, _)| *current == line)
+            {
+                peer.stream = None;
+            }
+        }
+    }
+
+    /// Which upstream a line leads to.
+    pub(super) fn index(&self, line: Line) -> Option<usize> {
+        self.lines.get(&line).copied()
+    }
+}
+
+/// Hands what arrives on a socket to the engine.
+async fn receive(shared: WeakShared, socket: Rc<UdpSocket>, line: Line) {
+    // Upstreams were told 1,232; one that sends more is cut, and so does not parse.
+    let mut buffer = [0; 4096];
+    loop {
+        if socket.readable().await.is_err() {
+            return;
+        }
+        let Some(engine) = shared.upgrade() else {
+            return;
+        };
+        for _ in 0..PER_WAKE {
+            match socket.try_recv(&mut buffer) {
+                Ok(length) => engine.borrow_mut().reply(line, &mut buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // A port-unreachable message came for an earlier question.
+                Err(_) => engine.borrow_mut().broken(line),
+            }
+        }
+    }
+}
