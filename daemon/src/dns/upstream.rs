@@ -328,12 +328,17 @@ impl Pool {
 async fn receive(shared: WeakShared, socket: Rc<UdpSocket>, line: Line) {
     // Upstreams were told 1,232; one that sends more is cut, and so does not parse.
     let mut buffer = [0; 4096];
-    // A port-unreachable message alone makes a socket erroneous, not readable.
-    let interest = Interest::READABLE | Interest::ERROR;
     loop {
-        if socket.ready(interest).await.is_err() {
+        // A port-unreachable message alone makes a socket erroneous, not readable.
+        let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await else {
             return;
-        }
+        };
+        // Tokio forgets one kind of readiness at a time.
+        let interest = if ready.is_readable() {
+            Interest::READABLE
+        } else {
+            Interest::ERROR
+        };
         let Some(engine) = shared.upgrade() else {
             return;
         };
