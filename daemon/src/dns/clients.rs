@@ -7,8 +7,8 @@ use crate::policy::ZoneId;
 use crate::policy::rules::Rules;
 use anyhow::Context;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, sendto,
+    setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
@@ -162,7 +162,11 @@ impl Clients {
                     return;
                 };
                 let sent = if door.fixed {
-                    door.socket.try_send_to(message, *peer).map(drop)
+                    let (fd, to) = (door.socket.as_raw_fd(), SockaddrStorage::from(*peer));
+                    // Not tokio's `try_send_to`: it refuses until the driver has seen a new socket.
+                    sendto(fd, message, &to, MsgFlags::MSG_DONTWAIT)
+                        .map(drop)
+                        .map_err(Into::into)
                 } else {
                     send_from(&door.socket, message, *peer, *local, *interface)
                 };

@@ -457,8 +457,8 @@ impl Engine {
             return;
         };
         if written {
-            self.clients.send(&open.client, &self.out);
             self.counters.answers.add(1);
+            self.clients.send(&open.client, &self.out);
         } else {
             let why = Extended::other("the upstream's reply is malformed");
             self.servfail(&open.client, &open.question, why);
@@ -491,8 +491,8 @@ impl Engine {
             return;
         };
         if let Stage::Held(reply) = &open.stage {
-            self.clients.send(&open.client, reply);
             self.counters.answers.add(1);
+            self.clients.send(&open.client, reply);
         }
     }
 

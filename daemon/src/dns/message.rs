@@ -368,3 +368,139 @@ fn read_edns(mut rest: &[u8], count: u16) -> Result<Option<Edns>, Unread> {
     }
     Ok(edns)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPT_512_DO: [u8; 11] = [0, 0, 41, 2, 0, 0, 0, 0x80, 0, 0, 0];
+
+    fn message(flags: u16, counts: [u16; 4], rest: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        header(&mut out, 0x1234, flags, counts);
+        out.extend(rest);
+        out
+    }
+
+    fn asked(kind: u8, class: u8) -> Vec<u8> {
+        [&b"\x03wWw\x01A\x00"[..], &[0, kind, 0, class]].concat()
+    }
+
+    #[test]
+    fn questions() {
+        fn check(message: &[u8], expected: Result<Option<Edns>, Unread>) {
+            let got = Question::read(message);
+            assert_eq!(
+                got.as_ref().map(|question| question.edns).map_err(|e| *e),
+                expected
+            );
+            if let Ok(question) = got {
+                assert_eq!(question.name.to_string(), "www.a");
+                assert_eq!((question.id, question.kind), (0x1234, 1));
+                assert_eq!(*question.wire, *asked(1, 1));
+            }
+        }
+        let code = |code| Err(Unread::Code(code));
+        let plain = asked(1, 1);
+        let with = |rest: &[&[u8]]| [&plain, &rest.concat()[..]].concat();
+        check(&message(RD, [1, 0, 0, 0], &plain), Ok(None));
+        let edns = Edns {
+            size: 512,
+            dnssec: true,
+        };
+        check(
+            &message(RD, [1, 0, 0, 1], &with(&[&OPT_512_DO])),
+            Ok(Some(edns)),
+        );
+        check(&[], Err(Unread::Silent));
+        check(&[0; 11], Err(Unread::Silent));
+        check(&message(QR, [1, 0, 0, 0], &plain), Err(Unread::Silent));
+        check(&message(0x2800, [1, 0, 0, 0], &plain), code(rcode::NOTIMP));
+        check(&message(0, [0, 0, 0, 0], &[]), code(rcode::FORMERR));
+        check(
+            &message(0, [2, 0, 0, 0], &with(&[&plain])),
+            code(rcode::FORMERR),
+        );
+        check(&message(0, [1, 1, 0, 0], &plain), code(rcode::FORMERR));
+        check(
+            &message(0, [1, 0, 0, 0], &asked(1, 3)),
+            code(rcode::REFUSED),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &asked(1, 255)),
+            code(rcode::REFUSED),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &[0xc0, 12, 0, 1, 0, 1]),
+            code(rcode::FORMERR),
+        );
+        check(
+            &message(0, [1, 0, 0, 0], &plain[..plain.len() - 1]),
+            code(rcode::FORMERR),
+        );
+        check(&message(0, [1, 0, 0, 1], &plain), code(rcode::FORMERR));
+        check(&message(0, [1, 0, 0, 9], &plain), code(rcode::FORMERR));
+        let twice = with(&[&OPT_512_DO, &OPT_512_DO]);
+        check(&message(0, [1, 0, 0, 2], &twice), code(rcode::FORMERR));
+        let mut later = OPT_512_DO;
+        later[6] = 1;
+        check(
+            &message(0, [1, 0, 0, 1], &with(&[&later])),
+            code(rcode::BADVERS),
+        );
+        let long = [&[1, b'a'].repeat(128)[..], &[0, 0, 1, 0, 1]].concat();
+        check(&message(0, [1, 0, 0, 0], &long), code(rcode::FORMERR));
+    }
+
+    #[test]
+    fn replies_fit() {
+        let rest = [asked(1, 1), OPT_512_DO.to_vec()].concat();
+        let question = Question::read(&message(RD, [1, 0, 0, 1], &rest)).unwrap();
+        assert_eq!(question.udp_limit(), 512);
+        let text = "ü".repeat(400);
+        let mut out = Vec::new();
+        for limit in [40, 41, 45, 47, 48, 60, 512] {
+            question.bare(
+                rcode::SERVFAIL,
+                Some(Extended::other(&text)),
+                limit,
+                &mut out,
+            );
+            assert!(out.len() <= limit, "{} of {limit}", out.len());
+            let parsed = hickory_proto::op::Message::from_vec(&out).unwrap();
+            assert!(parsed.edns.is_some());
+        }
+        let reply = message(QR | RA, [1, 0, 0, 0], &asked(1, 1));
+        assert!(answers(&reply, &asked(1, 1)));
+        assert!(!answers(&reply, &asked(28, 1)));
+        assert!(!answers(&reply[..reply.len() - 1], &asked(1, 1)));
+        assert!(!answers(
+            &message(RA, [1, 0, 0, 0], &asked(1, 1)),
+            &asked(1, 1)
+        ));
+        assert!(!answers(
+            &message(QR, [2, 0, 0, 0], &asked(1, 1)),
+            &asked(1, 1)
+        ));
+        let lower = asked(1, 1).to_ascii_lowercase();
+        assert!(!answers(&reply, &lower), "the case counts");
+    }
+
+    #[test]
+    fn faults() {
+        fn check(question: &[u8], code: u16, expected: &[u8]) {
+            let mut out = Vec::new();
+            fault(question, code, &mut out);
+            assert_eq!(out, expected);
+        }
+        let bad = message(RD, [0; 4], &[]);
+        check(
+            &bad,
+            rcode::FORMERR,
+            &[0x12, 0x34, 0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
+        let opt = [0, 0, 41, 4, 0xd0, 1, 0, 0, 0, 0, 0];
+        let badvers = [&[0x12, 0x34, 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 1][..], &opt].concat();
+        check(&bad, rcode::BADVERS, &badvers);
+    }
+}

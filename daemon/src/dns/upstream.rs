@@ -5,11 +5,14 @@
 use super::chance::Chance;
 use super::{Shared, stream};
 use crate::config::{Transport, Upstream};
+use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, spawn_local};
@@ -66,7 +69,10 @@ impl Path {
     /// Whether it was taken.
     pub(super) fn send(&self, message: &[u8]) -> bool {
         match &self.to {
-            To::Datagram(socket) => socket.try_send(message).is_ok(),
+            // Not tokio's `try_send`: it refuses until the driver has seen a new socket once.
+            To::Datagram(socket) => {
+                send(socket.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT).is_ok()
+            }
             To::Stream(queue) => queue.send(message.into()).is_ok(),
         }
     }
@@ -323,17 +329,30 @@ async fn receive(shared: WeakShared, socket: Rc<UdpSocket>, line: Line) {
     // Upstreams were told 1,232; one that sends more is cut, and so does not parse.
     let mut buffer = [0; 4096];
     loop {
-        if socket.readable().await.is_err() {
+        // A port-unreachable message alone makes a socket erroneous, not readable.
+        let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await else {
             return;
-        }
+        };
+        // Tokio forgets one kind of readiness at a time.
+        let interest = if ready.is_readable() {
+            Interest::READABLE
+        } else {
+            Interest::ERROR
+        };
         let Some(engine) = shared.upgrade() else {
             return;
         };
         for _ in 0..PER_WAKE {
-            match socket.try_recv(&mut buffer) {
+            let received = socket.try_io(interest, || {
+                Ok(recv(
+                    socket.as_raw_fd(),
+                    &mut buffer,
+                    MsgFlags::MSG_DONTWAIT,
+                )?)
+            });
+            match received {
                 Ok(length) => engine.borrow_mut().reply(line, &mut buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // A port-unreachable message came for an earlier question.
                 Err(_) => engine.borrow_mut().broken(line),
             }
         }
