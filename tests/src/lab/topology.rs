@@ -114,13 +114,11 @@ impl Lab {
              addr add 203.0.113.1/30 dev wan0
              addr add 2001:db8:ffff::1/64 dev wan0 nodad"
         ))?;
-        for (name, value) in [
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv6/conf/all/forwarding", "1"),
-        ] {
-            self.gateway.sysctl(name, value)?;
-            self.internet.sysctl(name, value)?;
+        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            self.gateway.sysctl(key, "1")?;
         }
+        // Servers bind to addresses that only the local routes below make theirs.
+        self.internet.sysctl("net/ipv6/ip_nonlocal_bind", "1")?;
         for (namespace, net) in [(&self.client, 20), (&self.other, 30)] {
             namespace.ip(&format!(
                 "addr add 10.{net}.0.2/16 dev eth0
@@ -143,8 +141,8 @@ impl Lab {
              route add 10.30.0.0/16 via 203.0.113.1
              route add 2001:db8:20::/48 via 2001:db8:ffff::1
              route add 2001:db8:30::/48 via 2001:db8:ffff::1
-             route add local default dev lo
-             -6 route add local default dev lo")?;
+             route add local 0.0.0.0/0 dev lo table main
+             route add local ::/0 dev lo table main")?;
         self.gateway
             .ip("route add default via 203.0.113.2\nroute add default via 2001:db8:ffff::2")?;
         self.settle()
