@@ -194,4 +194,4 @@ pub(crate) fn zone(extra: &str, rules: &[(&str, &[u16], &[u16])]) -> String {
 }
 
 /// Grants end soon after their answers do.
-pub(crate) const SHORT: &str = "[limits]\nttl_floor = 1\ngrace = 1\n\n";
+pub(crate) const SHORT: &str = "[limits]\nttl_floor = 1\ngrace = 1\nidle = 1\n\n";

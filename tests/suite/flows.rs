@@ -149,21 +149,24 @@ fn explained(
 ) -> Result<()> {
     let text = address.to_string();
     let outcome = daemon.ctl(&["explain", &text, service, "--zone", "managed"])?;
-    let verdicts = outcome.json["verdicts"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let zone = &outcome.json["zones"][0];
+    let planes_say = zone["planes"].as_array().cloned().unwrap_or_default();
     let wanted = usize::from(planes.nft()) + usize::from(planes.ebpf());
     ensure!(
-        verdicts.len() == wanted,
+        planes_say.len() == wanted,
         "{wanted} verdicts on {text} {service}: {}",
         outcome.text
     );
-    for verdict in verdicts {
+    for plane in planes_say {
         ensure!(
-            verdict["allowed"] == must,
-            "{text} {service} must be {must}: {verdict}"
+            plane["allowed"] == must,
+            "{text} {service} must be {must}: {plane}"
         );
     }
+    let word = if must { "allowed" } else { "refused" };
+    ensure!(
+        zone["verdict"] == word,
+        "{text} {service} must be {word}: {zone}"
+    );
     Ok(())
 }

@@ -131,8 +131,13 @@ fn demo(options: &Options) -> Result<bool> {
     let took = began.elapsed();
     let explained = match &daemon {
         Some(daemon) => vec![
-            explain(daemon, "manage.microsoft.com", "443/tcp")?,
-            explain(daemon, "manage.microsoft.com.evil.example", "443/tcp")?,
+            explain(daemon, "manage.microsoft.com", "443/tcp", true)?,
+            explain(
+                daemon,
+                "manage.microsoft.com.evil.example",
+                "443/tcp",
+                false,
+            )?,
         ],
         None => Vec::new(),
     };

@@ -4,29 +4,33 @@ use crate::lab::Daemon;
 use anyhow::Result;
 use serde::Serialize;
 
-/// An `egressctl explain`, and whether its verdict is the expected one.
+/// An `egressctl explain`, and whether its verdict is the right one.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explained {
     /// What was typed.
     pub command: String,
     /// What it printed for people.
     pub text: String,
-    /// Whether `egressctl` knew the thing it was asked about.
+    /// Whether it said what the packets said.
     pub good: bool,
 }
 
-/// Asks about `subject` on `service` (`443/tcp`).
+/// Asks about `subject` on `service` (`443/tcp`), which the zone may or may not reach.
 ///
 /// # Errors
 /// When `egressctl` cannot be started.
-pub fn explain(daemon: &Daemon<'_>, subject: &str, service: &str) -> Result<Explained> {
+pub fn explain(
+    daemon: &Daemon<'_>,
+    subject: &str,
+    service: &str,
+    allowed: bool,
+) -> Result<Explained> {
     let args = ["explain", subject, service, "--zone", "managed"];
     let outcome = daemon.ctl(&args)?;
-    let text = daemon.told(&args)?;
+    let word = if allowed { "allowed" } else { "refused" };
     Ok(Explained {
         command: format!("egressctl {}", args.join(" ")),
-        // A refusal may have its own exit status; printing nothing is what cannot be right.
-        good: outcome.json.is_object() && !text.trim().is_empty(),
-        text,
+        good: outcome.json["zones"][0]["verdict"] == word,
+        text: daemon.told(&args)?,
     })
 }

@@ -127,7 +127,12 @@ impl Plan {
     /// Every exact name and one invented name per wildcard: on each port of the set, over both
     /// families; then on ports that nobody grants.
     fn set(&mut self, catalogue: &Catalogue, set: &Set, number: usize) -> Result<()> {
-        let group = self.group(format!("{}/{}", set.area, set.id), &set.service, true);
+        let title = if set.area == set.id {
+            set.id.clone()
+        } else {
+            format!("{} ({})", set.id, set.area)
+        };
+        let group = self.group(title, &set.service, true);
         let services = set.services()?;
         for (at, pattern) in set.names.iter().enumerate() {
             let name = match pattern.strip_prefix('*') {

@@ -140,7 +140,7 @@ impl Report {
                 explained.text.trim_end()
             )?;
             if !explained.good {
-                writeln!(out, "NOT AS IT MUST BE: no explanation")?;
+                writeln!(out, "NOT AS IT MUST BE: another verdict than the packets'")?;
             }
         }
         writeln!(

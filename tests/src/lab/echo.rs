@@ -121,9 +121,11 @@ fn reflect(socket: &OwnedFd) {
     let Ok(mut parts) = message.cmsgs() else {
         return;
     };
-    let asked = parts.find_map(|part| match part {
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(info),
-        _ => None,
+    let asked = parts.find_map(|part| {
+        let ControlMessageOwned::Ipv6PacketInfo(info) = part else {
+            return None;
+        };
+        Some(info)
     });
     let (Some(mut asked), Some(client), length) = (asked, message.address, message.bytes) else {
         return;

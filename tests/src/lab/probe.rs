@@ -36,10 +36,12 @@ impl Answer {
             .with_context(|| format!("ask for {name}"))?;
         let reply = Message::from_vec(&buffer[..length])?;
         ensure!(reply.metadata.id == id, "an answer to another question");
-        let address = |data: &RData| match data {
-            RData::A(a) => Some(IpAddr::V4(a.0)),
-            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-            _ => None,
+        let address = |data: &RData| {
+            if let RData::A(a) = data {
+                return Some(IpAddr::V4(a.0));
+            }
+            let RData::AAAA(aaaa) = data else { return None };
+            Some(IpAddr::V6(aaaa.0))
         };
         Ok(Self {
             code: reply.metadata.response_code,
