@@ -28,7 +28,7 @@ fn inbound(bench: &Bench) -> Result<Verdict> {
     let _service = Echo::start(&world.lab.client, &[8080], &[])?;
     world.lab.gateway.nft(
         "table ip published { chain in { type nat hook prerouting priority dstnat; \
-         iifname wan0 tcp dport 8080 dnat to 10.20.0.2:8080 } }",
+         iifname wan0 tcp dport 8080 dnat to 10.20.0.2:8080; }; }",
     )?;
     let _daemon = bench.daemon(&world.lab, &zone("", &[("*.vendor.example", &[WEB], &[])]))?;
     let mut visitor = flow(&world.lab.internet, plan::OUTSIDE, 8080)?;
@@ -37,7 +37,7 @@ fn inbound(bench: &Bench) -> Result<Verdict> {
         "the published service stopped answering"
     );
     // The client itself gains nothing by it.
-    fails(&world.lab.client, host(9, 9), 8080)?;
+    fails(&world.lab.client, host(9, 9), WEB)?;
     Ok(Verdict::Held)
 }
 
@@ -69,7 +69,7 @@ fn cut(bench: &Bench) -> Result<Verdict> {
     let world = World::new(&Zone::default())?;
     // Conntrack sees it from its beginning, as on a gateway that already did NAT.
     world.lab.gateway.nft(
-        "table inet before { chain c { type filter hook forward priority 0; ct state new accept; } }",
+        "table inet before { chain c { type filter hook forward priority 0; ct state new accept; }; }",
     )?;
     let mut old = flow(&world.lab.client, host(9, 9), NEVER)?;
     let _daemon = bench.daemon(&world.lab, &zone("", &[("*.vendor.example", &[WEB], &[])]))?;

@@ -103,8 +103,9 @@ fn configuration(dir: &str) -> String {
         .iter()
         .map(|kind| format!("  {kind}_temp_path {dir}/{kind};\n"))
         .collect();
+    // A worker of its own would outlive a killed master.
     format!(
-        "daemon off;\nuser root;\nworker_processes 1;\npid {dir}/nginx.pid;\n\
+        "daemon off;\nmaster_process off;\npid {dir}/nginx.pid;\n\
          error_log stderr warn;\nevents {{ worker_connections 4096; }}\nhttp {{\n  access_log off;\n\
          {temporary}  ssl_certificate {dir}/cert.pem;\n  ssl_certificate_key {dir}/key.pem;\n  \
          server {{\n{listen}    default_type text/plain;\n    location / {{ \
