@@ -1,1 +1,6 @@
-//! A small internet in network namespaces.
+//! A small internet in network namespaces: clients, a gateway that runs the real `egressd`, and
+//! servers on every address. The demo and the namespace tests are its users. It shares no code with
+//! the daemon, so that a mistake there cannot hide here.
+
+pub mod demo;
+pub mod lab;

@@ -1,1 +1,54 @@
-fn main() {}
+//! `cargo xtask`: sets up, builds, tests, demonstrates. A table of contents; each command does all the
+//! set-up it needs, says each thing it does, and asks for root only where it must.
+
+mod build;
+mod ci;
+mod lab;
+mod setup;
+mod shell;
+mod suite;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Builds, tests and demonstrates egressd; does its own set-up."
+)]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the kernel programs and a release `egressd` and `egressctl` that embed them.
+    Build,
+    /// Unit and property tests, then the namespace tests with nft alone, ebpf alone, and both.
+    Test(suite::Options),
+    /// Watch a gateway let the Intune catalogue through, and nothing else.
+    Demo(lab::Demo),
+    /// Proofs with large denominators, too long for `test`.
+    Soak(lab::Soak),
+    /// What a change must pass: formatting, lints, dependency rules, `test`.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let done = match Options::parse().task {
+        Task::Build => build::all().map(|_built| true),
+        Task::Test(options) => suite::run(&options),
+        Task::Demo(options) => lab::demo(&options),
+        Task::Soak(options) => lab::soak(&options),
+        Task::Ci => ci::run_all(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

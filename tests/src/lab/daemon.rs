@@ -1,0 +1,294 @@
+//! The real `egressd` in the gateway's namespace, and the real `egressctl`.
+#![expect(clippy::disallowed_methods, reason = "shell: starts the daemon")]
+
+use super::{Lab, Process, plan};
+use anyhow::{Context, Result, bail, ensure};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where `egressd` and `egressctl` are.
+#[derive(Clone, Debug)]
+pub struct Binaries(pub PathBuf);
+
+impl Binaries {
+    /// The directory named by `EGRESSD_BIN_DIR`, if it is set.
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        std::env::var_os("EGRESSD_BIN_DIR").map(|dir| Self(dir.into()))
+    }
+}
+
+/// Which planes enforce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planes {
+    /// nft alone.
+    Nft,
+    /// ebpf alone, which judges every packet by itself.
+    Ebpf,
+    /// Both: XDP in front of nft.
+    Both,
+}
+
+impl Planes {
+    /// The one named by `EGRESSD_PLANES`, if it is set.
+    ///
+    /// # Errors
+    /// When it is not `nft`, `ebpf` or `both`.
+    pub fn from_env() -> Result<Option<Self>> {
+        std::env::var("EGRESSD_PLANES")
+            .ok()
+            .map(|text| text.parse())
+            .transpose()
+    }
+
+    /// Whether the nft plane is on.
+    #[must_use]
+    pub fn nft(self) -> bool {
+        match self {
+            Self::Nft | Self::Both => true,
+            Self::Ebpf => false,
+        }
+    }
+
+    /// Whether the ebpf plane is on.
+    #[must_use]
+    pub fn ebpf(self) -> bool {
+        match self {
+            Self::Ebpf | Self::Both => true,
+            Self::Nft => false,
+        }
+    }
+}
+
+impl FromStr for Planes {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "nft" => Ok(Self::Nft),
+            "ebpf" => Ok(Self::Ebpf),
+            "both" => Ok(Self::Both),
+            _ => bail!("planes are `nft`, `ebpf` or `both`, not `{text}`"),
+        }
+    }
+}
+
+/// What `egressctl` did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it printed, as JSON; `null` when that was nothing or something else.
+    pub json: serde_json::Value,
+    /// What it printed on either channel.
+    pub text: String,
+}
+
+/// A running `egressd`, killed on drop.
+#[derive(Debug)]
+pub struct Daemon<'a> {
+    lab: &'a Lab,
+    binaries: Binaries,
+    config: PathBuf,
+    socket: PathBuf,
+    notify: UnixDatagram,
+    process: Process,
+}
+
+/// How long it may take until the daemon says that it is ready.
+const READY: Duration = Duration::from_secs(20);
+
+impl<'a> Daemon<'a> {
+    /// Writes the configuration ([`Daemon::preamble`] and `zones`), starts `egressd run` in the
+    /// gateway and returns once it is ready.
+    ///
+    /// # Errors
+    /// With its last words when it is not ready in time.
+    pub fn start(lab: &'a Lab, binaries: &Binaries, planes: Planes, zones: &str) -> Result<Self> {
+        let dir = lab.dir();
+        let config = dir.join("egressd.toml");
+        std::fs::write(&config, Self::preamble(lab, planes) + zones)?;
+        if planes.ebpf() {
+            std::fs::create_dir_all(lab.pins()).context("a bpf file system at /sys/fs/bpf")?;
+        }
+        let path = dir.join("notify");
+        // A daemon started before in this lab had a socket of the same name.
+        let _absent = std::fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path)?;
+        let process = launch(lab, binaries, &config, &path)?;
+        let socket = dir.join("control.sock");
+        let mut daemon = Self {
+            lab,
+            binaries: binaries.clone(),
+            config,
+            socket,
+            notify,
+            process,
+        };
+        daemon.ready()?;
+        Ok(daemon)
+    }
+
+    /// The part of the configuration that the lab decides: gateway, dns, planes, paths. Zones (and
+    /// `[limits]`) are to be appended.
+    #[must_use]
+    pub fn preamble(lab: &Lab, planes: Planes) -> String {
+        let dir = lab.dir().display();
+        let [gateway4, gateway6] = plan::GATEWAY;
+        format!(
+            "[gateway]\nupstream = [\"wan0\"]\ninternal = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n\
+             unzoned = \"drop\"\n\n\
+             [dns]\nlisten = [\"{gateway4}:53\", \"[{gateway6}]:53\"]\n\
+             upstreams = [\"udp://{}\"]\n\n\
+             [planes]\nnft = {}\nebpf = \"{}\"\n\n\
+             [control]\nsocket = \"{dir}/control.sock\"\n\n\
+             [service]\nstate = \"{dir}/state\"\nbpf = \"{}\"\n\n",
+            plan::UPSTREAM,
+            planes.nft(),
+            if planes.ebpf() { "auto" } else { "off" },
+            lab.pins().display(),
+        )
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its last lines.
+    #[must_use]
+    pub fn words(&self) -> String {
+        self.process.words()
+    }
+
+    /// Runs `egressctl --json` with `args`.
+    ///
+    /// # Errors
+    /// When it cannot be started; a refusal is an [`Outcome`].
+    pub fn ctl(&self, args: &[&str]) -> Result<Outcome> {
+        let mut command = Command::new(self.binaries.0.join("egressctl"));
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--json")
+            .args(args);
+        let output = command.output().context("start egressctl")?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        Ok(Outcome {
+            status: output.status,
+            json: serde_json::from_str(&printed).unwrap_or_default(),
+            text: format!("{printed}{}", String::from_utf8_lossy(&output.stderr)),
+        })
+    }
+
+    /// What `egressctl` prints for people.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn told(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.binaries.0.join("egressctl"));
+        let output = command
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(args)
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// Starts `egressctl --json watch`; what it prints is in the process's log.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn watch(&self) -> Result<Process> {
+        let mut command = Command::new(self.binaries.0.join("egressctl"));
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(["--json", "watch"]);
+        Process::start(&self.lab.gateway, "watch", &mut command, self.lab.dir())
+    }
+
+    /// Replaces the configuration and asks for a reload.
+    ///
+    /// # Errors
+    /// When `egressctl` cannot be started; a refused configuration is an [`Outcome`].
+    pub fn reload(&self, planes: Planes, zones: &str) -> Result<Outcome> {
+        std::fs::write(&self.config, Self::preamble(self.lab, planes) + zones)?;
+        self.ctl(&["reload"])
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// SIGTERM; waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.terminate()
+    }
+
+    /// Starts it again after [`Daemon::kill`] or [`Daemon::terminate`], and waits until it is ready.
+    ///
+    /// # Errors
+    /// With its last words when it is not ready in time.
+    pub fn restart(&mut self) -> Result<()> {
+        let path = self.lab.dir().join("notify");
+        self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
+        self.ready()
+    }
+
+    fn ready(&mut self) -> Result<()> {
+        self.notify
+            .set_read_timeout(Some(Duration::from_millis(50)))?;
+        let mut buffer = [0; 4096];
+        super::until(READY, "egressd says READY=1", || {
+            self.process.alive()?;
+            match self.notify.recv(&mut buffer) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&buffer[..length]);
+                    Ok(text.lines().any(|line| line == "READY=1").then_some(()))
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+        .with_context(|| self.process.words())
+    }
+}
+
+fn launch(lab: &Lab, binaries: &Binaries, config: &Path, notify: &Path) -> Result<Process> {
+    let path = binaries.0.join("egressd");
+    ensure!(
+        path.exists(),
+        "{} is not there: run `cargo xtask build`",
+        path.display()
+    );
+    let mut command = Command::new(path);
+    command
+        .args(["run", "--config"])
+        .arg(config)
+        .env("NOTIFY_SOCKET", notify);
+    Process::start(&lab.gateway, "egressd", &mut command, lab.dir())
+}

@@ -1,0 +1,25 @@
+//! Namespaces, links, processes and servers as guards: what a guard made is gone when it is dropped.
+
+mod authority;
+mod daemon;
+mod deadline;
+mod echo;
+mod namespace;
+mod probe;
+mod process;
+mod sweep;
+mod topology;
+mod web;
+mod witness;
+
+pub use authority::{Authority, Record, Zone};
+pub use daemon::{Binaries, Daemon, Outcome, Planes};
+pub use deadline::until;
+pub use echo::Echo;
+pub use namespace::Namespace;
+pub use probe::{Answer, Flow, ask, tcp, udp};
+pub use process::Process;
+pub use sweep::{sweep, sweep_on_signal};
+pub use topology::{Lab, plan};
+pub use web::{WEB_PORTS, Web};
+pub use witness::{Sighting, Witness};

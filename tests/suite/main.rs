@@ -1,0 +1,68 @@
+//! Promises, tested with the real daemon in network namespaces. Which planes enforce comes from
+//! `EGRESSD_PLANES`, the daemon from `EGRESSD_BIN_DIR`; without them the tests are ignored and counted.
+
+mod bench;
+mod canary;
+mod crash;
+mod flows;
+mod grants;
+mod modes;
+mod reload;
+
+use bench::Bench;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let tests = [
+        canary::TESTS,
+        grants::TESTS,
+        flows::TESTS,
+        modes::TESTS,
+        reload::TESTS,
+        crash::TESTS,
+    ];
+    let trials = tests.concat().into_iter().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// One test: its name and its body.
+type Test = (&'static str, Body);
+
+/// A test's body.
+#[derive(Clone, Copy)]
+enum Body {
+    /// It needs namespaces alone.
+    Lab(fn() -> anyhow::Result<()>),
+    /// It needs the daemon.
+    Daemon(fn(&Bench) -> anyhow::Result<Verdict>),
+}
+
+/// How a test that ran ended.
+enum Verdict {
+    /// The promise held.
+    Held,
+    /// It is not made for these planes; says why.
+    NotPromised(&'static str),
+}
+
+fn trial((name, body): Test) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let failed = |error: anyhow::Error| Failed::from(format!("{error:#}"));
+        if let Some(reason) = bench::lacking() {
+            return Ok(Completion::ignored_with(reason));
+        }
+        match body {
+            Body::Lab(test) => test().map_err(failed)?,
+            Body::Daemon(test) => match Bench::from_env().map_err(failed)? {
+                Ok(bench) => match test(&bench).map_err(failed)? {
+                    Verdict::Held => {}
+                    Verdict::NotPromised(why) => return Ok(Completion::ignored_with(why)),
+                },
+                Err(reason) => return Ok(Completion::ignored_with(reason)),
+            },
+        }
+        Ok(Completion::Completed)
+    })
+}
