@@ -124,6 +124,7 @@ pub fn save(directory: &Path, state: &State) -> anyhow::Result<()> {
     let path = directory.join("state.json");
     let draft = directory.join("state.json.new");
     let write = || -> anyhow::Result<()> {
+        fs::create_dir_all(directory)?;
         let mut file = fs::File::create(&draft)?;
         file.write_all(&serde_json::to_vec(state)?)?;
         file.sync_data()?;
