@@ -200,6 +200,7 @@ impl Daemon {
         save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         notify(&[sd_notify::NotifyState::Ready]);
         log::info!(target: "daemon", "ready, revision {} in force", self.engine.committed().0);
+        let watched = sd_notify::watchdog_enabled().is_some();
         let mut batch = Vec::new();
         loop {
             let tick = self.engine.next_tick().0.saturating_sub(now().0);
@@ -217,8 +218,10 @@ impl Daemon {
                 () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => self.engine.tick(now()),
                 _ = save.tick() => {
                     self.save();
-                    // Fed by the loop itself, so that a hang of the loop is seen.
-                    notify(&[sd_notify::NotifyState::Watchdog]);
+                    if watched {
+                        // Fed by the loop itself, so that a hang of the loop is seen.
+                        notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
                 }
             }
             self.perform();
