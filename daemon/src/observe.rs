@@ -22,8 +22,8 @@ use tokio::sync::broadcast;
 /// Happenings that a listener may be behind before it loses the oldest.
 const BACKLOG: usize = 1024;
 
-/// The log target that repeats questions, answers and grants at INFO, names included. Off unless
-/// the log filter turns it on.
+/// The log target that questions, answers and grants move to, at INFO at least and names included,
+/// when the log filter turns it on.
 pub const AUDIT: &str = "audit";
 
 /// Something worth telling an operator.
@@ -470,7 +470,7 @@ fn enabled(target: &str, level: Level) -> bool {
 /// Writes one line, or none.
 fn log_it(happening: &Happening, total: u64) {
     let (target, level) = (word(happening), level(happening, total));
-    let audit = !matches!(happening, Happening::PacketRefused(_)) && enabled(AUDIT, Level::Info);
+    let audit = ["question", "answer", "grant"].contains(&target) && enabled(AUDIT, Level::Info);
     let (target, level) = if audit {
         (AUDIT, level.min(Level::Info))
     } else {
