@@ -4,7 +4,9 @@
 use super::chance::Chance;
 use super::clients::{Client, Clients};
 use super::course::{Course, Refused, decide};
+use super::deadlines::Deadlines;
 use super::message::{self, Extended, Question, Unread, rcode};
+use super::open::{Asking, Attempt, Open, Stage};
 use super::stats::Counters;
 use super::upstream::{Line, Pool, Way};
 use super::{Clock, Release, Submit, Token, Waiting};
@@ -15,7 +17,7 @@ use crate::policy::answer::wire::HEADER;
 use crate::policy::answer::{Answer, Reading};
 use crate::policy::rules::Rules;
 use arc_swap::ArcSwap;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,43 +56,9 @@ pub(super) struct Engine {
     asked: BTreeMap<(Line, u16), Option<Token>>,
     /// When settled entries of `asked` are forgotten, soonest first.
     forget: VecDeque<(u64, (Line, u16))>,
-    due: BTreeSet<(u64, Token)>,
-    armed: u64,
-    alarm: Rc<Notify>,
+    deadlines: Deadlines,
     /// The message being written; kept for its allocation.
     out: Vec<u8>,
-}
-
-/// An open question.
-struct Open {
-    client: Client,
-    question: Question,
-    cased: Box<[u8]>,
-    /// The zone it teaches, if any.
-    zone: Option<ZoneId>,
-    due: u64,
-    stage: Stage,
-}
-
-enum Stage {
-    Asking(Asking),
-    /// The reply waits for the planes.
-    Held(Vec<u8>),
-}
-
-#[derive(Default)]
-struct Asking {
-    tries: u32,
-    /// One bit per upstream that was asked in this round.
-    round: u64,
-    race_at: u64,
-    attempts: Vec<Attempt>,
-}
-
-struct Attempt {
-    key: (Line, u16),
-    upstream: usize,
-    deadline: u64,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -114,9 +82,7 @@ impl Engine {
             per_client: BTreeMap::new(),
             asked: BTreeMap::new(),
             forget: VecDeque::new(),
-            due: BTreeSet::new(),
-            armed: 0,
-            alarm: Rc::new(Notify::new()),
+            deadlines: Deadlines::new(),
             out: Vec::with_capacity(4096),
         }
     }
@@ -126,7 +92,7 @@ impl Engine {
     }
 
     pub(super) fn alarm(&self) -> Rc<Notify> {
-        Rc::clone(&self.alarm)
+        self.deadlines.alarm()
     }
 
     /// A message from a client.
@@ -537,7 +503,7 @@ impl Engine {
     fn settle(&mut self, token: Token) -> Option<Box<Open>> {
         self.abandon(token);
         let open = self.open.remove(&token)?;
-        self.due.remove(&(open.due, token));
+        self.deadlines.remove(token, open.due);
         self.counters.open.set(self.open.len() as u64);
         match &open.stage {
             Stage::Held(_) => self.counters.waiting.take(1),
@@ -558,32 +524,16 @@ impl Engine {
         let Some(open) = self.open.get_mut(&token) else {
             return;
         };
-        let due = match &open.stage {
-            Stage::Held(_) => hold,
-            Stage::Asking(asking) => asking
-                .attempts
-                .iter()
-                .map(|attempt| attempt.deadline)
-                .min()
-                .map_or(asking.race_at, |first| first.min(asking.race_at)),
-        };
-        self.due.remove(&(open.due, token));
+        let due = open.next_due(hold);
+        self.deadlines.set(token, open.due, due);
         open.due = due;
-        self.due.insert((due, token));
-        if due < self.armed {
-            self.armed = due;
-            self.alarm.notify_one();
-        }
     }
 
     /// When [`Engine::tick`] must be called, in milliseconds of the clock; `None` while nothing is
     /// open. An earlier deadline that comes up rings the alarm.
     pub(super) fn arm(&mut self) -> Option<u64> {
-        let due = self.due.first().map(|(due, _)| *due);
         let forget = self.forget.front().map(|(due, _)| *due);
-        let next = due.into_iter().chain(forget).min();
-        self.armed = next.unwrap_or(u64::MAX);
-        next
+        self.deadlines.arm(forget)
     }
 
     /// Does what is due.
@@ -597,10 +547,7 @@ impl Engine {
                 self.asked.remove(&key);
             }
         }
-        while let Some((due, token)) = self.due.first().copied()
-            && due <= now
-        {
-            self.due.pop_first();
+        while let Some(token) = self.deadlines.pop(now) {
             let Some(open) = self.open.get_mut(&token) else {
                 continue;
             };

@@ -8,8 +8,10 @@
 mod chance;
 mod clients;
 mod course;
+mod deadlines;
 mod engine;
 mod message;
+mod open;
 mod stats;
 mod stream;
 mod upstream;

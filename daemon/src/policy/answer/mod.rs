@@ -92,7 +92,7 @@ impl<'m> Reading<'m> {
             return Err(Malformed::Question);
         }
         let (asked, end) = expand(message, HEADER)?;
-        let kind = short(message, end)?;
+        let (kind, _class) = (short(message, end)?, short(message, end + 2)?);
         let counts = (
             usize::from(short(message, 6)?),
             usize::from(short(message, 8)?),

@@ -177,6 +177,25 @@ fn only_the_answer_section_without_error_teaches() {
 }
 
 #[test]
+fn truncation_at_every_byte() {
+    let answers = vec![
+        cname("www.a.example.", 50, "b.example."),
+        a("b.example.", 300, 1),
+    ];
+    let bytes = response("www.a.example.", RecordType::A, answers)
+        .to_vec()
+        .unwrap();
+    assert!(Reading::of(&bytes).is_ok());
+    for cut in 0..bytes.len() {
+        assert_eq!(
+            Reading::of(&bytes[..cut]).err(),
+            Some(Malformed::Short),
+            "{cut}"
+        );
+    }
+}
+
+#[test]
 fn hostile_names() {
     fn check(name: &[u8], expected: Malformed) {
         let mut message = vec![0, 7, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0];
