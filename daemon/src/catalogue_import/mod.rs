@@ -27,6 +27,7 @@ pub fn builtin() -> Catalogue {
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Option<Format> {
     let text = std::str::from_utf8(bytes).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = text.lines().map(str::trim_start);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
     let key = |c: char| c.is_ascii_alphanumeric() || c == '"';
@@ -232,6 +233,7 @@ mod tests {
         }
         check(b"# a comment\n\nname = \"x\"", Some(Format::Toml));
         check(b"[[set]]\nid = \"1\"", Some(Format::Toml));
+        check("\u{feff}name = \"x\"".as_bytes(), Some(Format::Toml));
         check(b"[ { \"id\": 1 } ]", None);
         check(b"{ \"values\": [] }", None);
         check(b"ID | Category", None);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::policy::image::{Inbound, Mode, Unzoned};
 use crate::policy::links::InterfacePattern;
+use proptest::prelude::*;
 
 fn no_file(_: &Path) -> io::Result<Vec<u8>> {
     Err(io::Error::new(io::ErrorKind::NotFound, "no such file"))
@@ -456,4 +457,36 @@ fn catalogue_files() {
          e.toml:11:8: `a/b` cannot name a catalogue; write it without spaces, `/` and `:`\n\
          e.toml:12:8: `v.toml` cannot be read: no such file",
     );
+}
+
+#[test]
+fn of_broken_text_only_that_is_said() {
+    check(
+        "[[zone]]\nname = 'a\nbanana = 1\ninterfaces = ['lan0'\n",
+        "e.toml:2:10: this is not TOML: invalid literal string, expected `'`\n\
+         e.toml:4:21: this is not TOML: unclosed array, expected `]`",
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever is written: an answer, and every problem with a place inside the file.
+    #[test]
+    fn any_text_gets_an_answer(at in 0.0..1.0f64, cut in 0usize..40, put in "[\\[\\]{}='\"a-z0-9.*ü\n/:,-]{0,12}") {
+        let text = include_str!("../../../config/egressd.toml");
+        let chars: Vec<char> = text.chars().collect();
+        let from = (chars.len() as f64 * at) as usize;
+        let to = (from + cut).min(chars.len());
+        let broken: String =
+            chars[..from].iter().copied().chain(put.chars()).chain(chars[to..].iter().copied()).collect();
+        if let Err(problems) = parse(&broken, "e.toml", &no_file) {
+            prop_assert!(!problems.list().is_empty());
+            for problem in problems.list() {
+                let (line, column) = problem.place.unwrap();
+                let lines: Vec<&str> = broken.split('\n').collect();
+                prop_assert!(line <= lines.len() && column <= lines[line - 1].chars().count() + 1, "{}", problem);
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ mod table;
 pub use nearest::{did_you_mean, nearest};
 pub use table::{Table, Value};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use toml::de::DeTable;
 
@@ -73,6 +73,8 @@ pub struct Document<'t> {
     file: &'t str,
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
+    /// How many of the problems are mistakes of syntax; they come first.
+    syntax: Cell<usize>,
 }
 
 impl<'t> Document<'t> {
@@ -83,17 +85,19 @@ impl<'t> Document<'t> {
             file,
             text,
             problems: RefCell::default(),
+            syntax: Cell::default(),
         }
     }
 
-    /// Its outermost table. Text that is no TOML becomes problems, and what can be understood of it
-    /// is read all the same.
+    /// Its outermost table. Text that is no TOML becomes problems; nothing else is then said about it,
+    /// for it would be about what was guessed of the text.
     pub fn root(&self) -> Table<'_, 't> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             let span = error.span().unwrap_or(0..0);
             self.problem(&span, format!("this is not TOML: {}", error.message()));
         }
+        self.syntax.set(errors.len());
         Table::new(self, 0..0, root.into_inner())
     }
 
@@ -132,6 +136,9 @@ impl<'t> Document<'t> {
         let mut problems = self.problems.into_inner();
         if problems.is_empty() {
             return Ok(value);
+        }
+        if self.syntax.get() > 0 {
+            problems.truncate(self.syntax.get());
         }
         problems.sort();
         problems.dedup();
