@@ -281,16 +281,19 @@ impl Engine {
                 let text = format!("{address} may not be taught: {}", unfit_text(why));
                 self.withhold(&waiting, &text);
             }
-            Admission::Full(cap) => self.withhold(&waiting, &cap.to_string()),
+            Admission::Full(cap) => {
+                self.effects.push(Effect::Record(Happening::Capped {
+                    zone,
+                    name: waiting.answer.name.clone(),
+                    cap: cap.key(),
+                }));
+                self.withhold(&waiting, &cap.to_string());
+            }
         }
     }
 
+    /// The edge turns it into SERVFAIL and tells the operator.
     fn withhold(&mut self, waiting: &Waiting, why: &str) {
-        self.effects.push(Effect::Record(Happening::Withheld {
-            zone: waiting.zone,
-            name: waiting.answer.name.clone(),
-            why: why.to_owned(),
-        }));
         let release = Release {
             token: waiting.token,
             outcome: Err(why.to_owned()),

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -32,6 +33,10 @@ const MOST_PER_CLIENT: usize = 4096;
 
 /// Fewest times a question is sent before it is given up, time allowing.
 const FEWEST_TRIES: u32 = 3;
+
+/// Edges opened so far. A reload opens another, and the loop's word on an answer of the old one must
+/// not release one of the new: their tokens never meet.
+static EDGES: AtomicU64 = AtomicU64::new(0);
 
 pub(super) struct Parts {
     pub(super) settings: DnsSettings,
@@ -78,7 +83,7 @@ impl Engine {
             pool,
             chance: Chance::new(),
             open: BTreeMap::new(),
-            next_token: 0,
+            next_token: EDGES.fetch_add(1, Ordering::Relaxed) << 40,
             per_client: BTreeMap::new(),
             asked: BTreeMap::new(),
             forget: VecDeque::new(),

@@ -84,6 +84,18 @@ pub enum Cap {
     Total,
 }
 
+impl Cap {
+    /// The configuration key that sets it.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Answer => "per_answer",
+            Self::Name => "per_name",
+            Self::Total => "learned",
+        }
+    }
+}
+
 impl Policy {
     /// A policy that grants nothing yet.
     ///
