@@ -115,6 +115,8 @@ impl<'a> Daemon<'a> {
         if planes.ebpf() {
             std::fs::create_dir_all(lab.pins()).context("a bpf file system at /sys/fs/bpf")?;
         }
+        // systemd's StateDirectory on a real gateway.
+        std::fs::create_dir_all(dir.join("state"))?;
         let path = dir.join("notify");
         // A daemon started before in this lab had a socket of the same name.
         let _absent = std::fs::remove_file(&path);
@@ -134,7 +136,7 @@ impl<'a> Daemon<'a> {
     }
 
     /// The part of the configuration that the lab decides: gateway, dns, planes, paths. Zones (and
-    /// `[limits]`) are to be appended.
+    /// `[limits]`) are to be appended. Patience is longer than a gateway's: the machine may be busy.
     #[must_use]
     pub fn preamble(lab: &Lab, planes: Planes) -> String {
         let dir = lab.dir().display();
@@ -143,7 +145,7 @@ impl<'a> Daemon<'a> {
             "[gateway]\nupstream = [\"wan0\"]\ninternal = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n\
              unzoned = \"drop\"\n\n\
              [dns]\nlisten = [\"{gateway4}:53\", \"[{gateway6}]:53\"]\n\
-             upstreams = [\"udp://{}\"]\n\n\
+             upstreams = [\"udp://{}\"]\ntimeout = \"5s\"\nhold = \"2s\"\n\n\
              [planes]\nnft = {}\nebpf = \"{}\"\n\n\
              [control]\nsocket = \"{dir}/control.sock\"\n\n\
              [service]\nstate = \"{dir}/state\"\nbpf = \"{}\"\n\n",
