@@ -120,6 +120,10 @@ impl Lab {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
             std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         });
+        // Its IPv6 addresses are a route, not addresses.
+        lab.within(Place::Internet, || {
+            std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").unwrap();
+        });
         Some(lab)
     }
 
