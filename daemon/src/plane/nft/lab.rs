@@ -99,6 +99,10 @@ impl Lab {
         };
         for place in Place::ALL {
             run("ip", &["netns", "add", &lab.namespace(place)]);
+            // Without duplicate address detection neighbours answer from the first packet on.
+            lab.within(place, || {
+                std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+            });
         }
         for line in NETWORK
             .lines()

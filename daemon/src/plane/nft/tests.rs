@@ -209,11 +209,13 @@ fn the_original_destination_is_judged() {
     lab.serve(Place::Client, "10.20.0.2:80");
     lab.gateway(
         "nft -f -",
-        "table inet nat { chain pre { type nat hook prerouting priority dstnat;
+        "table inet nat {\n chain pre { type nat hook prerouting priority dstnat;
             ip daddr 203.0.113.7 dnat ip to 203.0.113.1
             ip daddr 203.0.113.8 dnat ip to 203.0.113.9
             tcp dport 444 dnat to :443
-            iifname wan0 tcp dport 8080 dnat ip to 10.20.0.2:80 } }",
+            iifname wan0 tcp dport 8080 dnat ip to 10.20.0.2:80
+        }
+        }\n",
     );
     let mut plane = plane(&lab);
     let mut image = image();
