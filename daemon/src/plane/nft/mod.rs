@@ -152,55 +152,41 @@ impl NftPlane {
     /// Puts `ruleset` and `held` in place of the table of this process: counters and what was
     /// learned before and still is stay.
     fn rewrite(&mut self, ruleset: &Ruleset, held: &Holdings) -> Result<(), Failure> {
-        let Some(standing) = &mut self.standing else {
+        let Some(standing) = &self.standing else {
             return Err(Failure::Unknown(Errno::ENOENT));
         };
         let old = &standing.ruleset;
-        let log_group = self.reports.group();
+        let mut steps = steps(&standing.held, old, held, ruleset);
         let mut transaction = Transaction::new(&mut self.scratch);
         if *ruleset == *old {
-            transaction.steps(&steps(&standing.held, old, held, ruleset));
-        } else {
-            transaction.flush_rules();
-            old.maps
-                .iter()
-                .for_each(|map| transaction.remove_set(&map.name));
-            old.networks
-                .iter()
-                .for_each(|set| transaction.remove_set(&set.name));
-            // The forward chain stays: a new one would answer with its policy until the commit.
-            for chain in old.chains.iter().filter(|chain| chain.name != FORWARD) {
-                transaction.chain(MsgType::Del, &chain.name);
-            }
-            let lasts = |set: &LearnedSet| ruleset.learned.binary_search(set).is_ok();
-            for set in old.learned.iter().filter(|set| !lasts(set)) {
-                transaction.learned_set(MsgType::Del, *set);
-            }
-            for tally in old
-                .tallies
-                .iter()
-                .filter(|tally| !ruleset.tallies.contains(tally))
-            {
-                transaction.counter(MsgType::Del, tally);
-            }
-            for tally in ruleset
-                .tallies
-                .iter()
-                .filter(|tally| !old.tallies.contains(tally))
-            {
-                transaction.counter(MsgType::Add, tally);
-            }
-            for set in ruleset
-                .learned
-                .iter()
-                .filter(|set| old.learned.binary_search(set).is_err())
-            {
-                transaction.learned_set(MsgType::Add, *set);
-            }
-            let mut steps = steps(&standing.held, old, held, ruleset);
-            steps.retain(|step| lasts(&step.set));
             transaction.steps(&steps);
-            fill(&mut transaction, ruleset, log_group, false);
+            return transaction.commit(&mut self.socket);
+        }
+        for tally in ruleset.tallies.iter().filter(|tally| !old.tallies.contains(tally)) {
+            transaction.counter(MsgType::Add, tally);
+        }
+        for set in ruleset.learned.iter().filter(|set| old.learned.binary_search(set).is_err()) {
+            transaction.learned_set(MsgType::Add, *set);
+        }
+        let lasts = |set: &LearnedSet| ruleset.learned.binary_search(set).is_ok();
+        steps.retain(|step| lasts(&step.set));
+        transaction.steps(&steps);
+        // The forward chain stays: a new one would answer with its policy until the commit.
+        transaction.flush(FORWARD);
+        fill(&mut transaction, ruleset, self.reports.group(), false);
+        transaction.commit(&mut self.socket)?;
+
+        let mut transaction = Transaction::new(&mut self.scratch);
+        let chains = || old.chains.iter().filter(|chain| chain.name != FORWARD);
+        chains().for_each(|chain| transaction.flush(&chain.name));
+        old.maps.iter().for_each(|map| transaction.remove_set(&map.name));
+        old.networks.iter().for_each(|set| transaction.remove_set(&set.name));
+        chains().for_each(|chain| transaction.chain(MsgType::Del, &chain.name));
+        for set in old.learned.iter().filter(|set| !lasts(set)) {
+            transaction.learned_set(MsgType::Del, *set);
+        }
+        for tally in old.tallies.iter().filter(|tally| !ruleset.tallies.contains(tally)) {
+            transaction.counter(MsgType::Del, tally);
         }
         transaction.commit(&mut self.socket)
     }
@@ -412,9 +398,14 @@ impl Plane for NftPlane {
     }
 
     fn replace(&mut self, image: &Image) -> anyhow::Result<()> {
-        let ruleset = Ruleset::new(image);
+        let check = self.check();
+        let generation = self.standing.as_ref().map(|standing| standing.ruleset.generation);
+        let mut ruleset = Ruleset::new(image, generation.unwrap_or_default());
         let held = holdings(image, &ruleset);
-        if self.check().is_ok() {
+        if check.is_ok() {
+            if self.standing.as_ref().is_some_and(|standing| standing.ruleset != ruleset) {
+                ruleset = Ruleset::new(image, ruleset.generation.other());
+            }
             match self.rewrite(&ruleset, &held) {
                 Ok(()) => return self.stand(ruleset, held),
                 Err(Failure::Refused(refusal)) => {
@@ -508,7 +499,7 @@ impl Plane for NftPlane {
         let mut mask = ClassMask::NONE;
         let all = ClassMask(u64::MAX);
         for learned in standing.ruleset.learned_in(zone, address, all) {
-            let networks = learned.networks();
+            let networks = learned.networks(standing.ruleset.generation);
             let networks = standing
                 .ruleset
                 .networks
