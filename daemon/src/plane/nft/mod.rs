@@ -162,10 +162,18 @@ impl NftPlane {
             transaction.steps(&steps);
             return transaction.commit(&mut self.socket);
         }
-        for tally in ruleset.tallies.iter().filter(|tally| !old.tallies.contains(tally)) {
+        for tally in ruleset
+            .tallies
+            .iter()
+            .filter(|tally| !old.tallies.contains(tally))
+        {
             transaction.counter(MsgType::Add, tally);
         }
-        for set in ruleset.learned.iter().filter(|set| old.learned.binary_search(set).is_err()) {
+        for set in ruleset
+            .learned
+            .iter()
+            .filter(|set| old.learned.binary_search(set).is_err())
+        {
             transaction.learned_set(MsgType::Add, *set);
         }
         let lasts = |set: &LearnedSet| ruleset.learned.binary_search(set).is_ok();
@@ -179,13 +187,21 @@ impl NftPlane {
         let mut transaction = Transaction::new(&mut self.scratch);
         let chains = || old.chains.iter().filter(|chain| chain.name != FORWARD);
         chains().for_each(|chain| transaction.flush(&chain.name));
-        old.maps.iter().for_each(|map| transaction.remove_set(&map.name));
-        old.networks.iter().for_each(|set| transaction.remove_set(&set.name));
+        old.maps
+            .iter()
+            .for_each(|map| transaction.remove_set(&map.name));
+        old.networks
+            .iter()
+            .for_each(|set| transaction.remove_set(&set.name));
         chains().for_each(|chain| transaction.chain(MsgType::Del, &chain.name));
         for set in old.learned.iter().filter(|set| !lasts(set)) {
             transaction.learned_set(MsgType::Del, *set);
         }
-        for tally in old.tallies.iter().filter(|tally| !ruleset.tallies.contains(tally)) {
+        for tally in old
+            .tallies
+            .iter()
+            .filter(|tally| !ruleset.tallies.contains(tally))
+        {
             transaction.counter(MsgType::Del, tally);
         }
         transaction.commit(&mut self.socket)
@@ -399,11 +415,18 @@ impl Plane for NftPlane {
 
     fn replace(&mut self, image: &Image) -> anyhow::Result<()> {
         let check = self.check();
-        let generation = self.standing.as_ref().map(|standing| standing.ruleset.generation);
+        let generation = self
+            .standing
+            .as_ref()
+            .map(|standing| standing.ruleset.generation);
         let mut ruleset = Ruleset::new(image, generation.unwrap_or_default());
         let held = holdings(image, &ruleset);
         if check.is_ok() {
-            if self.standing.as_ref().is_some_and(|standing| standing.ruleset != ruleset) {
+            if self
+                .standing
+                .as_ref()
+                .is_some_and(|standing| standing.ruleset != ruleset)
+            {
                 ruleset = Ruleset::new(image, ruleset.generation.other());
             }
             match self.rewrite(&ruleset, &held) {

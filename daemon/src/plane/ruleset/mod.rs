@@ -174,7 +174,12 @@ impl LearnedSet {
     /// The name of the interval set beside it: the catalogue networks of the same class and zone.
     #[must_use]
     pub fn networks(self, generation: Generation) -> String {
-        generation.name(&format!("z{}_n{}_{}", self.zone, self.class.0, self.family.digit()))
+        generation.name(&format!(
+            "z{}_n{}_{}",
+            self.zone,
+            self.class.0,
+            self.family.digit()
+        ))
     }
 }
 
@@ -272,7 +277,11 @@ impl Ruleset {
         for set in &mut self.networks {
             let name = generation.name(&set.name);
             let old = std::mem::replace(&mut set.name, name);
-            for part in self.chains.iter_mut().flat_map(|chain| chain.rules.iter_mut().flatten()) {
+            for part in self
+                .chains
+                .iter_mut()
+                .flat_map(|chain| chain.rules.iter_mut().flatten())
+            {
                 if let Part::Asked(_, asked) = part
                     && *asked == old
                 {
