@@ -201,3 +201,32 @@ fn icmp_parts(protocol: u8) -> Option<[u16; 3]> {
 fn short(value: &[u8]) -> Option<u16> {
     value.try_into().ok().map(u16::from_be_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::netlink::messages;
+
+    #[test]
+    fn tuples_read_back_as_written() {
+        fn check(source: &str, destination: &str, protocol: u8, ports: (u16, u16)) {
+            let written = Tuple {
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                protocol,
+                source_port: ports.0,
+                destination_port: ports.1,
+            };
+            let bytes = Request::new(SUBSYSTEM, GET, 0, 0).with_nest(ORIGINAL, nest(&written));
+            let bytes = bytes.finish(1, 0);
+            let message = messages(&bytes).next().unwrap();
+            let read = tuple(Attributes::of_netfilter(message.payload).nest(ORIGINAL));
+            assert_eq!(read, Some(written));
+        }
+        check("10.0.0.1", "203.0.113.1", 6, (40_000, 443));
+        check("2001:db8::1", "2001:db8::2", 17, (1, 65_535));
+        check("10.0.0.1", "203.0.113.1", ICMP, (77, 8 << 8));
+        check("2001:db8::1", "2001:db8::2", ICMPV6, (77, 128 << 8));
+        check("10.0.0.1", "203.0.113.1", 50, (0, 0));
+    }
+}

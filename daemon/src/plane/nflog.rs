@@ -260,3 +260,60 @@ fn asked_port(protocol: u8, port: u16) -> u16 {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_packets() {
+        fn check(packet: &[&[u8]], expected: Option<(u8, u16)>) {
+            let packet = packet.concat();
+            let found = headers(&packet).map(|found| (found.protocol, found.port));
+            assert_eq!(found, expected, "{packet:?}");
+            // Cut anywhere, nothing panics.
+            for end in 0..packet.len() {
+                let _cut = headers(&packet[..end]);
+            }
+        }
+        let v4 = |first: u8, fragment: [u8; 2], protocol: u8| -> Vec<u8> {
+            let mut header = vec![
+                first,
+                0,
+                0,
+                40,
+                0,
+                0,
+                fragment[0],
+                fragment[1],
+                64,
+                protocol,
+                0,
+                0,
+            ];
+            header.extend([10, 0, 0, 1, 203, 0, 113, 1]);
+            header
+        };
+        let v6 = |next: u8| [&[0x60, 0, 0, 0, 0, 8, next, 64][..], &[0x20; 32]].concat();
+        let ports = [0x30, 0x39, 0x01, 0xbb];
+        check(&[&v4(0x45, [0x40, 0], 6), &ports], Some((6, 443)));
+        check(&[&v4(0x46, [0, 0], 17), &[1; 4], &ports], Some((17, 443)));
+        check(&[&v4(0x45, [0, 7], 6), &ports], Some((6, 0)));
+        check(&[&v4(0x45, [0, 0], 1), &ports], Some((1, 0)));
+        check(&[&v6(6), &ports], Some((6, 443)));
+        check(
+            &[&v6(60), &[6, 0, 0, 0, 0, 0, 0, 0], &ports],
+            Some((6, 443)),
+        );
+        check(
+            &[&v6(44), &[17, 0, 0, 1, 0, 0, 0, 0], &ports],
+            Some((17, 443)),
+        );
+        check(
+            &[&v6(44), &[17, 0, 0, 8, 0, 0, 0, 0], &ports],
+            Some((17, 0)),
+        );
+        check(&[&[0x50; 40]], None);
+        check(&[&[]], None);
+    }
+}

@@ -99,6 +99,10 @@ impl Lab {
         };
         for place in Place::ALL {
             run("ip", &["netns", "add", &lab.namespace(place)]);
+            // Without duplicate address detection neighbours answer from the first packet on.
+            lab.within(place, || {
+                std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+            });
         }
         for line in NETWORK
             .lines()
@@ -119,6 +123,10 @@ impl Lab {
         lab.within(Place::Gateway, || {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
             std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        });
+        // Its IPv6 addresses are a route, not addresses.
+        lab.within(Place::Internet, || {
+            std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").unwrap();
         });
         Some(lab)
     }

@@ -12,12 +12,14 @@ use anyhow::{Context as _, bail, ensure};
 use kernel::{OWNER, PERSIST, TableState};
 use nftnl::MsgType;
 use nix::errno::Errno;
+use standing::{Standing, holdings, steps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use transaction::{Step, StepKind, Transaction};
 
 mod expression;
 mod kernel;
+mod standing;
 mod transaction;
 
 #[cfg(test)]
@@ -40,19 +42,6 @@ pub struct NftPlane {
     /// Packets counted by tables that are gone.
     counted: BTreeMap<Tally, u64>,
     scratch: Vec<u8>,
-}
-
-/// The table this process put in force.
-#[derive(Debug)]
-struct Standing {
-    ruleset: Ruleset,
-    held: Holdings,
-    table: TableState,
-    rules: usize,
-    /// Generation of the namespace's rules when the table was last seen to be whole.
-    generation: u32,
-    /// Whether the kernel lacked an element that it should have held.
-    drifted: bool,
 }
 
 impl NftPlane {
@@ -152,55 +141,57 @@ impl NftPlane {
     /// Puts `ruleset` and `held` in place of the table of this process: counters and what was
     /// learned before and still is stay.
     fn rewrite(&mut self, ruleset: &Ruleset, held: &Holdings) -> Result<(), Failure> {
-        let Some(standing) = &mut self.standing else {
+        let Some(standing) = &self.standing else {
             return Err(Failure::Unknown(Errno::ENOENT));
         };
         let old = &standing.ruleset;
-        let log_group = self.reports.group();
+        let mut steps = steps(&standing.held, old, held, ruleset);
         let mut transaction = Transaction::new(&mut self.scratch);
         if *ruleset == *old {
-            transaction.steps(&steps(&standing.held, old, held, ruleset));
-        } else {
-            transaction.flush_rules();
-            old.maps
-                .iter()
-                .for_each(|map| transaction.remove_set(&map.name));
-            old.networks
-                .iter()
-                .for_each(|set| transaction.remove_set(&set.name));
-            // The forward chain stays: a new one would answer with its policy until the commit.
-            for chain in old.chains.iter().filter(|chain| chain.name != FORWARD) {
-                transaction.chain(MsgType::Del, &chain.name);
-            }
-            let lasts = |set: &LearnedSet| ruleset.learned.binary_search(set).is_ok();
-            for set in old.learned.iter().filter(|set| !lasts(set)) {
-                transaction.learned_set(MsgType::Del, *set);
-            }
-            for tally in old
-                .tallies
-                .iter()
-                .filter(|tally| !ruleset.tallies.contains(tally))
-            {
-                transaction.counter(MsgType::Del, tally);
-            }
-            for tally in ruleset
-                .tallies
-                .iter()
-                .filter(|tally| !old.tallies.contains(tally))
-            {
-                transaction.counter(MsgType::Add, tally);
-            }
-            for set in ruleset
-                .learned
-                .iter()
-                .filter(|set| old.learned.binary_search(set).is_err())
-            {
-                transaction.learned_set(MsgType::Add, *set);
-            }
-            let mut steps = steps(&standing.held, old, held, ruleset);
-            steps.retain(|step| lasts(&step.set));
             transaction.steps(&steps);
-            fill(&mut transaction, ruleset, log_group, false);
+            return transaction.commit(&mut self.socket);
+        }
+        for tally in ruleset
+            .tallies
+            .iter()
+            .filter(|tally| !old.tallies.contains(tally))
+        {
+            transaction.counter(MsgType::Add, tally);
+        }
+        for set in ruleset
+            .learned
+            .iter()
+            .filter(|set| old.learned.binary_search(set).is_err())
+        {
+            transaction.learned_set(MsgType::Add, *set);
+        }
+        let lasts = |set: &LearnedSet| ruleset.learned.binary_search(set).is_ok();
+        steps.retain(|step| lasts(&step.set));
+        transaction.steps(&steps);
+        // The forward chain stays: a new one would answer with its policy until the commit.
+        transaction.flush(FORWARD);
+        fill(&mut transaction, ruleset, self.reports.group(), false);
+        transaction.commit(&mut self.socket)?;
+
+        let mut transaction = Transaction::new(&mut self.scratch);
+        let chains = || old.chains.iter().filter(|chain| chain.name != FORWARD);
+        chains().for_each(|chain| transaction.flush(&chain.name));
+        old.maps
+            .iter()
+            .for_each(|map| transaction.remove_set(&map.name));
+        old.networks
+            .iter()
+            .for_each(|set| transaction.remove_set(&set.name));
+        chains().for_each(|chain| transaction.chain(MsgType::Del, &chain.name));
+        for set in old.learned.iter().filter(|set| !lasts(set)) {
+            transaction.learned_set(MsgType::Del, *set);
+        }
+        for tally in old
+            .tallies
+            .iter()
+            .filter(|tally| !ruleset.tallies.contains(tally))
+        {
+            transaction.counter(MsgType::Del, tally);
         }
         transaction.commit(&mut self.socket)
     }
@@ -245,6 +236,7 @@ impl NftPlane {
 
     /// Remembers what was just put in force.
     fn stand(&mut self, ruleset: Ruleset, held: Holdings) -> anyhow::Result<()> {
+        self.standing = None;
         let found = kernel::table(&mut self.socket).context("read the nft table")?;
         let table = found.context("the table that was just made is gone")?;
         let generation = kernel::generation(&mut self.socket).context("read the generation")?;
@@ -269,19 +261,21 @@ impl NftPlane {
         Ok(())
     }
 
-    /// Keeps what the counters of the table that is about to go have counted.
-    fn bank(&mut self) {
+    /// What was counted so far, by tables that are gone and by the one that stands.
+    fn counted(&mut self) -> BTreeMap<Tally, u64> {
+        let mut counted = self.counted.clone();
         let Some(standing) = &self.standing else {
-            return;
+            return counted;
         };
-        // A table that is gone took its counts along; metrics then go on from the last bank.
+        // A table that somebody took away took its counts along.
         let Ok(found) = kernel::counters(&mut self.socket) else {
-            return;
+            return counted;
         };
         for tally in &standing.ruleset.tallies {
             let packets = found.get(&tally.to_string()).copied().unwrap_or(0);
-            *self.counted.entry(tally.clone()).or_default() += packets;
+            *counted.entry(tally.clone()).or_default() += packets;
         }
+        counted
     }
 
     /// Commits `steps`; on a refusal halves them until the refused ones stand alone, and collects
@@ -316,22 +310,8 @@ impl NftPlane {
     }
 
     fn hold(&mut self, steps: &[Step]) {
-        let Some(standing) = &mut self.standing else {
-            return;
-        };
-        for step in steps {
-            let key = (step.set.zone, step.address);
-            let mask = standing.held.get(&key).copied().unwrap_or_default();
-            let class = ClassMask::of(step.set.class);
-            let mask = match step.kind {
-                StepKind::Add => mask.union(class),
-                StepKind::Remove => mask.without(class),
-            };
-            if mask.is_empty() {
-                standing.held.remove(&key);
-            } else {
-                standing.held.insert(key, mask);
-            }
+        if let Some(standing) = &mut self.standing {
+            standing.hold(steps);
         }
     }
 }
@@ -360,61 +340,27 @@ fn fill(transaction: &mut Transaction<'_>, ruleset: &Ruleset, log_group: Option<
         .for_each(|chain| transaction.rules(chain, log_group));
 }
 
-/// The steps from one set of holdings to another, sorted.
-fn steps(
-    old: &Holdings,
-    old_ruleset: &Ruleset,
-    new: &Holdings,
-    new_ruleset: &Ruleset,
-) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (&(zone, address), &mask) in old {
-        let gone = mask.without(new.get(&(zone, address)).copied().unwrap_or_default());
-        for set in old_ruleset.learned_in(zone, address, gone) {
-            steps.push(Step {
-                set,
-                kind: StepKind::Remove,
-                address,
-            });
-        }
-    }
-    for (&(zone, address), &mask) in new {
-        let fresh = mask.without(old.get(&(zone, address)).copied().unwrap_or_default());
-        for set in new_ruleset.learned_in(zone, address, fresh) {
-            steps.push(Step {
-                set,
-                kind: StepKind::Add,
-                address,
-            });
-        }
-    }
-    steps.sort_unstable();
-    steps
-}
-
-/// The grants of an image, without classes that the image does not explain.
-fn holdings(image: &Image, ruleset: &Ruleset) -> Holdings {
-    let mut held = Holdings::new();
-    for &(zone, address, mask) in &image.grants {
-        let known = ruleset
-            .learned_in(zone, address, mask)
-            .fold(ClassMask::NONE, |mask, set| mask.with(set.class));
-        if !known.is_empty() {
-            held.insert((zone, address), known);
-        }
-    }
-    held
-}
-
 impl Plane for NftPlane {
     fn name(&self) -> &'static str {
         "nft"
     }
 
     fn replace(&mut self, image: &Image) -> anyhow::Result<()> {
-        let ruleset = Ruleset::new(image);
+        let check = self.check();
+        let generation = self
+            .standing
+            .as_ref()
+            .map(|standing| standing.ruleset.generation);
+        let mut ruleset = Ruleset::new(image, generation.unwrap_or_default());
         let held = holdings(image, &ruleset);
-        if self.check().is_ok() {
+        if check.is_ok() {
+            if self
+                .standing
+                .as_ref()
+                .is_some_and(|standing| standing.ruleset != ruleset)
+            {
+                ruleset = Ruleset::new(image, ruleset.generation.other());
+            }
             match self.rewrite(&ruleset, &held) {
                 Ok(()) => return self.stand(ruleset, held),
                 Err(Failure::Refused(refusal)) => {
@@ -427,12 +373,12 @@ impl Plane for NftPlane {
             }
         }
         self.stranger()?;
-        self.bank();
-        let outcome = self.recreate(&ruleset, &held);
-        if !matches!(outcome, Err(Failure::Refused(_))) {
-            self.standing = None;
-        }
-        outcome.context("load the nft table")?;
+        let counted = self.counted();
+        // From here on the old table may be there or not, whole or in part.
+        self.standing = None;
+        self.recreate(&ruleset, &held)
+            .context("load the nft table")?;
+        self.counted = counted;
         self.stand(ruleset, held)
     }
 
@@ -508,7 +454,7 @@ impl Plane for NftPlane {
         let mut mask = ClassMask::NONE;
         let all = ClassMask(u64::MAX);
         for learned in standing.ruleset.learned_in(zone, address, all) {
-            let networks = learned.networks();
+            let networks = learned.networks(standing.ruleset.generation);
             let networks = standing
                 .ruleset
                 .networks
@@ -534,17 +480,12 @@ impl Plane for NftPlane {
     }
 
     fn counters(&mut self) -> Vec<Counter> {
-        let mut counted = self.counted.clone();
-        let mut zones = BTreeMap::new();
-        if let Some(standing) = &self.standing
-            && let Ok(found) = kernel::counters(&mut self.socket)
-        {
-            zones = standing.ruleset.zones.clone();
-            for tally in &standing.ruleset.tallies {
-                let packets = found.get(&tally.to_string()).copied().unwrap_or(0);
-                *counted.entry(tally.clone()).or_default() += packets;
-            }
-        }
+        let counted = self.counted();
+        let zones = self
+            .standing
+            .as_ref()
+            .map(|standing| standing.ruleset.zones.clone());
+        let zones = zones.unwrap_or_default();
         let named = |zone: Option<ZoneId>| match zone {
             None => Some(String::new()),
             Some(zone) => zones.get(&zone).cloned(),

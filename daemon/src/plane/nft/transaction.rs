@@ -131,16 +131,12 @@ impl<'a> Transaction<'a> {
         });
     }
 
-    /// Takes every rule out of every chain.
-    pub(super) fn flush_rules(&mut self) {
-        let rule = Object::new(sys::nftnl_rule_alloc, sys::nftnl_rule_free);
-        let name = c(TABLE);
-        // SAFETY: the rule is live; libnftnl copies the name.
-        unsafe { sys::nftnl_rule_set_str(rule.get(), sys::NFTNL_RULE_TABLE as u16, name.as_ptr()) };
-        self.message(libc::NFT_MSG_DELRULE, 0, |header| {
-            // SAFETY: the caller gives a header with room for the longest message.
-            unsafe { sys::nftnl_rule_nlmsg_build_payload(header, rule.get()) };
-        });
+    /// Takes every rule out of a chain.
+    pub(super) fn flush(&mut self, chain: &str) {
+        let table = nftnl::Table::new(c(TABLE), ProtoFamily::Inet);
+        let chain = nftnl::Chain::new(c(chain), &table);
+        // A rule without a handle means all of them.
+        self.put(&nftnl::Rule::new(&chain), MsgType::Del);
     }
 
     /// A chain without its rules; the forward chain gets its hook and policy.

@@ -26,6 +26,8 @@ pub const REPORTS_PER_SECOND: u32 = 200;
 /// Everything in the table but what was learned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
+    /// Which generation of names it uses.
+    pub generation: Generation,
     /// The zones' names.
     pub zones: BTreeMap<ZoneId, String>,
     /// Named counters.
@@ -38,6 +40,38 @@ pub struct Ruleset {
     pub maps: Vec<VerdictMap>,
     /// Chains with their rules; the first is [`FORWARD`].
     pub chains: Vec<Chain>,
+}
+
+/// Two sets of names for chains, maps and network sets, used in turn. A packet on its way through
+/// the old chains while a transaction commits still asks the old maps; were those gone, it would be
+/// refused by accident. So the old generation goes in a second transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Generation {
+    /// Names that end in `_a`.
+    #[default]
+    A,
+    /// Names that end in `_b`.
+    B,
+}
+
+impl Generation {
+    /// The one that may be built while this one is in force.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// `name` in this generation.
+    #[must_use]
+    pub fn name(self, name: &str) -> String {
+        match self {
+            Self::A => format!("{name}_a"),
+            Self::B => format!("{name}_b"),
+        }
+    }
 }
 
 /// An address family.
@@ -139,8 +173,13 @@ impl LearnedSet {
 
     /// The name of the interval set beside it: the catalogue networks of the same class and zone.
     #[must_use]
-    pub fn networks(self) -> String {
-        format!("z{}_n{}_{}", self.zone, self.class.0, self.family.digit())
+    pub fn networks(self, generation: Generation) -> String {
+        generation.name(&format!(
+            "z{}_n{}_{}",
+            self.zone,
+            self.class.0,
+            self.family.digit()
+        ))
     }
 }
 
@@ -225,10 +264,47 @@ pub enum Part {
 }
 
 impl Ruleset {
-    /// Describes the table that enforces `image`.
+    /// Describes the table that enforces `image`, in names of `generation`.
     #[must_use]
-    pub fn new(image: &Image) -> Self {
-        build::ruleset(image)
+    pub fn new(image: &Image, generation: Generation) -> Self {
+        let mut ruleset = build::ruleset(image);
+        ruleset.rename(generation);
+        ruleset
+    }
+
+    fn rename(&mut self, generation: Generation) {
+        self.generation = generation;
+        for set in &mut self.networks {
+            let name = generation.name(&set.name);
+            let old = std::mem::replace(&mut set.name, name);
+            for part in self
+                .chains
+                .iter_mut()
+                .flat_map(|chain| chain.rules.iter_mut().flatten())
+            {
+                if let Part::Asked(_, asked) = part
+                    && *asked == old
+                {
+                    asked.clone_from(&set.name);
+                }
+            }
+        }
+        for map in &mut self.maps {
+            map.name = generation.name(&map.name);
+            for (.., chain) in &mut map.entries {
+                *chain = generation.name(chain);
+            }
+        }
+        for chain in &mut self.chains {
+            if chain.name != FORWARD {
+                chain.name = generation.name(&chain.name);
+            }
+            for part in chain.rules.iter_mut().flatten() {
+                if let Part::Goto(name) | Part::Jump(name) | Part::Map(_, name) = part {
+                    *name = generation.name(name);
+                }
+            }
+        }
     }
 
     /// The learned sets that hold `address` of `zone` while the classes of `mask` are open to it. A
