@@ -2,6 +2,15 @@
 //! parsing and the verdict. Nothing here does I/O, allocates or knows a clock.
 #![cfg_attr(not(test), no_std)]
 
+pub mod address;
+pub mod decide;
+pub mod frame;
+pub mod layout;
+pub mod link;
+pub mod network;
+pub mod transport;
+pub mod verdict;
+
 /// Most port classes that may exist at once: one bit each of a 64-bit mask.
 pub const MAX_CLASSES: usize = 64;
 

@@ -1,5 +1,65 @@
-//! Entry points of the kernel programs; an empty program on any other target.
+//! Entry points of the kernel programs; an empty program on any other target. Decides nothing:
+//! they hand the frame to `common::decide`, count the verdict and turn it into a return code.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(unsafe_code, reason = "packets and map values are read in place")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod frame;
+#[cfg(target_arch = "bpf")]
+mod tables;
+
+#[cfg(target_arch = "bpf")]
+mod entry {
+    use crate::frame::{Skb, XdpFrame};
+    use crate::tables::{self, Kernel};
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+    use aya_ebpf::macros::{classifier, xdp};
+    use aya_ebpf::programs::{TcContext, XdpContext};
+    use egressd_common::decide::decide;
+    use egressd_common::verdict::Action;
+
+    /// Let the next program of the hook have its say (`TCX_NEXT`).
+    const TCX_NEXT: i32 = -1;
+    /// End the packet here (`TCX_DROP`).
+    const TCX_DROP: i32 = 2;
+
+    /// XDP, native or generic, on Ethernet devices.
+    #[xdp(frags)]
+    fn egressd_xdp(context: XdpContext) -> u32 {
+        let index = context.ingress_ifindex() as u32;
+        let verdict = decide(&XdpFrame(&context), index, &Kernel);
+        tables::count(verdict);
+        match verdict.action {
+            Action::Pass | Action::Audit => XDP_PASS,
+            Action::Drop => XDP_DROP,
+        }
+    }
+
+    /// TCX ingress, on devices with and without Ethernet headers.
+    #[classifier]
+    fn egressd_tcx(context: TcContext) -> i32 {
+        // SAFETY: the kernel hands a valid `__sk_buff` to the program for as long as it runs.
+        let index = unsafe { (*context.skb.skb).ifindex };
+        let verdict = decide(&Skb(&context), index, &Kernel);
+        tables::count(verdict);
+        match verdict.action {
+            Action::Pass | Action::Audit => TCX_NEXT,
+            Action::Drop => TCX_DROP,
+        }
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

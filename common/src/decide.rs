@@ -1,0 +1,244 @@
+//! The verdict: a pure function of a frame and the tables it is looked up in. Everything that may
+//! pass or must not is decided here and nowhere else.
+
+use crate::address::{Address, V4, V6};
+use crate::frame::Frame;
+use crate::link::{Network, bare, ethernet};
+use crate::network::{Packet, ipv4, ipv6};
+use crate::transport::{Transport, protocol};
+use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
+
+/// A zone as a packet meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Its number, below [`crate::MAX_ZONES`].
+    pub id: u8,
+    /// Refused packets pass and are counted.
+    pub audit: bool,
+    /// Nothing may open connections into it, so that every packet out of it is judged.
+    pub inbound_deny: bool,
+    /// It serves UDP ports, see [`Lookup::serves`].
+    pub serves: bool,
+}
+
+/// An interface as a packet meets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// The one zone that takes every source here; `None` means that the source decides.
+    pub sole: Option<Zone>,
+}
+
+/// What is known of a destination beside its learned grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The classes that catalogue networks open there.
+    pub mask: u64,
+    /// It is one of the gateway's own addresses.
+    pub own: bool,
+    /// It is in `internal`.
+    pub internal: bool,
+    /// It is among a zone's sources or in a subnet connected to a zone's interface. Never set
+    /// where nft is not behind.
+    pub inside: bool,
+}
+
+/// Tables by address family.
+pub trait Tables<A> {
+    /// The zone of a packet from `source` on `interface`, by the most specific prefix.
+    fn zone(&self, interface: u32, source: &A) -> Option<Zone>;
+
+    /// The classes learned for `destination`. Where they meet `classes`, the use is remembered.
+    fn grant(&self, zone: u8, destination: &A, classes: u64) -> u64;
+
+    /// What else is known of `destination`; `zone` may be [`NO_ZONE`].
+    fn place(&self, zone: u8, destination: &A) -> Place;
+
+    /// Called once for each refused packet whose addresses are known.
+    fn refused(&self, _interface: u32, _packet: &Packet<A>, _verdict: Verdict) {}
+}
+
+/// Everything the verdict is looked up in.
+pub trait Lookup: Tables<V4> + Tables<V6> {
+    /// The entry of an interface.
+    fn interface(&self, index: u32) -> Option<Interface>;
+
+    /// The classes that hold `port` of `protocol` (0 where the protocol has no ports).
+    fn classes(&self, protocol: u8, port: u16) -> u64;
+
+    /// Whether the zone's hosts answer strangers from this UDP port.
+    fn serves(&self, zone: u8, port: u16) -> bool;
+
+    /// Whether what passes here is judged again by nft, which knows flows.
+    fn nft_behind(&self) -> bool;
+
+    /// Whether packets of no zone are left to others.
+    fn unzoned_accept(&self) -> bool;
+}
+
+/// The verdict on `frame`, which entered on the interface with this `index`.
+#[inline(always)]
+pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict {
+    let Some(interface) = lookup.interface(index) else {
+        return Verdict {
+            action: Action::Drop,
+            reason: Reason::NoInterface,
+            zone: NO_ZONE,
+        };
+    };
+    let network = if interface.ethernet {
+        ethernet(frame)
+    } else {
+        bare(frame)
+    };
+    let reason = match network {
+        Ok(Network::V4(at)) => match ipv4(frame, at) {
+            Ok(packet) => return judge(&packet, index, interface, lookup),
+            Err(reason) => reason,
+        },
+        Ok(Network::V6(at)) => match ipv6(frame, at) {
+            Ok(packet) => return judge(&packet, index, interface, lookup),
+            Err(reason) => reason,
+        },
+        Err(Reason::NotIp) => {
+            return Verdict {
+                action: Action::Pass,
+                reason: Reason::NotIp,
+                zone: NO_ZONE,
+            };
+        }
+        Err(reason) => reason,
+    };
+    conclude(Err(reason), interface.sole)
+}
+
+/// The verdict on a packet already read, for `explain` too.
+#[inline(always)]
+pub fn judge<A: Address, L: Lookup + Tables<A>>(
+    packet: &Packet<A>,
+    index: u32,
+    interface: Interface,
+    lookup: &L,
+) -> Verdict {
+    let zone = match interface.sole {
+        Some(zone) => Some(zone),
+        None => lookup.zone(index, &packet.source),
+    };
+    let verdict = conclude(admit(packet, zone, lookup), zone);
+    match verdict.action {
+        Action::Pass => {}
+        Action::Drop | Action::Audit => lookup.refused(index, packet, verdict),
+    }
+    verdict
+}
+
+#[inline(always)]
+fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>) -> Verdict {
+    let (id, audit) = match zone {
+        Some(zone) => (zone.id, zone.audit),
+        None => (NO_ZONE, false),
+    };
+    let (action, reason) = match outcome {
+        Ok(reason) => (Action::Pass, reason),
+        Err(reason) if audit => (Action::Audit, reason),
+        Err(reason) => (Action::Drop, reason),
+    };
+    Verdict {
+        action,
+        reason,
+        zone: id,
+    }
+}
+
+/// Passes or refuses. The gateway's own addresses come before header sanity, but are looked up
+/// only where the packet would be refused.
+#[inline(always)]
+fn admit<A: Address, L: Lookup + Tables<A>>(
+    packet: &Packet<A>,
+    zone: Option<Zone>,
+    lookup: &L,
+) -> Result<Reason, Reason> {
+    let Packet {
+        source,
+        destination,
+        transport,
+    } = packet;
+    if destination.is_group() {
+        return Ok(Reason::Group);
+    }
+    if source.is_bound_to_link() || destination.is_link_local() {
+        return Ok(Reason::LinkBound);
+    }
+    let sound = match *transport {
+        Err(Reason::LaterFragment) if lookup.nft_behind() => return Ok(Reason::LaterFragment),
+        Ok(_) if source.is_martian_source() => Err(Reason::Martian),
+        sound => sound,
+    };
+    match (sound, zone) {
+        (Ok(transport), Some(zone)) => admit_from(zone, destination, transport, lookup),
+        (Ok(_), None) if lookup.unzoned_accept() => Ok(Reason::Unzoned),
+        (sound, _) => {
+            if lookup
+                .place(zone.map_or(NO_ZONE, |zone| zone.id), destination)
+                .own
+            {
+                return Ok(Reason::Local);
+            }
+            match sound {
+                Err(reason) => Err(reason),
+                Ok(transport) if lookup.nft_behind() && !transport.opens => Ok(Reason::Continues),
+                Ok(_) => Err(Reason::Spoofed),
+            }
+        }
+    }
+}
+
+/// A sound packet of a zone.
+#[inline(always)]
+fn admit_from<A: Address, L: Lookup + Tables<A>>(
+    zone: Zone,
+    destination: &A,
+    transport: Transport,
+    lookup: &L,
+) -> Result<Reason, Reason> {
+    let classes = lookup.classes(transport.protocol, transport.port);
+    let mut open = 0;
+    if classes != 0 {
+        open = lookup.grant(zone.id, destination, classes);
+        if open & classes != 0 {
+            return Ok(Reason::Granted);
+        }
+    }
+    let place = lookup.place(zone.id, destination);
+    if place.own {
+        return Ok(Reason::Local);
+    }
+    if place.internal {
+        return Ok(Reason::Internal);
+    }
+    if place.inside {
+        return Ok(Reason::Inside);
+    }
+    if place.mask & classes != 0 {
+        return Ok(Reason::Network);
+    }
+    if lookup.nft_behind() && !zone.inbound_deny {
+        if !transport.opens {
+            return Ok(Reason::Continues);
+        }
+        if zone.serves
+            && transport.protocol == protocol::UDP
+            && lookup.serves(zone.id, transport.source_port)
+        {
+            return Ok(Reason::Serves);
+        }
+    }
+    Err(if classes == 0 {
+        Reason::PortClosed
+    } else if open | place.mask != 0 {
+        Reason::PortNotGranted
+    } else {
+        Reason::NotGranted
+    })
+}

@@ -1,0 +1,357 @@
+//! How the kernel's maps look: names, keys, values and sizes, as plain arrays of integers that
+//! both sides build and read with the functions here. Addresses are wire words, numbers are in the
+//! host's byte order.
+
+use crate::decide::{Interface, Place, Zone};
+use crate::transport::protocol;
+use crate::verdict::{Action, REASONS, Verdict};
+use crate::{MAX_CLASSES, MAX_ZONES};
+
+/// Names of maps and globals in the object.
+pub mod name {
+    /// Interface index → packed interface. Hash.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// (interface index, source) → packed zone. Trie.
+    pub const SOURCES_V4: &str = "SOURCES_V4";
+    /// As [`SOURCES_V4`].
+    pub const SOURCES_V6: &str = "SOURCES_V6";
+    /// (zone, destination) → grant. Hash.
+    pub const GRANTS_V4: &str = "GRANTS_V4";
+    /// As [`GRANTS_V4`].
+    pub const GRANTS_V6: &str = "GRANTS_V6";
+    /// (zone, destination) → place. Trie.
+    pub const PLACES_V4: &str = "PLACES_V4";
+    /// As [`PLACES_V4`].
+    pub const PLACES_V6: &str = "PLACES_V6";
+    /// (zone, UDP port) that a zone serves. Hash.
+    pub const SERVES: &str = "SERVES";
+    /// Packets by zone, action and reason. Array per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Reports of refused packets. Ring buffer.
+    pub const REFUSED: &str = "REFUSED";
+    /// What keeps reports rare. Array per CPU with one entry.
+    pub const THROTTLE: &str = "THROTTLE";
+    /// Every map.
+    pub const MAPS: [&str; 11] = [
+        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, PLACES_V4, PLACES_V6, SERVES,
+        COUNTERS, REFUSED, THROTTLE,
+    ];
+
+    /// Global: (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each.
+    pub const PORTS: &str = "PORTS";
+    /// Global: protocol without ports → index into [`MASKS`].
+    pub const PROTOCOLS: &str = "PROTOCOLS";
+    /// Global: the distinct class masks; the first is empty.
+    pub const MASKS: &str = "MASKS";
+    /// Global: 1 where nft judges what passes.
+    pub const NFT_BEHIND: &str = "NFT_BEHIND";
+    /// Global: 1 where packets of no zone are left to others.
+    pub const UNZONED_ACCEPT: &str = "UNZONED_ACCEPT";
+}
+
+/// Entry point for XDP.
+pub const XDP_PROGRAM: &str = "egressd_xdp";
+
+/// Entry point for TCX.
+pub const TCX_PROGRAM: &str = "egressd_tcx";
+
+/// Raised whenever the meaning of an entry changes while its size does not.
+const VERSION: u64 = 1;
+
+/// Most interfaces a program is attached to.
+pub const MAX_INTERFACES: u32 = 1024;
+
+/// Distinct class masks that the port table can tell apart.
+pub const MASKS: usize = 256;
+
+/// Bytes of the port table: one per port of TCP, UDP and SCTP.
+pub const PORTS: usize = 3 << 16;
+
+/// Reports of refused packets per second and CPU, at most.
+pub const REPORTS_PER_SECOND: u64 = 200;
+
+/// Bytes of the ring buffer of reports: more than a second's worth of them on 16 CPUs.
+pub const REFUSED_BYTES: u32 = 256 * 1024;
+
+/// Most learned addresses per family unless configured otherwise.
+pub const DEFAULT_LEARNED: u32 = 131_072;
+
+/// Key of a hash or data of a trie for IPv4: zone or interface index, then the address.
+pub type KeyV4 = [u32; 2];
+
+/// Key of a hash or data of a trie for IPv6: zone or interface index, then the address.
+pub type KeyV6 = [u32; 5];
+
+/// An address that can follow a number in a key.
+pub trait Keyed: Sized {
+    /// The key.
+    type Key;
+
+    /// `number` and this address as a key.
+    fn after(&self, number: u32) -> Self::Key;
+}
+
+impl Keyed for crate::address::V4 {
+    type Key = KeyV4;
+
+    #[inline(always)]
+    fn after(&self, number: u32) -> KeyV4 {
+        [number, self[0]]
+    }
+}
+
+impl Keyed for crate::address::V6 {
+    type Key = KeyV6;
+
+    #[inline(always)]
+    fn after(&self, number: u32) -> KeyV6 {
+        [number, self[0], self[1], self[2], self[3]]
+    }
+}
+
+/// Bits of a trie's data before the address.
+pub const KEY_PREFIX: u32 = 32;
+
+/// A grant in the kernel: the open classes, and the second of `CLOCK_MONOTONIC_COARSE` in which a
+/// packet last used it or user space last wrote it. It has no end: lifetimes belong to user space.
+pub type Grant = [u64; 2];
+
+const AUDIT: u32 = 1 << 8;
+const INBOUND_DENY: u32 = 1 << 9;
+const SERVES: u32 = 1 << 10;
+const SOLE: u32 = 1 << 30;
+const ETHERNET: u32 = 1 << 31;
+
+impl Zone {
+    /// As a map's value.
+    #[must_use]
+    pub const fn pack(self) -> u32 {
+        let mut packed = self.id as u32;
+        if self.audit {
+            packed |= AUDIT;
+        }
+        if self.inbound_deny {
+            packed |= INBOUND_DENY;
+        }
+        if self.serves {
+            packed |= SERVES;
+        }
+        packed
+    }
+
+    /// From a map's value.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(packed: u32) -> Self {
+        Self {
+            id: packed as u8,
+            audit: packed & AUDIT != 0,
+            inbound_deny: packed & INBOUND_DENY != 0,
+            serves: packed & SERVES != 0,
+        }
+    }
+}
+
+impl Interface {
+    /// As a map's value.
+    #[must_use]
+    pub const fn pack(self) -> u32 {
+        let sole = match self.sole {
+            Some(zone) => SOLE | zone.pack(),
+            None => 0,
+        };
+        if self.ethernet { sole | ETHERNET } else { sole }
+    }
+
+    /// From a map's value.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(packed: u32) -> Self {
+        Self {
+            ethernet: packed & ETHERNET != 0,
+            sole: if packed & SOLE != 0 {
+                Some(Zone::unpack(packed))
+            } else {
+                None
+            },
+        }
+    }
+}
+
+impl Place {
+    /// As a map's value.
+    #[must_use]
+    pub const fn pack(self) -> [u64; 2] {
+        [
+            self.mask,
+            self.own as u64 | (self.internal as u64) << 1 | (self.inside as u64) << 2,
+        ]
+    }
+
+    /// From a map's value.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack([mask, flags]: [u64; 2]) -> Self {
+        Self {
+            mask,
+            own: flags & 1 != 0,
+            internal: flags & 2 != 0,
+            inside: flags & 4 != 0,
+        }
+    }
+}
+
+/// Where the port table speaks of `port`; `None` for protocols that it does not hold.
+#[must_use]
+#[inline(always)]
+pub const fn port_index(protocol: u8, port: u16) -> Option<usize> {
+    let table = match protocol {
+        protocol::TCP => 0,
+        protocol::UDP => 1,
+        protocol::SCTP => 2,
+        _ => return None,
+    };
+    Some(table << 16 | port as usize)
+}
+
+/// Key of [`name::SERVES`].
+#[must_use]
+#[inline(always)]
+pub const fn serves_key(zone: u8, port: u16) -> u32 {
+    (zone as u32) << 16 | port as u32
+}
+
+/// Entries of [`name::COUNTERS`]: for each zone and for none, each action, each reason.
+pub const COUNTERS: usize = (MAX_ZONES + 1) * Action::ALL.len() * REASONS;
+
+/// Where packets with this verdict are counted.
+#[must_use]
+#[inline(always)]
+pub const fn counter_index(verdict: Verdict) -> u32 {
+    let zone = if (verdict.zone as usize) < MAX_ZONES {
+        verdict.zone as usize
+    } else {
+        MAX_ZONES
+    };
+    let row = zone * Action::ALL.len() + verdict.action as usize;
+    (row * REASONS + verdict.reason as usize) as u32
+}
+
+/// What keeps reports rare, per CPU: the second it is about, reports in it, reports lost so far.
+pub type Throttle = [u64; 3];
+
+/// A report of a refused packet: interface; zone, action, reason, protocol; port and IP version;
+/// nothing; source; destination. IPv4 addresses are in the first of four words.
+pub type Report = [u32; 12];
+
+/// Builds a report. `version` is 4 or 6.
+#[must_use]
+#[inline(always)]
+pub const fn report(
+    interface: u32,
+    verdict: Verdict,
+    (protocol, port): (u8, u16),
+    version: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+) -> Report {
+    let why = u32::from_ne_bytes([
+        verdict.zone,
+        verdict.action as u8,
+        verdict.reason as u8,
+        protocol,
+    ]);
+    let what = port as u32 | (version as u32) << 16;
+    let ([a, b, c, d], [e, f, g, h]) = (source, destination);
+    [interface, why, what, 0, a, b, c, d, e, f, g, h]
+}
+
+/// A hash of everything above that both sides must agree on. Pins live under its name.
+pub const HASH: u64 = {
+    let sizes = [
+        VERSION,
+        MAX_CLASSES as u64,
+        MAX_ZONES as u64,
+        size_of::<KeyV4>() as u64,
+        size_of::<KeyV6>() as u64,
+        size_of::<Grant>() as u64,
+        size_of::<Throttle>() as u64,
+        size_of::<Report>() as u64,
+        MASKS as u64,
+        PORTS as u64,
+        COUNTERS as u64,
+    ];
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut i = 0;
+    while i < sizes.len() {
+        hash = fnv(hash, &sizes[i].to_le_bytes());
+        i += 1;
+    }
+    let mut i = 0;
+    while i < name::MAPS.len() {
+        hash = fnv(hash, name::MAPS[i].as_bytes());
+        i += 1;
+    }
+    hash
+};
+
+/// FNV-1a over `bytes`, going on from `hash`.
+const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        i += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{NO_ZONE, Reason};
+
+    #[test]
+    fn packing_loses_nothing() {
+        for bits in 0..8u8 {
+            let flag = |n: u8| bits >> n & 1 == 1;
+            let zone = Zone {
+                id: 63 - bits,
+                audit: flag(0),
+                inbound_deny: flag(1),
+                serves: flag(2),
+            };
+            assert_eq!(Zone::unpack(zone.pack()), zone);
+            for sole in [None, Some(zone)] {
+                let interface = Interface {
+                    ethernet: flag(0),
+                    sole,
+                };
+                assert_eq!(Interface::unpack(interface.pack()), interface);
+            }
+            let place = Place {
+                mask: 1 << 63 | 5,
+                own: flag(0),
+                internal: flag(1),
+                inside: flag(2),
+            };
+            assert_eq!(Place::unpack(place.pack()), place);
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_its_own_counter() {
+        let mut seen = vec![false; COUNTERS];
+        for zone in (0..64).chain([NO_ZONE]) {
+            for action in Action::ALL {
+                for &reason in Reason::ALL {
+                    let index = counter_index(Verdict {
+                        action,
+                        reason,
+                        zone,
+                    }) as usize;
+                    assert!(!std::mem::replace(&mut seen[index], true));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The link layer: where the IP header begins, behind VLAN tags and PPPoE.
+
+use crate::frame::Frame;
+use crate::verdict::Reason;
+
+/// Most VLAN tags that are read.
+pub const MAX_TAGS: usize = 3;
+
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const PPPOE_SESSION: u16 = 0x8864;
+/// 802.1Q, 802.1ad, and the older number some switches use for the outer tag.
+const VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+
+/// Which IP header begins where, in bytes from the frame's first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4.
+    V4(usize),
+    /// IPv6.
+    V6(usize),
+}
+
+/// Finds the IP header of a frame that begins with an Ethernet header.
+///
+/// # Errors
+/// [`Reason::NotIp`], [`Reason::Truncated`] or [`Reason::Tags`].
+#[inline(always)]
+pub fn ethernet<F: Frame>(frame: &F) -> Result<Network, Reason> {
+    let mut at = 12;
+    for _ in 0..=MAX_TAGS {
+        let Some([word]) = frame.words(at) else {
+            return Err(Reason::Truncated);
+        };
+        let kind = (u32::from_be(word) >> 16) as u16;
+        if kind == IPV4 {
+            return Ok(Network::V4(at + 2));
+        }
+        if kind == IPV6 {
+            return Ok(Network::V6(at + 2));
+        }
+        if kind == PPPOE_SESSION {
+            return pppoe(frame, at + 2);
+        }
+        if !VLAN.contains(&kind) {
+            return Err(Reason::NotIp);
+        }
+        at += 4;
+    }
+    Err(Reason::Tags)
+}
+
+/// PPPoE (RFC 2516): six bytes of header, then the PPP protocol, one byte where its lowest bit is
+/// set (RFC 1661 §6.5; Linux accepts it unasked).
+#[inline(always)]
+fn pppoe<F: Frame>(frame: &F, at: usize) -> Result<Network, Reason> {
+    let Some([_, word]) = frame.words(at + 2) else {
+        return Err(Reason::Truncated);
+    };
+    let word = u32::from_be(word);
+    if word >> 24 & 1 == 1 {
+        match word >> 24 {
+            0x21 => Ok(Network::V4(at + 7)),
+            0x57 => Ok(Network::V6(at + 7)),
+            _ => Err(Reason::NotIp),
+        }
+    } else {
+        match word >> 16 {
+            0x0021 => Ok(Network::V4(at + 8)),
+            0x0057 => Ok(Network::V6(at + 8)),
+            _ => Err(Reason::NotIp),
+        }
+    }
+}
+
+/// Finds the IP header of a packet from a device without link-layer header (tun, WireGuard).
+///
+/// # Errors
+/// [`Reason::NotIp`] or [`Reason::Truncated`].
+#[inline(always)]
+pub fn bare<F: Frame>(frame: &F) -> Result<Network, Reason> {
+    let Some([word]) = frame.words(0) else {
+        return Err(Reason::Truncated);
+    };
+    match u32::from_be(word) >> 28 {
+        4 => Ok(Network::V4(0)),
+        6 => Ok(Network::V6(0)),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_found_behind_tags_and_pppoe() {
+        fn check(after_macs: &[u8], expected: Result<Network, Reason>) {
+            let frame = [&[0; 12], after_macs].concat();
+            assert_eq!(ethernet(&frame.as_slice()), expected, "{after_macs:02x?}");
+        }
+        check(&[8, 0, 0, 0], Ok(Network::V4(14)));
+        check(&[0x86, 0xdd, 0, 0], Ok(Network::V6(14)));
+        check(&[8, 6, 0, 0], Err(Reason::NotIp));
+        check(&[8, 0, 0], Err(Reason::Truncated));
+        check(&[0x81, 0, 0, 7, 8, 0, 0, 0], Ok(Network::V4(18)));
+        check(
+            &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9, 0x86, 0xdd, 0, 0],
+            Ok(Network::V6(22)),
+        );
+        check(
+            &[&[0x81, 0, 0, 7].repeat(3)[..], &[8, 0, 0, 0]].concat(),
+            Ok(Network::V4(26)),
+        );
+        check(
+            &[&[0x81, 0, 0, 7].repeat(4)[..], &[8, 0, 0, 0]].concat(),
+            Err(Reason::Tags),
+        );
+        check(&[0x81, 0, 0, 7], Err(Reason::Truncated));
+        check(&[0x88, 0x63, 0x11, 9, 0, 0], Err(Reason::NotIp));
+        check(
+            &[0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0, 0x21, 0x45, 0],
+            Ok(Network::V4(22)),
+        );
+        check(
+            &[0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0, 0x57, 0x60, 0],
+            Ok(Network::V6(22)),
+        );
+        check(
+            &[0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0x21, 0x45, 0, 0],
+            Ok(Network::V4(21)),
+        );
+        check(
+            &[0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0xc0, 0x21, 1, 0],
+            Err(Reason::NotIp),
+        );
+        check(
+            &[0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0, 0x21],
+            Err(Reason::Truncated),
+        );
+    }
+
+    #[test]
+    fn bare_packets_say_their_version() {
+        fn check(first: u8, expected: Result<Network, Reason>) {
+            assert_eq!(bare(&[first, 0, 0, 0].as_slice()), expected);
+        }
+        check(0x45, Ok(Network::V4(0)));
+        check(0x60, Ok(Network::V6(0)));
+        check(0x10, Err(Reason::NotIp));
+        assert_eq!(bare(&[0x45, 0, 0].as_slice()), Err(Reason::Truncated));
+    }
+}

@@ -1,0 +1,167 @@
+//! The IP layer: addresses, header sanity, fragments, extension headers.
+
+use crate::address::{V4, V6};
+use crate::frame::Frame;
+use crate::transport::{Segment, Transport, transport};
+use crate::verdict::Reason;
+
+/// Most IPv6 extension headers that are walked.
+pub const MAX_EXTENSIONS: usize = 8;
+
+/// An IP packet: where from, where to, and what it carries or why that cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// What it carries, or what is wrong with it. [`Reason::LaterFragment`] is not wrong by itself.
+    pub transport: Result<Transport, Reason>,
+}
+
+/// Reads the IPv4 packet (RFC 791) that begins at byte `at`.
+///
+/// # Errors
+/// [`Reason::Truncated`] or [`Reason::Malformed`] where not even the addresses can be told.
+#[inline(always)]
+pub fn ipv4<F: Frame>(frame: &F, at: usize) -> Result<Packet<V4>, Reason> {
+    let Some([first, second, third, source, destination]) = frame.words(at) else {
+        return Err(Reason::Truncated);
+    };
+    let first = u32::from_be(first);
+    if first >> 28 != 4 {
+        return Err(Reason::Malformed);
+    }
+    let fragment = u32::from_be(second) as u16;
+    let protocol = (u32::from_be(third) >> 16) as u8;
+    let transport = ipv4_transport(frame, at, first, fragment, protocol);
+    Ok(Packet {
+        source: [source],
+        destination: [destination],
+        transport,
+    })
+}
+
+#[inline(always)]
+fn ipv4_transport<F: Frame>(
+    frame: &F,
+    at: usize,
+    first: u32,
+    fragment: u16,
+    protocol: u8,
+) -> Result<Transport, Reason> {
+    let header = (first >> 24 & 0xf) as usize * 4;
+    let total = (first & 0xffff) as usize;
+    if header < 20 || total < header {
+        return Err(Reason::Malformed);
+    }
+    if !frame.reaches(at + total) {
+        return Err(Reason::Truncated);
+    }
+    if header > 20 {
+        return Err(Reason::Options);
+    }
+    if fragment & 0x1fff != 0 {
+        return Err(Reason::LaterFragment);
+    }
+    let first_fragment = fragment & 0x2000 != 0;
+    transport(
+        frame,
+        Segment {
+            at: at + 20,
+            length: total - 20,
+            first_fragment,
+        },
+        protocol,
+    )
+}
+
+/// Reads the IPv6 packet (RFC 8200) that begins at byte `at`.
+///
+/// # Errors
+/// [`Reason::Truncated`] or [`Reason::Malformed`] where not even the addresses can be told.
+#[inline(always)]
+pub fn ipv6<F: Frame>(frame: &F, at: usize) -> Result<Packet<V6>, Reason> {
+    let Some([first, second, s0, s1, s2, s3, d0, d1, d2, d3]) = frame.words(at) else {
+        return Err(Reason::Truncated);
+    };
+    if u32::from_be(first) >> 28 != 6 {
+        return Err(Reason::Malformed);
+    }
+    let transport = ipv6_transport(frame, at, u32::from_be(second));
+    Ok(Packet {
+        source: [s0, s1, s2, s3],
+        destination: [d0, d1, d2, d3],
+        transport,
+    })
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+/// Walks the extension headers. Authentication (51) and ESP (50) are protocols here, as for nft;
+/// a jumbogram's payload length of 0 makes any header overrun it.
+#[inline(always)]
+fn ipv6_transport<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transport, Reason> {
+    let end = 40 + (second >> 16) as usize;
+    if !frame.reaches(at + end) {
+        return Err(Reason::Truncated);
+    }
+    let mut next = (second >> 8) as u8;
+    let mut offset = 40;
+    let mut fragmented = false;
+    let mut first_fragment = false;
+    for position in 0..=MAX_EXTENSIONS {
+        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+            let segment = Segment {
+                at: at + offset,
+                length: end - offset,
+                first_fragment,
+            };
+            return transport(frame, segment, next);
+        }
+        if offset + 8 > end {
+            return Err(overrun(first_fragment));
+        }
+        let Some([word]) = frame.words(at + offset) else {
+            return Err(Reason::Truncated);
+        };
+        let word = u32::from_be(word);
+        let mut length = 8;
+        if next == FRAGMENT {
+            if fragmented {
+                return Err(Reason::DoubleFragment);
+            }
+            if word & 0xfff8 != 0 {
+                return Err(Reason::LaterFragment);
+            }
+            fragmented = true;
+            first_fragment = word & 1 != 0;
+        } else {
+            if next == HOP_BY_HOP && position != 0 {
+                return Err(Reason::Malformed);
+            }
+            if next == ROUTING && word & 0xff != 0 {
+                return Err(Reason::SourceRoute);
+            }
+            length += (word >> 16 & 0xff) as usize * 8;
+        }
+        next = (word >> 24) as u8;
+        offset += length;
+        if offset > end {
+            return Err(overrun(first_fragment));
+        }
+    }
+    Err(Reason::Extensions)
+}
+
+#[inline(always)]
+const fn overrun(first_fragment: bool) -> Reason {
+    if first_fragment {
+        Reason::TinyFragment
+    } else {
+        Reason::Malformed
+    }
+}

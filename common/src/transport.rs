@@ -1,0 +1,143 @@
+//! The transport layer: protocol, ports, and whether a segment starts something.
+
+use crate::frame::Frame;
+use crate::verdict::Reason;
+
+/// IANA protocol numbers that have a meaning of their own here.
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// What a packet carries, as far as the verdict needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Source port; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Destination port; 0 where the protocol has none.
+    pub port: u16,
+    /// Whether it can be the first packet of a flow: all but TCP without a lone SYN, ICMP errors
+    /// and replies, and neighbour discovery.
+    pub opens: bool,
+}
+
+/// Where the transport header lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    /// Its offset in the frame.
+    pub(crate) at: usize,
+    /// Bytes from there to the end of the IP packet, all of them in the frame.
+    pub(crate) length: usize,
+    /// Whether more fragments follow, so that lengths inside speak of a larger whole.
+    pub(crate) first_fragment: bool,
+}
+
+/// Reads the header of `protocol` in `segment`.
+///
+/// # Errors
+/// [`Reason::TinyFragment`] where a first fragment ends inside the header (RFC 1858, RFC 7112),
+/// [`Reason::Malformed`] where a whole packet does, [`Reason::Truncated`] where the frame does.
+#[inline(always)]
+pub(crate) fn transport<F: Frame>(
+    frame: &F,
+    segment: Segment,
+    protocol: u8,
+) -> Result<Transport, Reason> {
+    let short = if segment.first_fragment {
+        Reason::TinyFragment
+    } else {
+        Reason::Malformed
+    };
+    match protocol {
+        protocol::TCP => {
+            if segment.length < 20 {
+                return Err(short);
+            }
+            let Some([ports, _, _, offset]) = frame.words(segment.at) else {
+                return Err(Reason::Truncated);
+            };
+            let offset = u32::from_be(offset);
+            let header = (offset >> 28) as usize * 4;
+            if header < 20 {
+                return Err(Reason::Malformed);
+            }
+            if header > segment.length {
+                return Err(short);
+            }
+            const SYN: u32 = 0x02 << 16;
+            const ACK: u32 = 0x10 << 16;
+            Ok(with_ports(protocol, ports, offset & (SYN | ACK) == SYN))
+        }
+        protocol::UDP => {
+            if segment.length < 8 {
+                return Err(short);
+            }
+            let Some([ports, length]) = frame.words(segment.at) else {
+                return Err(Reason::Truncated);
+            };
+            let length = (u32::from_be(length) >> 16) as usize;
+            if length < 8 || (length > segment.length && !segment.first_fragment) {
+                return Err(Reason::Malformed);
+            }
+            Ok(with_ports(protocol, ports, true))
+        }
+        protocol::SCTP => {
+            if segment.length < 12 {
+                return Err(short);
+            }
+            let Some([ports]) = frame.words(segment.at) else {
+                return Err(Reason::Truncated);
+            };
+            Ok(with_ports(protocol, ports, true))
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            if segment.length < 4 {
+                return Err(short);
+            }
+            let Some([word]) = frame.words(segment.at) else {
+                return Err(Reason::Truncated);
+            };
+            let kind = u32::from_be(word) >> 24;
+            let opens = if protocol == protocol::ICMP {
+                // Replies, and the errors that conntrack relates (nf_conntrack_proto_icmp.c).
+                !matches!(kind, 0 | 3 | 4 | 5 | 11 | 12 | 14 | 16 | 18)
+            } else {
+                // Errors, echo replies, MLD and neighbour discovery.
+                !matches!(kind, 1..=127 | 129 | 130..=137 | 143)
+            };
+            Ok(Transport {
+                protocol,
+                source_port: 0,
+                port: 0,
+                opens,
+            })
+        }
+        _ => Ok(Transport {
+            protocol,
+            source_port: 0,
+            port: 0,
+            opens: true,
+        }),
+    }
+}
+
+#[inline(always)]
+fn with_ports(protocol: u8, ports: u32, opens: bool) -> Transport {
+    let ports = u32::from_be(ports);
+    Transport {
+        protocol,
+        source_port: (ports >> 16) as u16,
+        port: ports as u16,
+        opens,
+    }
+}

@@ -1,0 +1,86 @@
+//! Frames read in place, with the kernel's helpers where a frame is not in one piece.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use core::mem::MaybeUninit;
+use egressd_common::frame::Frame;
+
+/// No header that is read begins further into a frame than this. The verifier needs a bound.
+const REACH: usize = 0x7fff;
+
+/// Reads `N` words at `offset` between `data` and `end`, where they lie there.
+#[inline(always)]
+fn direct<const N: usize>(data: usize, end: usize, offset: usize) -> Option<[u32; N]> {
+    if offset > REACH {
+        return None;
+    }
+    let from = data + offset;
+    if from + 4 * N > end {
+        return None;
+    }
+    // SAFETY: the bytes lie inside the packet, as just checked (and as the verifier proves again at
+    // load time). Words need no alignment: the verifier refuses the program on machines where
+    // packet loads do.
+    Some(unsafe { *(from as *const [u32; N]) })
+}
+
+/// A frame at the XDP hook.
+pub(crate) struct XdpFrame<'a>(pub(crate) &'a XdpContext);
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        if let Some(words) = direct(self.0.data(), self.0.data_end(), offset) {
+            return Some(words);
+        }
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        // SAFETY: the helper writes all 4 × N bytes of `words` or returns an error.
+        unsafe {
+            let code = bpf_xdp_load_bytes(
+                self.0.ctx,
+                offset as u32,
+                words.as_mut_ptr().cast(),
+                4 * N as u32,
+            );
+            (code == 0).then(|| words.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        if self.0.data() + length <= self.0.data_end() {
+            return true;
+        }
+        // SAFETY: the context is the one the kernel handed in.
+        length as u64 <= unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
+    }
+}
+
+/// A socket buffer at the TCX hook. Its first bytes are the link layer's header, if it has one.
+pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
+
+impl Frame for Skb<'_> {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        if let Some(words) = direct(self.0.data(), self.0.data_end(), offset) {
+            return Some(words);
+        }
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        // SAFETY: the helper writes all 4 × N bytes of `words` or returns an error.
+        unsafe {
+            let code = bpf_skb_load_bytes(
+                self.0.as_ptr(),
+                offset as u32,
+                words.as_mut_ptr().cast(),
+                4 * N as u32,
+            );
+            (code == 0).then(|| words.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        length <= self.0.len() as usize
+    }
+}

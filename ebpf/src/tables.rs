@@ -1,0 +1,229 @@
+//! The kernel's maps as `common::decide` looks things up in them, the counters, and the reports of
+//! refused packets.
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use egressd_common::address::{V4, V6};
+use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
+use egressd_common::layout::{self, Grant, KeyV4, KeyV6, Keyed, Report, Throttle};
+use egressd_common::network::Packet;
+use egressd_common::verdict::Verdict;
+
+#[map]
+static INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(layout::MAX_INTERFACES, 0);
+// User space gives tries and hashes the size they need before it loads the object.
+#[map]
+static SOURCES_V4: LpmTrie<KeyV4, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static SOURCES_V6: LpmTrie<KeyV6, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static GRANTS_V4: HashMap<KeyV4, Grant> = HashMap::with_max_entries(layout::DEFAULT_LEARNED, 0);
+#[map]
+static GRANTS_V6: HashMap<KeyV6, Grant> = HashMap::with_max_entries(layout::DEFAULT_LEARNED, 0);
+#[map]
+static PLACES_V4: LpmTrie<KeyV4, [u64; 2]> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static PLACES_V6: LpmTrie<KeyV6, [u64; 2]> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+static SERVES: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(layout::COUNTERS as u32, 0);
+#[map]
+static REFUSED: RingBuf = RingBuf::with_byte_size(layout::REFUSED_BYTES, 0);
+#[map]
+static THROTTLE: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(1, 0);
+
+// Constants of one generation: user space writes them into the object before it loads it.
+#[unsafe(no_mangle)]
+static PORTS: [u8; layout::PORTS] = [0; layout::PORTS];
+#[unsafe(no_mangle)]
+static PROTOCOLS: [u8; 256] = [0; 256];
+#[unsafe(no_mangle)]
+static MASKS: [u64; layout::MASKS] = [0; layout::MASKS];
+#[unsafe(no_mangle)]
+static NFT_BEHIND: u8 = 0;
+#[unsafe(no_mangle)]
+static UNZONED_ACCEPT: u8 = 0;
+
+/// Reads a constant that the compiler must not believe.
+#[inline(always)]
+fn constant<T: Copy>(constant: &T) -> T {
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::read_volatile(constant) }
+}
+
+/// Seconds of `CLOCK_MONOTONIC_COARSE`.
+#[inline(always)]
+fn second() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() / 1_000_000_000 }
+}
+
+/// Counts a packet.
+#[inline(always)]
+pub(crate) fn count(verdict: Verdict) {
+    if let Some(packets) = COUNTERS.get_ptr_mut(layout::counter_index(verdict)) {
+        // SAFETY: this CPU's own counter; programs of one CPU do not interrupt each other.
+        unsafe { *packets += 1 }
+    }
+}
+
+/// The maps of the running generation.
+pub(crate) struct Kernel;
+
+impl Lookup for Kernel {
+    #[inline(always)]
+    fn interface(&self, index: u32) -> Option<Interface> {
+        // SAFETY: entries are written before the program is attached and never after.
+        unsafe { INTERFACES.get(index) }.map(|packed| Interface::unpack(*packed))
+    }
+
+    #[inline(always)]
+    fn classes(&self, protocol: u8, port: u16) -> u64 {
+        let class = match layout::port_index(protocol, port) {
+            Some(index) => constant(&PORTS[index]),
+            None => constant(&PROTOCOLS[protocol as usize]),
+        };
+        constant(&MASKS[class as usize])
+    }
+
+    #[inline(always)]
+    fn serves(&self, zone: u8, port: u16) -> bool {
+        SERVES.get_ptr(layout::serves_key(zone, port)).is_some()
+    }
+
+    #[inline(always)]
+    fn nft_behind(&self) -> bool {
+        constant(&NFT_BEHIND) != 0
+    }
+
+    #[inline(always)]
+    fn unzoned_accept(&self) -> bool {
+        constant(&UNZONED_ACCEPT) != 0
+    }
+}
+
+/// The classes of a grant; remembers the second if they are used.
+#[inline(always)]
+fn used(grant: Option<*mut Grant>, classes: u64) -> u64 {
+    let Some(grant) = grant else { return 0 };
+    // SAFETY: the kernel keeps a map's value in memory while the program runs. Other CPUs and user
+    // space write whole aligned words, and each word is meaningful alone.
+    unsafe {
+        let mask = (*grant)[0];
+        if mask & classes != 0 {
+            let now = second();
+            if (*grant)[1] != now {
+                (*grant)[1] = now;
+            }
+        }
+        mask
+    }
+}
+
+/// Implements `Tables` of one address family over its three maps.
+macro_rules! family {
+    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $places:ident, $wide:expr) => {
+        impl Tables<$address> for Kernel {
+            #[inline(always)]
+            fn zone(&self, interface: u32, source: &$address) -> Option<Zone> {
+                let key = Key::<$key>::new(layout::KEY_PREFIX + $bits, source.after(interface));
+                $sources.get(&key).map(|packed| Zone::unpack(*packed))
+            }
+
+            #[inline(always)]
+            fn grant(&self, zone: u8, destination: &$address, classes: u64) -> u64 {
+                used(
+                    $grants.get_ptr_mut(destination.after(u32::from(zone))),
+                    classes,
+                )
+            }
+
+            #[inline(always)]
+            fn place(&self, zone: u8, destination: &$address) -> Place {
+                let key = Key::<$key>::new(
+                    layout::KEY_PREFIX + $bits,
+                    destination.after(u32::from(zone)),
+                );
+                $places
+                    .get(&key)
+                    .map_or_else(Place::default, |packed| Place::unpack(*packed))
+            }
+
+            #[inline(always)]
+            fn refused(&self, interface: u32, packet: &Packet<$address>, verdict: Verdict) {
+                if !permitted() {
+                    return;
+                }
+                let what = match packet.transport {
+                    Ok(transport) => (transport.protocol, transport.port),
+                    Err(_) => (0, 0),
+                };
+                let wide = $wide;
+                let (source, destination) = (wide(&packet.source), wide(&packet.destination));
+                let report =
+                    layout::report(interface, verdict, what, $version, source, destination);
+                if REFUSED
+                    .output::<Report>(&report, u64::from(BPF_RB_NO_WAKEUP))
+                    .is_err()
+                {
+                    lost();
+                }
+            }
+        }
+    };
+}
+
+family!(
+    V4,
+    KeyV4,
+    32,
+    4,
+    SOURCES_V4,
+    GRANTS_V4,
+    PLACES_V4,
+    |a: &V4| [a[0], 0, 0, 0]
+);
+family!(
+    V6,
+    KeyV6,
+    128,
+    6,
+    SOURCES_V6,
+    GRANTS_V6,
+    PLACES_V6,
+    |a: &V6| *a
+);
+
+/// Whether this CPU may report another refused packet in this second.
+#[inline(always)]
+fn permitted() -> bool {
+    let Some(throttle) = THROTTLE.get_ptr_mut(0) else {
+        return false;
+    };
+    let now = second();
+    // SAFETY: this CPU's own entry.
+    unsafe {
+        if (*throttle)[0] != now {
+            *throttle = [now, 1, (*throttle)[2]];
+            return true;
+        }
+        if (*throttle)[1] < layout::REPORTS_PER_SECOND {
+            (*throttle)[1] += 1;
+            return true;
+        }
+        (*throttle)[2] += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn lost() {
+    if let Some(throttle) = THROTTLE.get_ptr_mut(0) {
+        // SAFETY: this CPU's own entry.
+        unsafe { (*throttle)[2] += 1 }
+    }
+}
