@@ -1,6 +1,6 @@
 //! What the eBPF programs, the model plane and `explain` share: limits, map layouts, packet
 //! parsing and the verdict. Nothing here does I/O, allocates or knows a clock.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "samples")), no_std)]
 
 pub mod address;
 pub mod decide;
@@ -8,6 +8,8 @@ pub mod frame;
 pub mod layout;
 pub mod link;
 pub mod network;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
 pub mod transport;
 pub mod verdict;
 

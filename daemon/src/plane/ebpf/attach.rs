@@ -1,0 +1,336 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: reads what the kernel says of its links"
+)]
+//! The links between programs and interfaces: attaches, pins, adopts, swaps and checks them.
+//! A pinned link outlives the process, and swapping its program is one atomic step.
+
+use super::generation::Generation;
+use super::tables::Wanted;
+use anyhow::Context as _;
+use aya::programs::links::{FdLink, LinkOrder, LinkType, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{TcAttachType, XdpMode};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where in the kernel's receive path a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hook {
+    /// In the driver.
+    XdpNative,
+    /// XDP after the driver; slow.
+    XdpGeneric,
+    /// At traffic control's ingress.
+    Tcx,
+}
+
+impl Hook {
+    pub(super) const ALL: [Self; 3] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx];
+
+    /// The word in the names of pins.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tcx => "tcx",
+        }
+    }
+
+    const fn link_type(self) -> LinkType {
+        match self {
+            Self::XdpNative | Self::XdpGeneric => LinkType::Xdp,
+            Self::Tcx => LinkType::Tcx,
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::XdpNative => "xdp native",
+            Self::XdpGeneric => "xdp generic",
+            Self::Tcx => "tcx",
+        })
+    }
+}
+
+/// A program attached to an interface through a pinned link.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// The interface's index.
+    pub(super) index: u32,
+    /// The interface's name when it was attached.
+    pub(super) name: String,
+    /// Where.
+    pub(super) hook: Hook,
+    link: FdLink,
+    pin: PathBuf,
+}
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Facts {
+    program: u32,
+    /// 0 once the interface is gone or the link was detached by force.
+    interface: u32,
+}
+
+impl Attached {
+    /// Attaches the program of `generation` anew and pins the link below `directory`.
+    pub(super) fn attach(
+        generation: &mut Generation,
+        (index, wanted): (u32, &Wanted),
+        hook: Hook,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        // A device runs XDP in one place only: what an earlier configuration chose must go first.
+        for other in [Hook::XdpNative, Hook::XdpGeneric] {
+            if hook != Hook::Tcx && hook != other {
+                remove_if_there(&pin_path(directory, &wanted.name, other))?;
+            }
+        }
+        let link = match hook {
+            Hook::XdpNative => attach_xdp(generation, index, XdpMode::Driver)?,
+            Hook::XdpGeneric => attach_xdp(generation, index, XdpMode::Skb)?,
+            Hook::Tcx => attach_tcx(generation, &wanted.name)?,
+        };
+        let facts = facts(&link)?;
+        anyhow::ensure!(
+            facts.interface == index,
+            "{} is interface {} now, not {index}",
+            wanted.name,
+            facts.interface
+        );
+        let pin = pin_path(directory, &wanted.name, hook);
+        remove_if_there(&pin)?;
+        let link = link
+            .pin(&pin)
+            .with_context(|| format!("pin the link at {}; is it on a bpffs?", pin.display()))?;
+        Ok(Self {
+            index,
+            name: wanted.name.clone(),
+            hook,
+            link: link.into(),
+            pin,
+        })
+    }
+
+    /// Takes up a link that an earlier process pinned, if it is what its name says: a link of this
+    /// kind, on the interface with this index. Any other pin of that name is removed.
+    pub(super) fn adopt(
+        (index, wanted): (u32, &Wanted),
+        hook: Hook,
+        directory: &Path,
+    ) -> anyhow::Result<Option<Self>> {
+        let pin = pin_path(directory, &wanted.name, hook);
+        if !pin.exists() {
+            return Ok(None);
+        }
+        if let Ok(pinned) = PinnedLink::from_pin(&pin) {
+            let link = FdLink::from(pinned);
+            let is_ours = link
+                .info()
+                .is_ok_and(|info| info.link_type().is_ok_and(|kind| kind == hook.link_type()))
+                && facts(&link).is_ok_and(|facts| facts.interface == index);
+            if is_ours {
+                return Ok(Some(Self {
+                    index,
+                    name: wanted.name.clone(),
+                    hook,
+                    link,
+                    pin,
+                }));
+            }
+        }
+        log::warn!(target: "ebpf", "{} is not a link of {}: removed", pin.display(), wanted.name);
+        remove_if_there(&pin)?;
+        Ok(None)
+    }
+
+    /// Puts the program of `generation` in the place of the one that runs, between two packets.
+    pub(super) fn swap(&mut self, generation: &mut Generation) -> anyhow::Result<()> {
+        // aya takes the link by value and closes it on an error: give it a second descriptor.
+        let second = PinnedLink::from_pin(&self.pin)
+            .with_context(|| format!("open the pinned link {}", self.pin.display()))?;
+        let second = FdLink::from(second);
+        self.link = match self.hook {
+            Hook::XdpNative | Hook::XdpGeneric => {
+                let program = generation.xdp()?;
+                let id = program.attach_to_link(XdpLink::try_from(second)?)?;
+                program.take_link(id)?.try_into()?
+            }
+            Hook::Tcx => {
+                let program = generation.tcx()?;
+                let id = program.attach_to_link(SchedClassifierLink::try_from(second)?)?;
+                program.take_link(id)?.try_into()?
+            }
+        };
+        Ok(())
+    }
+
+    /// Whether the link is still pinned, attached to its interface, and runs the program of
+    /// `generation`.
+    pub(super) fn verify(&self, generation: &mut Generation) -> anyhow::Result<()> {
+        let program = match self.hook {
+            Hook::XdpNative | Hook::XdpGeneric => generation.xdp()?.info()?.id(),
+            Hook::Tcx => generation.tcx()?.info()?.id(),
+        };
+        let facts = facts(&self.link)?;
+        anyhow::ensure!(
+            facts.interface == self.index,
+            "{}: the link is no longer attached",
+            self.name
+        );
+        anyhow::ensure!(
+            facts.program == program,
+            "{}: another program runs",
+            self.name
+        );
+        anyhow::ensure!(self.pin.exists(), "{}: the link's pin is gone", self.name);
+        Ok(())
+    }
+
+    /// Whether the link has lost its interface, so that only a new one helps.
+    pub(super) fn is_dead(&self) -> bool {
+        !facts(&self.link).is_ok_and(|facts| facts.interface == self.index)
+    }
+
+    /// Pins the link again if someone removed the pin.
+    pub(super) fn keep_pinned(self) -> anyhow::Result<Self> {
+        if self.pin.exists() {
+            return Ok(self);
+        }
+        let Self {
+            index,
+            name,
+            hook,
+            link,
+            pin,
+        } = self;
+        let link = link
+            .pin(&pin)
+            .with_context(|| format!("pin {} again", pin.display()))?
+            .into();
+        Ok(Self {
+            index,
+            name,
+            hook,
+            link,
+            pin,
+        })
+    }
+
+    /// Removes the pin and closes the link, which detaches the program.
+    pub(super) fn detach(self) -> anyhow::Result<()> {
+        remove_if_there(&self.pin)
+    }
+}
+
+fn attach_xdp(generation: &mut Generation, index: u32, mode: XdpMode) -> anyhow::Result<FdLink> {
+    let program = generation.xdp()?;
+    let id = program.attach_to_if_index(index, mode)?;
+    // Where links are refused aya attaches by netlink instead, which ends with the process or with
+    // anyone's `ip link set … xdp off`. Dropping what it made detaches it again.
+    FdLink::try_from(program.take_link(id)?)
+        .context("the kernel refused a BPF link, and nothing less outlives this process")
+}
+
+fn attach_tcx(generation: &mut Generation, interface: &str) -> anyhow::Result<FdLink> {
+    let program = generation.tcx()?;
+    // First, because a program before ours could let a packet pass for good.
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(interface, TcAttachType::Ingress, options)?;
+    FdLink::try_from(program.take_link(id)?).context("the kernel refused a TCX link")
+}
+
+/// bpffs reserves dots in names; interfaces may have them, but never a colon.
+fn pin_path(directory: &Path, interface: &str, hook: Hook) -> PathBuf {
+    directory.join(format!("{}:{}", interface.replace('.', "::"), hook.word()))
+}
+
+/// Removes every pin in `directory` that is not of `kept`; a link that nothing else holds is
+/// detached by that.
+pub(super) fn sweep<'a>(
+    directory: &Path,
+    kept: impl Iterator<Item = &'a Attached>,
+) -> anyhow::Result<()> {
+    let kept: Vec<&Path> = kept.map(|attached| attached.pin.as_path()).collect();
+    for entry in std::fs::read_dir(directory).context("list the pinned links")? {
+        let path = entry?.path();
+        if !kept.contains(&path.as_path()) {
+            log::info!(target: "ebpf", "detach the left-over link {}", path.display());
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Reads what the kernel says of a link. By descriptor and through procfs, because aya tells no
+/// interface, and asking the kernel by id takes CAP_SYS_ADMIN.
+fn facts(link: &FdLink) -> anyhow::Result<Facts> {
+    let id = link.info()?.id();
+    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+        // A descriptor of another thread may close meanwhile.
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        if number(&text, "link_id") == Some(id) {
+            let program = number(&text, "prog_id").context("the link has no program")?;
+            let interface = number(&text, "ifindex").context("the link has no interface")?;
+            return Ok(Facts { program, interface });
+        }
+    }
+    anyhow::bail!("link {id} is not among the descriptors of this process")
+}
+
+/// The number after `key:` in the text of a descriptor.
+fn number(text: &str, key: &str) -> Option<u32> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_read() {
+        let text =
+            "pos:\t0\nlink_type:\txdp\nlink_id:\t12\nprog_tag:\tab\nprog_id:\t7\nifindex:\t3\n";
+        assert_eq!(number(text, "link_id"), Some(12));
+        assert_eq!(number(text, "prog_id"), Some(7));
+        assert_eq!(number(text, "ifindex"), Some(3));
+        assert_eq!(number(text, "link"), None);
+    }
+
+    #[test]
+    fn pins_have_no_dots_and_never_collide() {
+        let names = ["lan0", "lan0.5", "lan0.xdp", "lan0.5.6", "lan0-5"];
+        let mut paths: Vec<PathBuf> = names
+            .iter()
+            .flat_map(|name| Hook::ALL.map(|hook| pin_path(Path::new("/p"), name, hook)))
+            .collect();
+        assert!(
+            paths
+                .iter()
+                .all(|path| !path.to_string_lossy().contains('.'))
+        );
+        let count = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), count);
+    }
+}

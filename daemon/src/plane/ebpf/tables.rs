@@ -1,0 +1,363 @@
+//! PURE: what the kernel's maps and globals must hold for an image.
+
+use crate::policy::ZoneId;
+use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
+use crate::policy::links::Links;
+use crate::policy::port::{SCTP, TCP, UDP};
+use egressd_common::address::{v4, v6};
+use egressd_common::decide::{Interface, Place, Zone};
+use egressd_common::layout::{self, KEY_PREFIX, KeyV4, KeyV6, Keyed};
+use egressd_common::verdict::NO_ZONE;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything one generation of maps and globals holds, but for the learned grants.
+#[derive(Debug)]
+pub(super) struct Tables {
+    /// One byte per port of TCP, UDP and SCTP: an index into `masks`.
+    pub(super) ports: Vec<u8>,
+    /// One byte per protocol without ports: an index into `masks`.
+    pub(super) protocols: Vec<u8>,
+    /// The distinct masks; the first is empty.
+    pub(super) masks: Vec<u64>,
+    /// Packets of no zone are left to others.
+    pub(super) unzoned_accept: bool,
+    /// The interfaces to attach to, with their packed entries.
+    pub(super) interfaces: BTreeMap<u32, Wanted>,
+    /// Packed zones by interface and source.
+    pub(super) sources: Prefixes<u32>,
+    /// Packed places by zone and destination.
+    pub(super) places: Prefixes<[u64; 2]>,
+    /// (zone, port) pairs.
+    pub(super) serves: Vec<u32>,
+}
+
+/// An interface to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Its kernel name.
+    pub(super) name: String,
+    /// Whether frames begin with an Ethernet header.
+    pub(super) ethernet: bool,
+    /// Its entry.
+    pub(super) packed: u32,
+}
+
+/// Entries of the two tries of one kind: prefix length in bits (number included), data, value.
+#[derive(Debug)]
+pub(super) struct Prefixes<V> {
+    pub(super) v4: Vec<(u32, KeyV4, V)>,
+    pub(super) v6: Vec<(u32, KeyV6, V)>,
+}
+
+impl<V> Prefixes<V> {
+    fn push(&mut self, number: u32, net: IpNet, value: V) {
+        let bits = KEY_PREFIX + u32::from(net.prefix_len());
+        match net {
+            IpNet::V4(net) => self.v4.push((bits, v4(net.network()).after(number), value)),
+            IpNet::V6(net) => self.v6.push((bits, v6(net.network()).after(number), value)),
+        }
+    }
+}
+
+impl<V> Default for Prefixes<V> {
+    fn default() -> Self {
+        Self {
+            v4: Vec::new(),
+            v6: Vec::new(),
+        }
+    }
+}
+
+/// Why an image does not fit into the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DoesNotFit {
+    #[error(
+        "the classes of ports combine in more than {} ways; give rules with nearly equal ports the same list",
+        layout::MASKS - 1
+    )]
+    Masks,
+    #[error("zones match more than {} interfaces", layout::MAX_INTERFACES)]
+    Interfaces,
+}
+
+/// What the kernel must hold for `image`.
+pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNotFit> {
+    let (ports, protocols, masks) = port_table(image)?;
+    let mut tables = Tables {
+        ports,
+        protocols,
+        masks,
+        unzoned_accept: match image.unzoned {
+            Unzoned::Accept => true,
+            Unzoned::Drop => false,
+        },
+        interfaces: BTreeMap::new(),
+        sources: Prefixes::default(),
+        places: Prefixes::default(),
+        serves: Vec::new(),
+    };
+    enter_interfaces(image, &mut tables)?;
+
+    let exempt = exempt(image, nft_behind);
+    for zone in image.zones.iter().map(Some).chain([None]) {
+        let number = u32::from(zone.map_or(NO_ZONE, |zone| id(zone.id)));
+        let networks = zone.map_or(&[][..], |zone| &zone.networks);
+        for (net, place) in places(networks, &exempt) {
+            tables.places.push(number, net, place.pack());
+        }
+    }
+    for zone in &image.zones {
+        let keys = zone
+            .serves
+            .iter()
+            .map(|port| layout::serves_key(id(zone.id), *port));
+        tables.serves.extend(keys);
+    }
+    Ok(tables)
+}
+
+/// A zone's id as maps hold it.
+pub(in crate::plane) fn id(zone: ZoneId) -> u8 {
+    u8::try_from(zone.0).expect("zone ids are below MAX_ZONES")
+}
+
+/// A zone as packets meet it.
+pub(in crate::plane) fn zone(zone: &ZoneImage) -> Zone {
+    Zone {
+        id: id(zone.id),
+        audit: match zone.mode {
+            Mode::Audit => true,
+            Mode::Enforce => false,
+        },
+        inbound_deny: match zone.inbound {
+            Inbound::Deny => true,
+            Inbound::Allow => false,
+        },
+        serves: !zone.serves.is_empty(),
+    }
+}
+
+/// The gateway's own addresses and the broadcast and router-anycast addresses (RFC 4291 §2.6.1) of
+/// its subnets: what the kernel delivers to itself.
+pub(in crate::plane) fn local_addresses(links: &Links) -> impl Iterator<Item = IpAddr> {
+    links
+        .0
+        .values()
+        .flat_map(|link| &link.addresses)
+        .flat_map(|net| {
+            let subnet = match net {
+                IpNet::V4(v4) if v4.prefix_len() < 31 => Some(net.broadcast()),
+                IpNet::V6(v6) if v6.prefix_len() < 127 => Some(net.network()),
+                IpNet::V4(_) | IpNet::V6(_) => None,
+            };
+            [Some(net.addr()), subnet].into_iter().flatten()
+        })
+}
+
+/// The prefixes that nft must judge alone: sources of zones and subnets connected to their
+/// interfaces. A default route is no such prefix: it would exempt everything.
+pub(in crate::plane) fn inside(image: &Image) -> impl Iterator<Item = IpNet> {
+    let connected = image
+        .zones
+        .iter()
+        .flat_map(|zone| image.links.matching(&zone.interfaces))
+        .flat_map(|(_, link)| &link.addresses);
+    let sources = image.zones.iter().flat_map(|zone| &zone.sources);
+    connected
+        .chain(sources)
+        .filter(|net| net.prefix_len() > 0)
+        .map(IpNet::trunc)
+}
+
+fn exempt(image: &Image, nft_behind: bool) -> Vec<(IpNet, Place)> {
+    let nothing = Place::default();
+    let own = local_addresses(&image.links).map(|address| {
+        (
+            IpNet::from(address),
+            Place {
+                own: true,
+                ..nothing
+            },
+        )
+    });
+    let internal = image.internal.iter().map(|net| {
+        (
+            net.trunc(),
+            Place {
+                internal: true,
+                ..nothing
+            },
+        )
+    });
+    let inside = inside(image).filter(|_| nft_behind).map(|net| {
+        (
+            net,
+            Place {
+                inside: true,
+                ..nothing
+            },
+        )
+    });
+    own.chain(internal).chain(inside).collect()
+}
+
+/// The trie's entries for one zone. A longest match hides the shorter ones, so each entry holds
+/// all that the prefixes around it say.
+fn places(
+    networks: &[(IpNet, crate::policy::port::ClassMask)],
+    exempt: &[(IpNet, Place)],
+) -> Vec<(IpNet, Place)> {
+    let mut entries: BTreeMap<IpNet, Place> = BTreeMap::new();
+    let networks = networks.iter().map(|(net, mask)| {
+        (
+            net.trunc(),
+            Place {
+                mask: mask.0,
+                ..Place::default()
+            },
+        )
+    });
+    for (net, place) in networks.chain(exempt.iter().copied()) {
+        let entry = entries.entry(net).or_default();
+        *entry = union(*entry, place);
+    }
+    // In this order a prefix follows those that contain it.
+    let mut around: Vec<(IpNet, Place)> = Vec::new();
+    let mut filled = Vec::with_capacity(entries.len());
+    for (net, place) in entries {
+        while around
+            .last()
+            .is_some_and(|(outer, _)| !outer.contains(&net))
+        {
+            around.pop();
+        }
+        let place = around
+            .last()
+            .map_or(place, |(_, outer)| union(place, *outer));
+        around.push((net, place));
+        filled.push((net, place));
+    }
+    filled
+}
+
+fn union(a: Place, b: Place) -> Place {
+    Place {
+        mask: a.mask | b.mask,
+        own: a.own || b.own,
+        internal: a.internal || b.internal,
+        inside: a.inside || b.inside,
+    }
+}
+
+fn enter_interfaces(image: &Image, tables: &mut Tables) -> Result<(), DoesNotFit> {
+    for (&index, link) in &image.links.0 {
+        if image
+            .upstream
+            .iter()
+            .any(|pattern| pattern.matches(&link.name))
+        {
+            continue;
+        }
+        let here: Vec<&ZoneImage> = image
+            .zones
+            .iter()
+            .filter(|zone| {
+                zone.interfaces
+                    .iter()
+                    .any(|pattern| pattern.matches(&link.name))
+            })
+            .collect();
+        let sole = match here.as_slice() {
+            [] => continue,
+            [only] if only.sources.is_empty() => Some(zone(only)),
+            _ => None,
+        };
+        let packed = Interface {
+            ethernet: link.ethernet,
+            sole,
+        }
+        .pack();
+        let wanted = Wanted {
+            name: link.name.clone(),
+            ethernet: link.ethernet,
+            packed,
+        };
+        tables.interfaces.insert(index, wanted);
+        if sole.is_some() {
+            continue;
+        }
+        let mut claimed = BTreeMap::new();
+        for zone_here in here {
+            for net in sources(zone_here) {
+                claimed.entry(net.trunc()).or_insert(zone(zone_here));
+            }
+        }
+        for (net, zone) in claimed {
+            tables.sources.push(index, net, zone.pack());
+        }
+    }
+    match u32::try_from(tables.interfaces.len()) {
+        Ok(count) if count <= layout::MAX_INTERFACES => Ok(()),
+        Ok(_) | Err(_) => Err(DoesNotFit::Interfaces),
+    }
+}
+
+/// A zone's sources; without any it takes all.
+pub(in crate::plane) fn sources(zone: &ZoneImage) -> Vec<IpNet> {
+    if zone.sources.is_empty() {
+        let all = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        all.map(|address| IpNet::new_assert(address, 0)).to_vec()
+    } else {
+        zone.sources.clone()
+    }
+}
+
+/// Ports, protocols without ports, and the masks they point to.
+type PortTable = (Vec<u8>, Vec<u8>, Vec<u64>);
+
+fn port_table(image: &Image) -> Result<PortTable, DoesNotFit> {
+    let mut by_port = vec![0u64; layout::PORTS];
+    let mut by_protocol = vec![0u64; 256];
+    for (class, set) in &image.classes {
+        let bit = 1u64 << class.0;
+        for service in set.services() {
+            let first = layout::port_index(service.protocol, service.first);
+            let last = layout::port_index(service.protocol, service.last);
+            if let (Some(first), Some(last)) = (first, last) {
+                by_port[first..=last]
+                    .iter_mut()
+                    .for_each(|mask| *mask |= bit);
+            } else if service.contains(service.protocol, 0) {
+                by_protocol[usize::from(service.protocol)] |= bit;
+            }
+        }
+    }
+    debug_assert!(
+        [TCP, UDP, SCTP]
+            .iter()
+            .all(|p| by_protocol[usize::from(*p)] == 0)
+    );
+    let mut index_of: BTreeMap<u64, u8> = BTreeMap::from([(0, 0)]);
+    let mut masks = vec![0u64];
+    let mut index = |mask: u64| -> Result<u8, DoesNotFit> {
+        if let Some(index) = index_of.get(&mask) {
+            return Ok(*index);
+        }
+        let next = u8::try_from(masks.len()).map_err(|_| DoesNotFit::Masks)?;
+        masks.push(mask);
+        index_of.insert(mask, next);
+        Ok(next)
+    };
+    let ports = by_port
+        .into_iter()
+        .map(&mut index)
+        .collect::<Result<_, _>>()?;
+    let protocols = by_protocol
+        .into_iter()
+        .map(&mut index)
+        .collect::<Result<_, _>>()?;
+    masks.resize(layout::MASKS, 0);
+    Ok((ports, protocols, masks))
+}

@@ -1,0 +1,347 @@
+//! The programs and the model on the same frames: verdict by verdict, and reason by reason in the
+//! sum. `BPF_PROG_TEST_RUN` calls the loopback device, whose index is 1, the ingress interface.
+
+use super::super::generation::Generation;
+use super::{can_run, image, load};
+use crate::plane::model::ModelPlane;
+use crate::policy::image::{Image, Unzoned};
+use aya::programs::{TestRun as _, TestRunOptions};
+use egressd_common::layout::{COUNTERS, counter_index};
+use egressd_common::samples;
+use std::net::IpAddr;
+
+/// Frames per image and program.
+const FRAMES: usize = 6000;
+
+/// A small generator of numbers, the same in every run (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize) % sides
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.roll(of.len())]
+    }
+
+    fn chance(&mut self, one_in: usize) -> bool {
+        self.roll(one_in) == 0
+    }
+}
+
+const SOURCES_V4: &[&str] = &[
+    "10.20.1.1",
+    "10.20.1.1",
+    "10.20.7.7",
+    "10.20.8.8",
+    "10.30.0.9",
+    "192.168.1.1",
+    "0.0.0.0",
+    "127.0.0.1",
+    "169.254.3.4",
+    "224.1.1.1",
+    "10.20.255.255",
+];
+const DESTINATIONS_V4: &[&str] = &[
+    "198.51.100.1",
+    "198.51.100.1",
+    "198.51.100.2",
+    "198.51.100.3",
+    "198.51.100.4",
+    "203.0.113.1",
+    "203.0.113.200",
+    "10.20.0.1",
+    "10.20.255.255",
+    "10.20.3.3",
+    "10.30.0.7",
+    "10.99.1.1",
+    "10.5.5.5",
+    "192.0.2.1",
+    "192.0.2.9",
+    "8.8.8.8",
+    "224.0.0.18",
+    "255.255.255.255",
+    "169.254.169.254",
+    "127.0.0.1",
+    "0.0.0.0",
+];
+const SOURCES_V6: &[&str] = &[
+    "2001:db8:20::5",
+    "2001:db8:20:8::5",
+    "2001:db8:77::1",
+    "fe80::9",
+    "::",
+    "::1",
+    "ff02::1",
+];
+const DESTINATIONS_V6: &[&str] = &[
+    "2001:db8:a::1",
+    "2001:db8:a::2",
+    "2001:db8:a::3",
+    "2001:db8:f::7",
+    "2001:db8:20::1",
+    "2001:db8:20::",
+    "2001:db8:20:0:1::",
+    "2001:db8:99::1",
+    "fe80::1",
+    "fe80::77",
+    "ff02::1",
+    "2001:db8:f1::7",
+    "::1",
+];
+const PORTS: &[u16] = &[
+    443, 443, 80, 123, 400, 499, 500, 501, 4500, 53, 5060, 0, 65535,
+];
+
+fn transport(dice: &mut Dice) -> (u8, Vec<u8>) {
+    let (from, to) = (dice.one(PORTS), dice.one(PORTS));
+    let (protocol, mut payload) = match dice.roll(12) {
+        0..=3 => (
+            6,
+            samples::tcp(from, to, dice.one(&[2, 2, 0x12, 0x10, 0, 4, 0x11, 0xff])),
+        ),
+        4..=6 => (17, samples::udp(from, to, dice.one(&[0, 1, 40]))),
+        7 => (1, samples::icmp(dice.roll(20) as u8)),
+        8 => (
+            58,
+            samples::icmp(dice.one(&[1, 2, 3, 4, 127, 128, 129, 130, 133, 135, 136, 143, 200])),
+        ),
+        9 => (132, samples::udp(from, to, 8)),
+        10 => (dice.one(&[4, 41, 47, 50, 51, 59, 2, 33, 136]), vec![7; 24]),
+        _ => (dice.roll(256) as u8, vec![0; 24]),
+    };
+    if dice.chance(12) {
+        payload.truncate(dice.roll(payload.len() + 1));
+    }
+    if protocol == 6 && dice.chance(12) {
+        payload.resize(payload.len().max(13), 0);
+        payload[12] = (dice.roll(16) << 4) as u8;
+    }
+    if protocol == 17 && dice.chance(12) {
+        payload.resize(payload.len().max(6), 0);
+        payload[5] = dice.roll(256) as u8;
+    }
+    (protocol, payload)
+}
+
+fn address<T: std::str::FromStr>(dice: &mut Dice, pool: &[&str]) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    dice.one(pool).parse().unwrap()
+}
+
+fn packet_v4(dice: &mut Dice) -> Vec<u8> {
+    let (protocol, payload) = transport(dice);
+    let fragment = if dice.chance(6) {
+        dice.one(&[0x2000, 1, 0x2001, 0x4000, 0x1fff, 0x8000])
+    } else {
+        0
+    };
+    let options: &[u8] = if dice.chance(10) {
+        dice.one(&[&[1; 4][..], &[7, 4, 0, 0, 0, 0, 0, 0], &[0; 40]])
+    } else {
+        &[]
+    };
+    let ends = (address(dice, SOURCES_V4), address(dice, DESTINATIONS_V4));
+    samples::ipv4(ends, fragment, options, protocol, &payload)
+}
+
+fn packet_v6(dice: &mut Dice) -> Vec<u8> {
+    let (protocol, payload) = transport(dice);
+    let count = if dice.chance(2) { 0 } else { dice.roll(11) };
+    let mut extensions = Vec::new();
+    for i in 0..count {
+        let kind = if i == 0 {
+            dice.one(&[0, 43, 44, 60, 60])
+        } else {
+            dice.one(&[60, 60, 60, 60, 43, 44, 0])
+        };
+        let rest = match kind {
+            44 => samples::fragment(dice.one(&[0, 0, 0, 1, 8191]), dice.chance(2)),
+            43 => vec![0, dice.one(&[0, 0, 0, 1]), 0, 0, 0, 0],
+            _ if dice.chance(4) => vec![0; 8 * dice.roll(6) + 6],
+            _ => samples::padding(),
+        };
+        extensions.push((kind as u8, rest));
+    }
+    let ends = (address(dice, SOURCES_V6), address(dice, DESTINATIONS_V6));
+    samples::ipv6(ends, &extensions, protocol, &payload)
+}
+
+fn frame(dice: &mut Dice, ethernet: bool) -> Vec<u8> {
+    let packet = if dice.chance(2) {
+        packet_v4(dice)
+    } else {
+        packet_v6(dice)
+    };
+    let mut frame = if !ethernet {
+        packet
+    } else if dice.chance(10) {
+        samples::framed(
+            &[],
+            dice.one(&[0x0806, 0x88cc, 0x8863, 0x888e, 0x8847]),
+            &packet,
+        )
+    } else {
+        let mut tags = Vec::new();
+        if dice.chance(5) {
+            tags.extend((0..dice.roll(5)).map(|_| dice.one(&[0x8100u16, 0x88a8, 0x9100])));
+        }
+        if dice.chance(8) {
+            samples::pppoe(&tags, &packet)
+        } else {
+            samples::ethernet(&tags, &packet)
+        }
+    };
+    if dice.chance(4) {
+        for _ in 0..=dice.roll(3) {
+            let at = dice.roll(frame.len());
+            frame[at] = match dice.roll(3) {
+                0 => dice.roll(256) as u8,
+                1 => frame[at] ^ 1 << dice.roll(8),
+                _ => dice.one(&[0, 0xff, 0x21, 0x57, 0x45, 0x60, 44, 60]),
+            };
+        }
+    }
+    if dice.chance(5) {
+        frame.truncate(dice.roll(frame.len()));
+    }
+    if dice.chance(5) {
+        frame.extend(vec![0; dice.roll(30)]);
+    }
+    frame.resize(frame.len().max(14), 0);
+    frame
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    Xdp,
+    Tcx,
+}
+
+impl Program {
+    /// Whether the program lets `frame` pass.
+    fn passes(self, generation: &mut Generation, frame: &[u8]) -> bool {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        let result = match self {
+            Self::Xdp => generation.xdp().unwrap().test_run(options),
+            Self::Tcx => generation.tcx().unwrap().test_run(options),
+        };
+        let code = result.unwrap().return_value;
+        match self {
+            Self::Xdp => match code {
+                1 => false,
+                2 => true,
+                other => panic!("XDP returned {other}"),
+            },
+            Self::Tcx => match code as i32 {
+                2 => false,
+                -1 => true,
+                other => panic!("TCX returned {other}"),
+            },
+        }
+    }
+}
+
+fn check(image: &Image, nft_behind: bool, program: Program, seed: u64) {
+    let mut generation = load(image, nft_behind);
+    let model = ModelPlane::of(image, nft_behind);
+    let ethernet = image.links.0[&1].ethernet;
+    let mut dice = Dice(seed);
+    let mut expected = vec![0u64; COUNTERS];
+    for number in 0..FRAMES {
+        let frame = frame(&mut dice, ethernet);
+        let verdict = model.judge(1, &frame);
+        expected[counter_index(verdict) as usize] += 1;
+        let passes = program.passes(&mut generation, &frame);
+        assert_eq!(
+            passes,
+            verdict.action.passes(),
+            "{program:?}, nft behind {nft_behind}, frame {number}: model {verdict:?}\n{frame:02x?}"
+        );
+    }
+    assert_eq!(
+        generation.counters().unwrap(),
+        expected,
+        "{program:?}: reasons differ"
+    );
+    let reasons = expected.iter().filter(|packets| **packets > 0).count();
+    assert!(reasons > 20, "the frames reach only {reasons} counters");
+}
+
+fn images() -> Vec<Image> {
+    let base = image();
+    let mut sole = base.clone();
+    sole.zones.remove(1);
+    sole.zones.remove(1);
+    sole.zones[0].sources.clear();
+    let mut shared = base.clone();
+    shared.unzoned = Unzoned::Accept;
+    let mut bare = base.clone();
+    bare.links.0.get_mut(&1).unwrap().ethernet = false;
+    vec![base, sole, shared, bare]
+}
+
+#[test]
+fn programs_and_model_agree() {
+    if !can_run("programs_and_model_agree") {
+        return;
+    }
+    for (seed, image) in (1..).zip(&images()) {
+        for nft_behind in [true, false] {
+            for program in [Program::Xdp, Program::Tcx] {
+                check(
+                    image,
+                    nft_behind,
+                    program,
+                    0x9e37_79b9 * seed + u64::from(nft_behind),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_used_is_seen_and_what_is_refused_is_reported() {
+    if !can_run("what_is_used_is_seen_and_what_is_refused_is_reported") {
+        return;
+    }
+    let mut generation = load(&image(), true);
+    let ends = |to: &str| (IpAddr::from([10, 20, 1, 1]), to.parse::<IpAddr>().unwrap());
+    let mut send = |generation: &mut Generation, to: &str, port| {
+        let (from, to) = ends(to);
+        let packet = samples::packet(from, to, 17, &samples::udp(9999, port, 0));
+        Program::Xdp.passes(generation, &samples::ethernet(&[], &packet))
+    };
+    assert!(send(&mut generation, "198.51.100.2", 123));
+    assert!(!send(&mut generation, "198.51.100.2", 124));
+    assert!(!send(&mut generation, "198.51.100.77", 123));
+    let reports: Vec<_> = generation
+        .take_reports(10)
+        .iter()
+        .filter_map(super::super::refused_packet)
+        .collect();
+    let told: Vec<_> = reports
+        .iter()
+        .map(|r| (r.destination, r.port, r.reason.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("198.51.100.2".parse().unwrap(), 124, "port-closed"),
+            ("198.51.100.77".parse().unwrap(), 123, "not-granted"),
+        ]
+    );
+    for _ in 0..1000 {
+        send(&mut generation, "198.51.100.77", 123);
+    }
+    let told = generation.take_reports(2000).len() as u64;
+    assert!((200..=600).contains(&told), "{told} reports");
+    assert_eq!(told + generation.unreported().unwrap(), 1000);
+}
