@@ -158,10 +158,7 @@ macro_rules! family {
                 if !permitted() {
                     return;
                 }
-                let what = match packet.transport {
-                    Ok(transport) => (transport.protocol, transport.port),
-                    Err(_) => (0, 0),
-                };
+                let what = (packet.transport.protocol, packet.transport.port);
                 let wide = $wide;
                 let (source, destination) = (wide(&packet.source), wide(&packet.destination));
                 let report =
