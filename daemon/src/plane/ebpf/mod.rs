@@ -187,10 +187,10 @@ impl EbpfPlane {
                 }
             }
         } else {
-            // Interfaces that left the zones.
+            // Interfaces that left the zones, or are gone: the sweep removes their pins, if no new
+            // link has taken their place.
             for (_, attached) in std::mem::take(&mut self.attached) {
                 log::info!(target: "ebpf", "{}: detached", attached.name);
-                warn("detach", attached.detach());
             }
         }
         let links = kept.into_iter().chain(new);
