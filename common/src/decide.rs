@@ -159,7 +159,12 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     zone: Option<Zone>,
     lookup: &L,
 ) -> Result<Reason, Reason> {
-    let Packet { source, destination, transport, trouble } = packet;
+    let Packet {
+        source,
+        destination,
+        transport,
+        trouble,
+    } = packet;
     if destination.is_group() {
         return Ok(Reason::Group);
     }
@@ -177,7 +182,10 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     if trouble.is_none() && lookup.unzoned_accept() {
         return Ok(Reason::Unzoned);
     }
-    if lookup.place(zone.map_or(NO_ZONE, |zone| zone.id), destination).own {
+    if lookup
+        .place(zone.map_or(NO_ZONE, |zone| zone.id), destination)
+        .own
+    {
         return Ok(Reason::Local);
     }
     match trouble {

@@ -30,7 +30,12 @@ impl<A> Packet<A> {
             Ok(transport) => (transport, None),
             Err(reason) => (Transport::UNKNOWN, Some(reason)),
         };
-        Self { source, destination, transport, trouble }
+        Self {
+            source,
+            destination,
+            transport,
+            trouble,
+        }
     }
 }
 

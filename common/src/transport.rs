@@ -33,7 +33,12 @@ pub struct Transport {
 
 impl Transport {
     /// Of a packet whose transport cannot be told.
-    pub const UNKNOWN: Self = Self { protocol: 0, source_port: 0, port: 0, opens: true };
+    pub const UNKNOWN: Self = Self {
+        protocol: 0,
+        source_port: 0,
+        port: 0,
+        opens: true,
+    };
 }
 
 /// Where the transport header lies.

@@ -87,12 +87,22 @@ impl ModelPlane {
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let [source, destination] = [source, destination].map(egressd_common::address::v4);
-                let packet = Packet { source, destination, transport, trouble: None };
+                let packet = Packet {
+                    source,
+                    destination,
+                    transport,
+                    trouble: None,
+                };
                 Some(judge(&packet, interface_index, interface, self))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let [source, destination] = [source, destination].map(egressd_common::address::v6);
-                let packet = Packet { source, destination, transport, trouble: None };
+                let packet = Packet {
+                    source,
+                    destination,
+                    transport,
+                    trouble: None,
+                };
                 Some(judge(&packet, interface_index, interface, self))
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,

@@ -263,7 +263,9 @@ fn check(image: &Image, nft_behind: bool, program: Program, seed: u64) {
     for number in 0..FRAMES {
         let frame = frame(&mut dice, ethernet);
         let verdict = model.judge(1, &frame);
-        let Some(passes) = program.passes(&mut generation, &frame) else { continue };
+        let Some(passes) = program.passes(&mut generation, &frame) else {
+            continue;
+        };
         expected[counter_index(verdict) as usize] += 1;
         assert_eq!(
             passes,
@@ -272,7 +274,10 @@ fn check(image: &Image, nft_behind: bool, program: Program, seed: u64) {
         );
     }
     let judged: u64 = expected.iter().sum();
-    assert!(judged > FRAMES as u64 * 9 / 10, "only {judged} frames were judged");
+    assert!(
+        judged > FRAMES as u64 * 9 / 10,
+        "only {judged} frames were judged"
+    );
     assert_eq!(
         generation.counters().unwrap(),
         expected,
@@ -324,7 +329,9 @@ fn what_is_used_is_seen_and_what_is_refused_is_reported() {
     let mut send = |generation: &mut Generation, to: &str, port| {
         let (from, to) = ends(to);
         let packet = samples::packet(from, to, 17, &samples::udp(9999, port, 0));
-        Program::Xdp.passes(generation, &samples::ethernet(&[], &packet)).unwrap()
+        Program::Xdp
+            .passes(generation, &samples::ethernet(&[], &packet))
+            .unwrap()
     };
     assert!(send(&mut generation, "198.51.100.2", 123));
     assert!(!send(&mut generation, "198.51.100.2", 124));

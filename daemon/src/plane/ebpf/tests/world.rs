@@ -23,8 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 fn run(line: &str) {
     let mut words = line.split_whitespace();
-    let output =
-        Command::new(words.next().expect("a command")).args(words).output().expect("runs");
+    let output = Command::new(words.next().expect("a command"))
+        .args(words)
+        .output()
+        .expect("runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {errors}");
 }
@@ -57,7 +59,10 @@ impl World {
             world.ip("server", &format!("addr add 198.51.100.{last}/32 dev lo"));
         }
         let forward = "net.ipv4.ip_forward=1";
-        run(&format!("nsenter --net=/run/netns/{} sysctl -qw {forward}", world.name("gateway")));
+        run(&format!(
+            "nsenter --net=/run/netns/{} sysctl -qw {forward}",
+            world.name("gateway")
+        ));
         world
     }
 
@@ -95,12 +100,18 @@ impl World {
     }
 
     fn index(&self, interface: &str) -> u32 {
-        self.inside("gateway", || nix::net::if_::if_nametoindex(interface).unwrap())
+        self.inside("gateway", || {
+            nix::net::if_::if_nametoindex(interface).unwrap()
+        })
     }
 
     fn open(&self, mode: EbpfMode) -> EbpfPlane {
-        let options =
-            EbpfOptions { mode, pin_dir: self.pins.clone(), nft_behind: false, learned: 1000 };
+        let options = EbpfOptions {
+            mode,
+            pin_dir: self.pins.clone(),
+            nft_behind: false,
+            learned: 1000,
+        };
         EbpfPlane::open(options).unwrap()
     }
 
@@ -116,7 +127,9 @@ impl World {
             addresses: vec![address.parse().unwrap()],
             ..image.links.0[&1].clone()
         };
-        let links = interfaces.iter().map(|(name, address)| (self.index(name), link(name, address)));
+        let links = interfaces
+            .iter()
+            .map(|(name, address)| (self.index(name), link(name, address)));
         image.links.0 = links.collect();
         image.classes = vec![(ClassId(class), PortSet::new([Service::udp(443)]))];
         image.zones.truncate(1);
@@ -129,7 +142,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for role in ["client", "gateway", "server"] {
-            let _ = Command::new("ip").args(["netns", "del", &self.name(role)]).status();
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.name(role)])
+                .status();
         }
         let _ = std::fs::remove_dir_all(&self.pins);
     }
@@ -152,7 +167,11 @@ impl Wire {
         let client = world.inside("client", bind("10.20.1.1:5000"));
         let server = world.inside("server", bind("0.0.0.0:443"));
         server.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { client, server, sent: 0 }
+        Self {
+            client,
+            server,
+            sent: 0,
+        }
     }
 
     fn send(&mut self, last: u8) -> u64 {
@@ -164,20 +183,30 @@ impl Wire {
 
     fn next(&self) -> Option<u64> {
         let mut buffer = [0; 8];
-        self.server.recv_from(&mut buffer).ok().map(|_| u64::from_be_bytes(buffer))
+        self.server
+            .recv_from(&mut buffer)
+            .ok()
+            .map(|_| u64::from_be_bytes(buffer))
     }
 
     /// Which of `addresses` a packet reaches. 198.51.100.1 is always granted: a packet to it shows
     /// that all before it are either there or lost.
     fn reaches(&mut self, addresses: &[u8]) -> Vec<u8> {
-        let sent: Vec<(u64, u8)> = addresses.iter().map(|last| (self.send(*last), *last)).collect();
+        let sent: Vec<(u64, u8)> = addresses
+            .iter()
+            .map(|last| (self.send(*last), *last))
+            .collect();
         let end = self.send(1);
         let mut arrived = Vec::new();
         loop {
             match self.next().expect("the granted packet arrives") {
                 number if number == end => return arrived,
                 number => {
-                    arrived.extend(sent.iter().filter(|(n, _)| *n == number).map(|(_, last)| *last));
+                    arrived.extend(
+                        sent.iter()
+                            .filter(|(n, _)| *n == number)
+                            .map(|(_, last)| *last),
+                    );
                 }
             }
         }
@@ -185,8 +214,19 @@ impl Wire {
 }
 
 fn change(last: u8, class: u8, open: bool) -> Change {
-    let of = |open| if open { ClassMask::of(ClassId(class)) } else { ClassMask::NONE };
-    Change { zone: ZoneId(0), address: address(last), was: of(!open), now: of(open) }
+    let of = |open| {
+        if open {
+            ClassMask::of(ClassId(class))
+        } else {
+            ClassMask::NONE
+        }
+    };
+    Change {
+        zone: ZoneId(0),
+        address: address(last),
+        was: of(!open),
+        now: of(open),
+    }
 }
 
 /// The whole life of the plane in one mode.
@@ -207,16 +247,32 @@ fn live(test: &str, mode: EbpfMode, described: &str) {
     assert_eq!(wire.reaches(&[2, 3]), []);
 
     assert_eq!(plane.apply(&[change(3, 0, true)]).unwrap(), []);
-    assert_eq!(plane.holds(ZoneId(0), address(3)).unwrap(), ClassMask::of(ClassId(0)));
+    assert_eq!(
+        plane.holds(ZoneId(0), address(3)).unwrap(),
+        ClassMask::of(ClassId(0))
+    );
     assert_eq!(plane.read().unwrap().len(), 2);
     assert_eq!(wire.reaches(&[2, 3]), [3]);
-    assert_eq!(plane.apply(&[change(3, 0, false), change(9, 0, false)]).unwrap(), []);
+    assert_eq!(
+        plane
+            .apply(&[change(3, 0, false), change(9, 0, false)])
+            .unwrap(),
+        []
+    );
     assert_eq!(wire.reaches(&[2, 3]), []);
 
-    let told: Vec<_> = plane.refused().iter().map(|packet| (packet.destination, packet.port)).collect();
+    let told: Vec<_> = plane
+        .refused()
+        .iter()
+        .map(|packet| (packet.destination, packet.port))
+        .collect();
     assert_eq!(told, [2, 3, 2, 2, 3].map(|last| (address(last), 443)));
-    let dropped: u64 =
-        plane.counters().iter().filter(|c| c.action == "drop").map(|c| c.packets).sum();
+    let dropped: u64 = plane
+        .counters()
+        .iter()
+        .filter(|c| c.action == "drop")
+        .map(|c| c.packets)
+        .sum();
     assert_eq!(dropped, 5);
     let seen = plane.last_seen(&[(ZoneId(0), address(1)), (ZoneId(0), address(2))]);
     assert_eq!(seen.len(), 1);
@@ -238,7 +294,10 @@ fn live(test: &str, mode: EbpfMode, described: &str) {
     none.zones.clear();
     world.inside("gateway", || plane.replace(&none).unwrap());
     assert_eq!(wire.reaches(&[2]), [2]);
-    assert_eq!(std::fs::read_dir(world.pins.join("links")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(world.pins.join("links")).unwrap().count(),
+        0
+    );
 }
 
 #[test]
@@ -355,6 +414,9 @@ fn a_full_map_refuses_only_what_does_not_fit() {
     assert_eq!(refused.len(), 101);
     let held = plane.read().unwrap();
     for change in &changes {
-        assert_ne!(held.contains_key(&(ZoneId(0), change.address)), refused.contains(change));
+        assert_ne!(
+            held.contains_key(&(ZoneId(0), change.address)),
+            refused.contains(change)
+        );
     }
 }
