@@ -1,8 +1,3 @@
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "shell: measures and says what it measured"
-)]
 //! What a packet costs in the program itself, with 60,000 grants loaded. Ignored by default: it
 //! measures, it cannot fail. `cargo test -p egressd --release cost -- --ignored --nocapture`.
 

@@ -326,7 +326,7 @@ fn what_is_used_is_seen_and_what_is_refused_is_reported() {
     }
     let mut generation = load(&image(), true);
     let ends = |to: &str| (IpAddr::from([10, 20, 1, 1]), to.parse::<IpAddr>().unwrap());
-    let mut send = |generation: &mut Generation, to: &str, port| {
+    let send = |generation: &mut Generation, to: &str, port| {
         let (from, to) = ends(to);
         let packet = samples::packet(from, to, 17, &samples::udp(9999, port, 0));
         Program::Xdp
