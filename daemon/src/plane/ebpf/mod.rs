@@ -3,7 +3,9 @@
 //! link of each interface. Maps are never adopted, so nothing in them can be misread.
 
 mod attach;
+mod filter;
 mod generation;
+mod grants;
 pub(in crate::plane) mod tables;
 #[cfg(test)]
 mod tests;
