@@ -163,6 +163,7 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
         source,
         destination,
         transport,
+        trouble,
     } = packet;
     if destination.is_group() {
         return Ok(Reason::Group);
@@ -170,27 +171,27 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     if source.is_bound_to_link() || destination.is_link_local() {
         return Ok(Reason::LinkBound);
     }
-    let sound = match *transport {
-        Err(Reason::LaterFragment) if lookup.nft_behind() => return Ok(Reason::LaterFragment),
-        Ok(_) if source.is_martian_source() => Err(Reason::Martian),
-        sound => sound,
+    let trouble = match *trouble {
+        Some(Reason::LaterFragment) if lookup.nft_behind() => return Ok(Reason::LaterFragment),
+        None if source.is_martian_source() => Some(Reason::Martian),
+        trouble => trouble,
     };
-    match (sound, zone) {
-        (Ok(transport), Some(zone)) => admit_from(zone, destination, transport, lookup),
-        (Ok(_), None) if lookup.unzoned_accept() => Ok(Reason::Unzoned),
-        (sound, _) => {
-            if lookup
-                .place(zone.map_or(NO_ZONE, |zone| zone.id), destination)
-                .own
-            {
-                return Ok(Reason::Local);
-            }
-            match sound {
-                Err(reason) => Err(reason),
-                Ok(transport) if lookup.nft_behind() && !transport.opens => Ok(Reason::Continues),
-                Ok(_) => Err(Reason::Spoofed),
-            }
-        }
+    if let (None, Some(zone)) = (trouble, zone) {
+        return admit_from(zone, destination, *transport, lookup);
+    }
+    if trouble.is_none() && lookup.unzoned_accept() {
+        return Ok(Reason::Unzoned);
+    }
+    if lookup
+        .place(zone.map_or(NO_ZONE, |zone| zone.id), destination)
+        .own
+    {
+        return Ok(Reason::Local);
+    }
+    match trouble {
+        Some(reason) => Err(reason),
+        None if lookup.nft_behind() && !transport.opens => Ok(Reason::Continues),
+        None => Err(Reason::Spoofed),
     }
 }
 

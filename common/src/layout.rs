@@ -19,6 +19,10 @@ pub mod name {
     pub const GRANTS_V4: &str = "GRANTS_V4";
     /// As [`GRANTS_V4`].
     pub const GRANTS_V6: &str = "GRANTS_V6";
+    /// Words of the filter before [`GRANTS_V4`]. Array.
+    pub const FILTER_V4: &str = "FILTER_V4";
+    /// As [`FILTER_V4`].
+    pub const FILTER_V6: &str = "FILTER_V6";
     /// (zone, destination) → place. Trie.
     pub const PLACES_V4: &str = "PLACES_V4";
     /// As [`PLACES_V4`].
@@ -32,9 +36,9 @@ pub mod name {
     /// What keeps reports rare. Array per CPU with one entry.
     pub const THROTTLE: &str = "THROTTLE";
     /// Every map.
-    pub const MAPS: [&str; 11] = [
-        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, PLACES_V4, PLACES_V6, SERVES,
-        COUNTERS, REFUSED, THROTTLE,
+    pub const MAPS: [&str; 13] = [
+        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, PLACES_V4,
+        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE,
     ];
 
     /// Global: (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each.
@@ -43,6 +47,8 @@ pub mod name {
     pub const PROTOCOLS: &str = "PROTOCOLS";
     /// Global: the distinct class masks; the first is empty.
     pub const MASKS: &str = "MASKS";
+    /// Global: words of each filter less one; a power of two less one.
+    pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
     /// Global: 1 where packets of no zone are left to others.
@@ -115,6 +121,38 @@ pub const KEY_PREFIX: u32 = 32;
 /// A grant in the kernel: the open classes, and the second of `CLOCK_MONOTONIC_COARSE` in which a
 /// packet last used it or user space last wrote it. It has no end: lifetimes belong to user space.
 pub type Grant = [u64; 2];
+
+/// Words of a filter before the grants of one family, of which there are at most `learned`.
+///
+/// A filter is a bit per hash of a key that has a grant. Most refused packets end at a bit that is
+/// not set, in a few hundred kilobytes that stay in the cache, and not in the buckets of a large
+/// hash. With eight bits per address a full map lets one refused packet in eight look further.
+#[must_use]
+pub const fn filter_words(learned: u32) -> u32 {
+    let bits = learned as u64 * 8;
+    let words = if bits < 64 {
+        1
+    } else {
+        bits.next_power_of_two() / 64
+    };
+    if words > 1 << 24 {
+        1 << 24
+    } else {
+        words as u32
+    }
+}
+
+/// The word and the bit of `key` in a filter of `mask + 1` words.
+#[must_use]
+#[inline(always)]
+pub fn filter_bit(key: &[u32], mask: u32) -> (u32, u32) {
+    let mut hash = 0u64;
+    for word in key {
+        hash = (hash ^ *word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 32;
+    }
+    ((hash >> 6) as u32 & mask, hash as u32 & 63)
+}
 
 const AUDIT: u32 = 1 << 8;
 const INBOUND_DENY: u32 = 1 << 9;
@@ -336,6 +374,23 @@ mod tests {
             };
             assert_eq!(Place::unpack(place.pack()), place);
         }
+    }
+
+    #[test]
+    fn filters_have_room_and_spread_keys() {
+        assert_eq!(filter_words(0), 1);
+        assert_eq!(filter_words(131_072), 16_384);
+        assert_eq!(filter_words(131_073), 32_768);
+        assert_eq!(filter_words(u32::MAX), 1 << 24);
+        let words = filter_words(1000);
+        let mut bits = std::collections::BTreeSet::new();
+        for address in 0..1000u32 {
+            let (word, bit) = filter_bit(&[3, (0xc633_0000 + address).to_be()], words - 1);
+            assert!(word < words && bit < 64);
+            bits.insert((word, bit));
+        }
+        // A perfect hash of 1,000 keys into 8,192 bits sets about 941 of them.
+        assert!(bits.len() > 900, "only {} bits", bits.len());
     }
 
     #[test]

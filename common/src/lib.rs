@@ -10,6 +10,8 @@ pub mod link;
 pub mod network;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 pub mod verdict;
 

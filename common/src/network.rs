@@ -15,8 +15,28 @@ pub struct Packet<A> {
     pub source: A,
     /// Destination address.
     pub destination: A,
-    /// What it carries, or what is wrong with it. [`Reason::LaterFragment`] is not wrong by itself.
-    pub transport: Result<Transport, Reason>,
+    /// What it carries; [`Transport::UNKNOWN`] where there is trouble.
+    pub transport: Transport,
+    /// Why that cannot be told. [`Reason::LaterFragment`] is not wrong by itself.
+    pub trouble: Option<Reason>,
+}
+
+impl<A> Packet<A> {
+    // A `Result` here would leave words undefined on its error's path, and the verifier refuses
+    // programs that so much as move them.
+    #[inline(always)]
+    fn new(source: A, destination: A, transport: Result<Transport, Reason>) -> Self {
+        let (transport, trouble) = match transport {
+            Ok(transport) => (transport, None),
+            Err(reason) => (Transport::UNKNOWN, Some(reason)),
+        };
+        Self {
+            source,
+            destination,
+            transport,
+            trouble,
+        }
+    }
 }
 
 /// Reads the IPv4 packet (RFC 791) that begins at byte `at`.
@@ -35,11 +55,7 @@ pub fn ipv4<F: Frame>(frame: &F, at: usize) -> Result<Packet<V4>, Reason> {
     let fragment = u32::from_be(second) as u16;
     let protocol = (u32::from_be(third) >> 16) as u8;
     let transport = ipv4_transport(frame, at, first, fragment, protocol);
-    Ok(Packet {
-        source: [source],
-        destination: [destination],
-        transport,
-    })
+    Ok(Packet::new([source], [destination], transport))
 }
 
 #[inline(always)]
@@ -89,11 +105,7 @@ pub fn ipv6<F: Frame>(frame: &F, at: usize) -> Result<Packet<V6>, Reason> {
         return Err(Reason::Malformed);
     }
     let transport = ipv6_transport(frame, at, u32::from_be(second));
-    Ok(Packet {
-        source: [s0, s1, s2, s3],
-        destination: [d0, d1, d2, d3],
-        transport,
-    })
+    Ok(Packet::new([s0, s1, s2, s3], [d0, d1, d2, d3], transport))
 }
 
 const HOP_BY_HOP: u8 = 0;

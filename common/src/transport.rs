@@ -31,6 +31,16 @@ pub struct Transport {
     pub opens: bool,
 }
 
+impl Transport {
+    /// Of a packet whose transport cannot be told.
+    pub const UNKNOWN: Self = Self {
+        protocol: 0,
+        source_port: 0,
+        port: 0,
+        opens: true,
+    };
+}
+
 /// Where the transport header lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
 use egressd_common::layout::{self, Grant, KeyV4, KeyV6, Keyed, Report, Throttle};
@@ -23,6 +23,10 @@ static SOURCES_V6: LpmTrie<KeyV6, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_P
 static GRANTS_V4: HashMap<KeyV4, Grant> = HashMap::with_max_entries(layout::DEFAULT_LEARNED, 0);
 #[map]
 static GRANTS_V6: HashMap<KeyV6, Grant> = HashMap::with_max_entries(layout::DEFAULT_LEARNED, 0);
+#[map]
+static FILTER_V4: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static FILTER_V6: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static PLACES_V4: LpmTrie<KeyV4, [u64; 2]> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
@@ -43,6 +47,8 @@ static PORTS: [u8; layout::PORTS] = [0; layout::PORTS];
 static PROTOCOLS: [u8; 256] = [0; 256];
 #[unsafe(no_mangle)]
 static MASKS: [u64; layout::MASKS] = [0; layout::MASKS];
+#[unsafe(no_mangle)]
+static FILTER_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
 #[unsafe(no_mangle)]
@@ -106,6 +112,13 @@ impl Lookup for Kernel {
     }
 }
 
+/// Whether a key can have a grant at all.
+#[inline(always)]
+fn may_have(filter: &Array<u64>, key: &[u32]) -> bool {
+    let (word, bit) = layout::filter_bit(key, constant(&FILTER_MASK));
+    filter.get(word).is_some_and(|word| word >> bit & 1 != 0)
+}
+
 /// The classes of a grant; remembers the second if they are used.
 #[inline(always)]
 fn used(grant: Option<*mut Grant>, classes: u64) -> u64 {
@@ -126,7 +139,7 @@ fn used(grant: Option<*mut Grant>, classes: u64) -> u64 {
 
 /// Implements `Tables` of one address family over its three maps.
 macro_rules! family {
-    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $places:ident, $wide:expr) => {
+    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $filter:ident, $places:ident, $wide:expr) => {
         impl Tables<$address> for Kernel {
             #[inline(always)]
             fn zone(&self, interface: u32, source: &$address) -> Option<Zone> {
@@ -136,10 +149,11 @@ macro_rules! family {
 
             #[inline(always)]
             fn grant(&self, zone: u8, destination: &$address, classes: u64) -> u64 {
-                used(
-                    $grants.get_ptr_mut(destination.after(u32::from(zone))),
-                    classes,
-                )
+                let key = destination.after(u32::from(zone));
+                if !may_have(&$filter, &key) {
+                    return 0;
+                }
+                used($grants.get_ptr_mut(key), classes)
             }
 
             #[inline(always)]
@@ -158,10 +172,7 @@ macro_rules! family {
                 if !permitted() {
                     return;
                 }
-                let what = match packet.transport {
-                    Ok(transport) => (transport.protocol, transport.port),
-                    Err(_) => (0, 0),
-                };
+                let what = (packet.transport.protocol, packet.transport.port);
                 let wide = $wide;
                 let (source, destination) = (wide(&packet.source), wide(&packet.destination));
                 let report =
@@ -184,6 +195,7 @@ family!(
     4,
     SOURCES_V4,
     GRANTS_V4,
+    FILTER_V4,
     PLACES_V4,
     |a: &V4| [a[0], 0, 0, 0]
 );
@@ -194,6 +206,7 @@ family!(
     6,
     SOURCES_V6,
     GRANTS_V6,
+    FILTER_V6,
     PLACES_V6,
     |a: &V6| *a
 );

@@ -84,7 +84,6 @@ impl ModelPlane {
         transport: Transport,
     ) -> Option<Verdict> {
         let interface = self.interface(interface_index)?;
-        let transport = Ok(transport);
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let [source, destination] = [source, destination].map(egressd_common::address::v4);
@@ -92,6 +91,7 @@ impl ModelPlane {
                     source,
                     destination,
                     transport,
+                    trouble: None,
                 };
                 Some(judge(&packet, interface_index, interface, self))
             }
@@ -101,6 +101,7 @@ impl ModelPlane {
                     source,
                     destination,
                     transport,
+                    trouble: None,
                 };
                 Some(judge(&packet, interface_index, interface, self))
             }

@@ -27,8 +27,6 @@ pub(super) enum Hook {
 }
 
 impl Hook {
-    pub(super) const ALL: [Self; 3] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx];
-
     /// The word in the names of pins.
     const fn word(self) -> &'static str {
         match self {
@@ -306,6 +304,8 @@ fn number(text: &str, key: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
+    const HOOKS: [Hook; 3] = [Hook::XdpNative, Hook::XdpGeneric, Hook::Tcx];
+
     #[test]
     fn descriptors_are_read() {
         let text =
@@ -321,7 +321,7 @@ mod tests {
         let names = ["lan0", "lan0.5", "lan0.xdp", "lan0.5.6", "lan0-5"];
         let mut paths: Vec<PathBuf> = names
             .iter()
-            .flat_map(|name| Hook::ALL.map(|hook| pin_path(Path::new("/p"), name, hook)))
+            .flat_map(|name| HOOKS.map(|hook| pin_path(Path::new("/p"), name, hook)))
             .collect();
         assert!(
             paths

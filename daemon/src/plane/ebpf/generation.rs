@@ -1,6 +1,8 @@
 //! One generation of the kernel side: an object loaded with its own maps. Fills them, changes
 //! them, reads them back; knows nothing of interfaces.
 
+use super::filter::Filter;
+use super::grants;
 use super::tables::{Tables, id};
 use crate::plane::Holdings;
 use crate::policy::ZoneId;
@@ -8,7 +10,7 @@ use crate::policy::image::{Change, Image};
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use egressd_common::address::{v4, v6};
@@ -24,6 +26,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/eg
 pub(super) struct Generation {
     ebpf: Ebpf,
     reports: RingBuf<MapData>,
+    /// Before the grants of IPv4 and of IPv6.
+    filters: [Filter; 2],
     /// Names of zones by id, for counters.
     pub(super) zones: Vec<(u8, String)>,
 }
@@ -46,12 +50,15 @@ impl Generation {
         learned: u32,
         nft_behind: bool,
     ) -> anyhow::Result<Self> {
+        let filters = [Filter::new(learned), Filter::new(learned)];
+        let filter_mask = filters[0].mask();
         let entries = |length: usize| u32::try_from(length.max(1)).unwrap_or(u32::MAX);
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global(name::PORTS, tables.ports.as_slice(), true)
             .override_global(name::PROTOCOLS, tables.protocols.as_slice(), true)
             .override_global(name::MASKS, tables.masks.as_slice(), true)
+            .override_global(name::FILTER_MASK, &filter_mask, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::UNZONED_ACCEPT, &u8::from(tables.unzoned_accept), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
@@ -59,6 +66,8 @@ impl Generation {
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
             .map_max_entries(name::PLACES_V6, entries(tables.places.v6.len()))
             .map_max_entries(name::SERVES, entries(tables.serves.len()))
+            .map_max_entries(name::FILTER_V4, filter_mask + 1)
+            .map_max_entries(name::FILTER_V6, filter_mask + 1)
             .map_max_entries(name::GRANTS_V4, learned)
             .map_max_entries(name::GRANTS_V6, learned)
             .load(object()?)
@@ -75,6 +84,7 @@ impl Generation {
         let mut generation = Self {
             ebpf,
             reports,
+            filters,
             zones,
         };
         generation.fill(tables).context("fill the eBPF maps")?;
@@ -163,30 +173,23 @@ impl Generation {
         changes: impl IntoIterator<Item = Change>,
     ) -> anyhow::Result<Vec<Change>> {
         let now = monotonic_seconds()?;
-        let (gone, open): (Vec<Change>, Vec<Change>) = changes
-            .into_iter()
-            .partition(|change| change.now.is_empty());
-        let mut refused = Vec::new();
-        for (name, wants_v4) in [(name::GRANTS_V4, true), (name::GRANTS_V6, false)] {
-            let of_family = |change: &&Change| change.address.is_ipv4() == wants_v4;
-            if !gone.iter().chain(&open).any(|change| of_family(&change)) {
-                continue;
-            }
-            let map = self.map_mut(name)?;
-            let mut grants = if wants_v4 {
-                Grants::V4(map.try_into()?)
-            } else {
-                Grants::V6(map.try_into()?)
-            };
-            for change in gone.iter().filter(of_family) {
-                grants.remove(change.zone, change.address)?;
-            }
-            for change in open.iter().filter(of_family) {
-                if !grants.insert(change.zone, change.address, [change.now.0, now])? {
-                    refused.push(*change);
-                }
+        let (mut of_v4, mut of_v6) = (Vec::new(), Vec::new());
+        for change in changes {
+            let zone = u32::from(id(change.zone));
+            match change.address {
+                IpAddr::V4(address) => of_v4.push((v4(address).after(zone), change)),
+                IpAddr::V6(address) => of_v6.push((v6(address).after(zone), change)),
             }
         }
+        let Self {
+            ebpf,
+            filters: [filter_v4, filter_v6],
+            ..
+        } = self;
+        let names = (name::GRANTS_V4, name::FILTER_V4);
+        let mut refused = grants::apply(ebpf, names, filter_v4, &of_v4, now)?;
+        let names = (name::GRANTS_V6, name::FILTER_V6);
+        refused.extend(grants::apply(ebpf, names, filter_v6, &of_v6, now)?);
         Ok(refused)
     }
 
@@ -220,7 +223,7 @@ impl Generation {
                 map.get(&v6(a).after(zone), 0)
             }
         };
-        present(found)
+        grants::present(found)
     }
 
     /// What the networks say of one address.
@@ -236,7 +239,7 @@ impl Generation {
                 map.get(&Key::new(layout::KEY_PREFIX + 128, v6(a).after(zone)), 0)
             }
         };
-        Ok(present(found)?.map_or_else(Place::default, Place::unpack))
+        Ok(grants::present(found)?.map_or_else(Place::default, Place::unpack))
     }
 
     /// Packets by [`layout::counter_index`], all CPUs together.
@@ -279,60 +282,6 @@ impl Generation {
             }
         }
         Ok(())
-    }
-}
-
-/// The grants of one family, by address.
-enum Grants<'a> {
-    V4(HashMap<&'a mut MapData, KeyV4, Grant>),
-    V6(HashMap<&'a mut MapData, KeyV6, Grant>),
-}
-
-impl Grants<'_> {
-    fn remove(&mut self, zone: ZoneId, address: IpAddr) -> anyhow::Result<()> {
-        let zone = u32::from(id(zone));
-        let removed = match (self, address) {
-            (Self::V4(map), IpAddr::V4(a)) => map.remove(&v4(a).after(zone)),
-            (Self::V6(map), IpAddr::V6(a)) => map.remove(&v6(a).after(zone)),
-            (Self::V4(_) | Self::V6(_), _) => Ok(()),
-        };
-        present(removed).map(drop)
-    }
-
-    /// `false` when the map is full.
-    fn insert(&mut self, zone: ZoneId, address: IpAddr, grant: Grant) -> anyhow::Result<bool> {
-        let zone = u32::from(id(zone));
-        let inserted = match (self, address) {
-            (Self::V4(map), IpAddr::V4(a)) => map.insert(v4(a).after(zone), grant, 0),
-            (Self::V6(map), IpAddr::V6(a)) => map.insert(v6(a).after(zone), grant, 0),
-            (Self::V4(_) | Self::V6(_), _) => Ok(()),
-        };
-        match inserted {
-            Ok(()) => Ok(true),
-            Err(MapError::SyscallError(error)) if is_full(&error.io_error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM)
-    )
-}
-
-/// Turns "no such entry" into `None`.
-fn present<T>(result: Result<T, MapError>) -> anyhow::Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

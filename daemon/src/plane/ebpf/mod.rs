@@ -3,7 +3,9 @@
 //! link of each interface. Maps are never adopted, so nothing in them can be misread.
 
 mod attach;
+mod filter;
 mod generation;
+mod grants;
 pub(in crate::plane) mod tables;
 #[cfg(test)]
 mod tests;
@@ -187,10 +189,10 @@ impl EbpfPlane {
                 }
             }
         } else {
-            // Interfaces that left the zones.
+            // Interfaces that left the zones, or are gone: the sweep removes their pins, if no new
+            // link has taken their place.
             for (_, attached) in std::mem::take(&mut self.attached) {
                 log::info!(target: "ebpf", "{}: detached", attached.name);
-                warn("detach", attached.detach());
             }
         }
         let links = kept.into_iter().chain(new);

@@ -1,6 +1,7 @@
 //! The kernel's programs for real: against the model, and on interfaces in namespaces. Where the
 //! object or the rights are missing they say so and are skipped.
 
+mod cost;
 mod differential;
 mod world;
 

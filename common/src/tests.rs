@@ -1,0 +1,538 @@
+//! The verdict on whole frames, over a small world of tables.
+
+use crate::address::{V4, V6, v4, v6};
+use crate::decide::{Interface, Lookup, Place, Tables, Zone, decide};
+use crate::samples::{ACK, SYN, ethernet, fragment, icmp, padding, pppoe, tcp, udp};
+use crate::samples::{framed, ipv4, ipv6};
+use crate::verdict::{Action, Reason, Verdict};
+use proptest::prelude::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Interface 1 belongs to the zone, whose clients are 10.20/16 and 2001:db8:20::/48. TCP 443 and
+/// protocol 50 are open to 198.51.100.1 and 2001:db8:a::1, TCP 443 to 203.0.113/24, nothing else.
+#[derive(Clone, Copy, Debug)]
+struct World {
+    nft_behind: bool,
+    audit: bool,
+    inbound_deny: bool,
+    unzoned_accept: bool,
+}
+
+const BEHIND: World = World {
+    nft_behind: true,
+    audit: false,
+    inbound_deny: false,
+    unzoned_accept: false,
+};
+const ALONE: World = World {
+    nft_behind: false,
+    ..BEHIND
+};
+
+impl World {
+    fn zone(self) -> Zone {
+        Zone {
+            id: 3,
+            audit: self.audit,
+            inbound_deny: self.inbound_deny,
+            serves: true,
+        }
+    }
+}
+
+impl Lookup for World {
+    fn interface(&self, index: u32) -> Option<Interface> {
+        (index == 1).then_some(Interface {
+            ethernet: true,
+            sole: None,
+        })
+    }
+
+    fn classes(&self, protocol: u8, port: u16) -> u64 {
+        match (protocol, port) {
+            (6, 443) => 1,
+            (50, 0) => 2,
+            (17, 123) => 4,
+            _ => 0,
+        }
+    }
+
+    fn serves(&self, zone: u8, port: u16) -> bool {
+        zone == 3 && port == 53
+    }
+
+    fn nft_behind(&self) -> bool {
+        self.nft_behind
+    }
+
+    fn unzoned_accept(&self) -> bool {
+        self.unzoned_accept
+    }
+}
+
+impl Tables<V4> for World {
+    fn zone(&self, _: u32, source: &V4) -> Option<Zone> {
+        matches!(source[0].to_ne_bytes(), [10, 20, ..]).then(|| World::zone(*self))
+    }
+
+    fn grant(&self, _: u8, destination: &V4, _: u64) -> u64 {
+        if destination[0].to_ne_bytes() == [198, 51, 100, 1] {
+            3
+        } else {
+            0
+        }
+    }
+
+    fn place(&self, zone: u8, destination: &V4) -> Place {
+        let bytes = destination[0].to_ne_bytes();
+        Place {
+            mask: u64::from(zone == 3 && bytes[..3] == [203, 0, 113]),
+            own: bytes == [10, 20, 0, 1],
+            internal: bytes[..2] == [10, 99],
+            inside: self.nft_behind && bytes[..2] == [10, 20],
+        }
+    }
+}
+
+impl Tables<V6> for World {
+    fn zone(&self, _: u32, source: &V6) -> Option<Zone> {
+        let ours = source[..2] == v6("2001:db8:20::".parse().unwrap())[..2];
+        ours.then(|| World::zone(*self))
+    }
+
+    fn grant(&self, _: u8, destination: &V6, _: u64) -> u64 {
+        if *destination == v6("2001:db8:a::1".parse().unwrap()) {
+            3
+        } else {
+            0
+        }
+    }
+
+    fn place(&self, _: u8, destination: &V6) -> Place {
+        let own = *destination == v6("2001:db8:20::1".parse().unwrap());
+        Place {
+            own,
+            ..Place::default()
+        }
+    }
+}
+
+fn from_to(destination: &str) -> (Ipv4Addr, Ipv4Addr) {
+    (Ipv4Addr::new(10, 20, 1, 1), destination.parse().unwrap())
+}
+
+fn from_to_v6(destination: &str) -> (Ipv6Addr, Ipv6Addr) {
+    (
+        "2001:db8:20::5".parse().unwrap(),
+        destination.parse().unwrap(),
+    )
+}
+
+fn web_to(destination: &str) -> Vec<u8> {
+    ipv4(from_to(destination), 0, &[], 6, &tcp(5, 443, SYN))
+}
+
+const GRANTED: &str = "198.51.100.1";
+const DENIED: &str = "198.51.100.9";
+const GRANTED_V6: &str = "2001:db8:a::1";
+
+fn verdict(world: World, frame: &[u8]) -> (Action, Reason) {
+    let Verdict { action, reason, .. } = decide(&frame, 1, &world);
+    (action, reason)
+}
+
+use Action::{Audit, Drop, Pass};
+
+#[track_caller]
+fn check(world: World, frame: &[u8], expected: (Action, Reason)) {
+    assert_eq!(verdict(world, frame), expected, "{world:?}\n{frame:02x?}");
+}
+
+/// The same verdict whether nft is behind or not.
+#[track_caller]
+fn check_both(frame: &[u8], expected: (Action, Reason)) {
+    check(BEHIND, frame, expected);
+    check(ALONE, frame, expected);
+}
+
+#[test]
+fn destinations() {
+    let to = |destination: &str| ethernet(&[], &web_to(destination));
+    check_both(&to(GRANTED), (Pass, Reason::Granted));
+    check_both(&to("203.0.113.77"), (Pass, Reason::Network));
+    check_both(&to(DENIED), (Drop, Reason::NotGranted));
+    check_both(&to("10.20.0.1"), (Pass, Reason::Local));
+    check_both(&to("10.99.4.4"), (Pass, Reason::Internal));
+    check_both(&to("224.0.0.18"), (Pass, Reason::Group));
+    check_both(&to("255.255.255.255"), (Pass, Reason::Group));
+    check_both(&to("169.254.169.254"), (Drop, Reason::NotGranted));
+    check(BEHIND, &to("10.20.3.3"), (Pass, Reason::Inside));
+    check(ALONE, &to("10.20.3.3"), (Drop, Reason::NotGranted));
+    let to = |destination| {
+        ethernet(
+            &[],
+            &ipv6(from_to_v6(destination), &[], 6, &tcp(5, 443, SYN)),
+        )
+    };
+    check_both(&to(GRANTED_V6), (Pass, Reason::Granted));
+    check_both(&to("2001:db8:a::9"), (Drop, Reason::NotGranted));
+    check_both(&to("2001:db8:20::1"), (Pass, Reason::Local));
+    check_both(&to("ff02::1"), (Pass, Reason::Group));
+    check_both(&to("fe80::1"), (Pass, Reason::LinkBound));
+}
+
+#[test]
+fn ports_and_protocols() {
+    fn carry(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        ethernet(&[], &ipv4(from_to(GRANTED), 0, &[], protocol, payload))
+    }
+    check_both(&carry(6, &tcp(5, 80, SYN)), (Drop, Reason::PortClosed));
+    check_both(&carry(17, &udp(5, 123, 8)), (Drop, Reason::PortNotGranted));
+    check_both(&carry(17, &udp(5, 443, 8)), (Drop, Reason::PortClosed));
+    check_both(&carry(50, &[0; 8]), (Pass, Reason::Granted));
+    // Encapsulations are judged by the outer header, whatever is inside.
+    let inner = web_to(GRANTED);
+    for protocol in [4, 41, 47, 51, 59] {
+        check_both(&carry(protocol, &inner), (Drop, Reason::PortClosed));
+    }
+}
+
+#[test]
+fn only_what_starts_something_is_dropped_before_nft() {
+    fn check_rule(protocol: u8, payload: &[u8], behind: (Action, Reason)) {
+        let frame = ethernet(&[], &ipv4(from_to(DENIED), 0, &[], protocol, payload));
+        check(BEHIND, &frame, behind);
+        assert_eq!(verdict(ALONE, &frame).0, Drop);
+        assert_eq!(
+            verdict(
+                World {
+                    inbound_deny: true,
+                    ..BEHIND
+                },
+                &frame
+            )
+            .0,
+            Drop
+        );
+        let audited = verdict(
+            World {
+                audit: true,
+                ..ALONE
+            },
+            &frame,
+        );
+        assert_eq!(audited, (Audit, verdict(ALONE, &frame).1));
+    }
+    let continues = (Pass, Reason::Continues);
+    let refused = (Drop, Reason::NotGranted);
+    let closed = (Drop, Reason::PortClosed);
+    for flags in [SYN, SYN | 0x01, SYN | 0x04, SYN | 0xc0] {
+        check_rule(6, &tcp(5, 443, flags), refused);
+    }
+    for flags in [0, ACK, SYN | ACK, 0x01, 0x04, 0x29] {
+        check_rule(6, &tcp(5, 443, flags), continues);
+    }
+    check_rule(17, &udp(5, 123, 0), refused);
+    check_rule(17, &udp(53, 123, 0), (Pass, Reason::Serves));
+    check_rule(17, &udp(53, 9999, 0), (Pass, Reason::Serves));
+    for kind in [0, 3, 11, 12, 14] {
+        check_rule(1, &icmp(kind), continues);
+    }
+    for kind in [8, 13, 15, 17, 42] {
+        check_rule(1, &icmp(kind), closed);
+    }
+    check_rule(132, &udp(5, 443, 8), closed);
+    check_rule(47, &[0; 8], closed);
+}
+
+#[test]
+fn icmpv6() {
+    fn check_kind(kind: u8, expected: (Action, Reason)) {
+        let frame = ethernet(
+            &[],
+            &ipv6(from_to_v6("2001:db8:a::9"), &[], 58, &icmp(kind)),
+        );
+        check(BEHIND, &frame, expected);
+        check(ALONE, &frame, (Drop, Reason::PortClosed));
+    }
+    for kind in [1, 2, 3, 4, 129, 133, 135, 136, 143] {
+        check_kind(kind, (Pass, Reason::Continues));
+    }
+    for kind in [128, 144, 200, 255] {
+        check_kind(kind, (Drop, Reason::PortClosed));
+    }
+    // From link-local addresses it is never forwarded.
+    let ends = (
+        "fe80::5".parse().unwrap(),
+        "2001:db8:20::1".parse().unwrap(),
+    );
+    check_both(
+        &ethernet(&[], &ipv6(ends, &[], 58, &icmp(135))),
+        (Pass, Reason::LinkBound),
+    );
+}
+
+#[test]
+fn sources() {
+    fn check_source(source: [u8; 4], flags: u8, behind: (Action, Reason), alone: (Action, Reason)) {
+        let ends = (source.into(), GRANTED.parse().unwrap());
+        let frame = ethernet(&[], &ipv4(ends, 0, &[], 6, &tcp(5, 443, flags)));
+        check(BEHIND, &frame, behind);
+        check(ALONE, &frame, alone);
+    }
+    let spoofed = (Drop, Reason::Spoofed);
+    let bound = (Pass, Reason::LinkBound);
+    let martian = (Drop, Reason::Martian);
+    check_source([192, 168, 1, 1], SYN, spoofed, spoofed);
+    check_source([192, 168, 1, 1], ACK, (Pass, Reason::Continues), spoofed);
+    check_source([169, 254, 1, 1], SYN, spoofed, spoofed);
+    check_source([0, 0, 0, 0], SYN, bound, bound);
+    check_source([127, 0, 0, 1], ACK, martian, martian);
+    check_source([224, 0, 0, 1], SYN, martian, martian);
+    check_source([255, 255, 255, 255], SYN, martian, martian);
+
+    let ends = (Ipv4Addr::new(192, 168, 1, 1), DENIED.parse().unwrap());
+    let frame = ethernet(&[], &ipv4(ends, 0, &[], 6, &tcp(5, 443, SYN)));
+    check(
+        World {
+            unzoned_accept: true,
+            ..ALONE
+        },
+        &frame,
+        (Pass, Reason::Unzoned),
+    );
+    check(
+        World {
+            audit: true,
+            ..ALONE
+        },
+        &frame,
+        (Drop, Reason::Spoofed),
+    );
+    let ends = (Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(10, 20, 0, 1));
+    check_both(
+        &ethernet(&[], &ipv4(ends, 0, &[], 6, &tcp(5, 22, SYN))),
+        (Pass, Reason::Local),
+    );
+}
+
+#[test]
+fn fragments() {
+    fn check_fragment(
+        field: u16,
+        payload: &[u8],
+        behind: (Action, Reason),
+        alone: (Action, Reason),
+    ) {
+        let frame = ethernet(&[], &ipv4(from_to(GRANTED), field, &[], 6, payload));
+        check(BEHIND, &frame, behind);
+        check(ALONE, &frame, alone);
+    }
+    let web = tcp(5, 443, SYN);
+    let granted = (Pass, Reason::Granted);
+    let tiny = (Drop, Reason::TinyFragment);
+    let (later, later_alone) = ((Pass, Reason::LaterFragment), (Drop, Reason::LaterFragment));
+    check_fragment(0x4000, &web, granted, granted);
+    check_fragment(0x2000, &web, granted, granted);
+    check_fragment(0x2000, &web[..16], tiny, tiny);
+    check_fragment(
+        0x2000,
+        &tcp(5, 80, SYN),
+        (Drop, Reason::PortClosed),
+        (Drop, Reason::PortClosed),
+    );
+    check_fragment(0x2001, &web, later, later_alone);
+    check_fragment(0x0001, &web, later, later_alone);
+    check_fragment(0x1fff, &[0; 8], later, later_alone);
+    let to_gateway = ethernet(&[], &ipv4(from_to("10.20.0.1"), 1, &[], 6, &web));
+    check(ALONE, &to_gateway, (Pass, Reason::Local));
+
+    fn check_v6(
+        headers: &[(u8, Vec<u8>)],
+        payload: &[u8],
+        behind: (Action, Reason),
+        alone: (Action, Reason),
+    ) {
+        let frame = ethernet(&[], &ipv6(from_to_v6(GRANTED_V6), headers, 6, payload));
+        check(BEHIND, &frame, behind);
+        check(ALONE, &frame, alone);
+    }
+    let (atomic, first, next) = (fragment(0, false), fragment(0, true), fragment(3, true));
+    check_v6(&[(44, atomic.clone())], &web, granted, granted);
+    check_v6(&[(44, first.clone())], &web, granted, granted);
+    check_v6(&[(44, first.clone())], &web[..8], tiny, tiny);
+    check_v6(&[(44, first.clone()), (60, padding())], &[], tiny, tiny);
+    check_v6(&[(44, next)], &web, later, later_alone);
+    let double = (Drop, Reason::DoubleFragment);
+    check_v6(&[(44, atomic.clone()), (44, atomic)], &web, double, double);
+    check_v6(
+        &[(44, first.clone()), (60, padding()), (44, first)],
+        &web,
+        double,
+        double,
+    );
+}
+
+#[test]
+fn headers_are_sane() {
+    let options = |options: &[u8], destination| {
+        ethernet(
+            &[],
+            &ipv4(from_to(destination), 0, options, 6, &tcp(5, 443, SYN)),
+        )
+    };
+    check_both(&options(&[7, 4, 0, 0], GRANTED), (Drop, Reason::Options));
+    check_both(&options(&[0; 40], GRANTED), (Drop, Reason::Options));
+    // Router alert (IGMP, VRRP) to a group, and options to the gateway itself, are the stack's.
+    check_both(
+        &options(&[0x94, 4, 0, 0], "224.0.0.22"),
+        (Pass, Reason::Group),
+    );
+    check_both(&options(&[7, 4, 0, 0], "10.20.0.1"), (Pass, Reason::Local));
+
+    /// Byte `at` of the IP packet becomes `byte`.
+    fn check_byte(at: usize, byte: u8, expected: Reason) {
+        let mut frame = ethernet(&[], &web_to(GRANTED));
+        frame[14 + at] = byte;
+        check_both(&frame, (Drop, expected));
+    }
+    check_byte(0, 0x65, Reason::Malformed);
+    check_byte(0, 0x44, Reason::Malformed);
+    check_byte(0, 0x46, Reason::Options);
+    check_byte(3, 19, Reason::Malformed);
+    check_byte(3, 39, Reason::Malformed);
+    check_byte(3, 41, Reason::Truncated);
+    check_byte(2, 0xff, Reason::Truncated);
+    check_byte(32, 0x40, Reason::Malformed);
+    check_byte(32, 0x60, Reason::Malformed);
+
+    let mut lying = udp(5, 123, 8);
+    lying[5] = 17;
+    check_both(
+        &ethernet(&[], &ipv4(from_to(GRANTED), 0, &[], 17, &lying)),
+        (Drop, Reason::Malformed),
+    );
+    lying[5] = 7;
+    check_both(
+        &ethernet(&[], &ipv4(from_to(GRANTED), 0, &[], 17, &lying)),
+        (Drop, Reason::Malformed),
+    );
+}
+
+#[test]
+fn extension_headers() {
+    fn check_chain(headers: &[(u8, Vec<u8>)], expected: (Action, Reason)) {
+        let web = tcp(5, 443, SYN);
+        let frame = ethernet(&[], &ipv6(from_to_v6(GRANTED_V6), headers, 6, &web));
+        check_both(&frame, expected);
+    }
+    let granted = (Pass, Reason::Granted);
+    let option = |kind: u8| (kind, padding());
+    check_chain(&[option(0), option(60)], granted);
+    check_chain(&vec![option(60); 8], granted);
+    check_chain(&vec![option(60); 9], (Drop, Reason::Extensions));
+    check_chain(&[(60, vec![0; 8 * 250 + 6])], granted);
+    check_chain(&[option(60), option(0)], (Drop, Reason::Malformed));
+    check_chain(&[(43, vec![0, 1, 0, 0, 0, 0])], (Drop, Reason::SourceRoute));
+    check_chain(&[(43, vec![4, 0, 0, 0, 0, 0])], granted);
+    // What is not walked is a protocol, and no set opens it.
+    for unknown in [51, 135, 139, 140, 253] {
+        check_chain(&[option(unknown)], (Drop, Reason::PortClosed));
+    }
+}
+
+#[test]
+fn tags_and_sessions_change_nothing() {
+    for packet in [
+        web_to(GRANTED),
+        web_to(DENIED),
+        ipv6(from_to_v6(GRANTED_V6), &[], 6, &tcp(5, 443, SYN)),
+    ] {
+        let plain = verdict(ALONE, &ethernet(&[], &packet));
+        for tags in [&[0x8100][..], &[0x88a8, 0x8100], &[0x8100, 0x8100, 0x8100]] {
+            check(ALONE, &ethernet(tags, &packet), plain);
+            check(ALONE, &pppoe(tags, &packet), plain);
+        }
+        check_both(&ethernet(&[0x8100; 4], &packet), (Drop, Reason::Tags));
+    }
+    check_both(&framed(&[], 0x0806, &[0; 46]), (Pass, Reason::NotIp));
+    let frame = ethernet(&[], &web_to(GRANTED));
+    let elsewhere = decide(&frame.as_slice(), 2, &ALONE);
+    assert_eq!(
+        (elsewhere.action, elsewhere.reason),
+        (Drop, Reason::NoInterface)
+    );
+}
+
+#[test]
+fn a_frame_cut_anywhere_is_dropped() {
+    let whole = [
+        ethernet(&[], &web_to(GRANTED)),
+        ethernet(&[0x8100], &ipv4(from_to(GRANTED), 0, &[], 50, &[0; 20])),
+        pppoe(&[0x88a8, 0x8100], &web_to("203.0.113.5")),
+        ethernet(
+            &[],
+            &ipv6(
+                from_to_v6(GRANTED_V6),
+                &[(0, padding()), (44, fragment(0, false))],
+                6,
+                &tcp(5, 443, SYN),
+            ),
+        ),
+    ];
+    for frame in &whole {
+        assert_eq!(verdict(BEHIND, frame).0, Pass);
+        for length in 0..frame.len() {
+            check_both(&frame[..length], (Drop, Reason::Truncated));
+        }
+        // Padding after the packet is no harm.
+        assert_eq!(verdict(BEHIND, &[&frame[..], &[0; 9]].concat()).0, Pass);
+    }
+}
+
+proptest! {
+    /// Whatever surrounds it: what starts something from the zone to an address without a grant
+    /// does not pass.
+    #[test]
+    fn nothing_starts_without_a_grant(
+        destination in any::<[u8; 4]>(),
+        port in any::<u16>(),
+        udp_from in 1024u16..,
+        kind in 0usize..5,
+        tags in proptest::collection::vec(proptest::sample::select(vec![0x8100u16, 0x88a8]), 0..5),
+        session: bool,
+        nft_behind: bool,
+        inbound_deny: bool,
+    ) {
+        let world = World { nft_behind, inbound_deny, ..ALONE };
+        let address = v4(destination.into());
+        let place = world.place(3, &address);
+        prop_assume!(destination[0] < 224 && !place.own && !place.internal && !place.inside);
+        let (protocol, payload) = match kind {
+            0 => (6, tcp(5, port, SYN)),
+            1 => (17, udp(udp_from, port, 4)),
+            2 => (1, icmp(8)),
+            3 => (47, vec![0; 8]),
+            _ => (132, udp(5, port, 8)),
+        };
+        let classes = world.classes(protocol, if kind == 2 || kind == 3 { 0 } else { port });
+        prop_assume!((world.grant(3, &address, 0) | place.mask) & classes == 0);
+        let ends = ([10, 20, 9, 9].into(), destination.into());
+        let packet = ipv4(ends, 0, &[], protocol, &payload);
+        let frame = if session { pppoe(&tags, &packet) } else { ethernet(&tags, &packet) };
+        prop_assert_eq!(verdict(world, &frame).0, Drop);
+    }
+
+    /// Any bytes at all: a verdict, and where it is a pass by grant the destination has one.
+    #[test]
+    fn any_bytes_get_a_verdict(mut frame in proptest::collection::vec(any::<u8>(), 0..200), version in 0usize..3) {
+        if let Some(kind) = frame.get_mut(12..15) {
+            kind.copy_from_slice(&[[8, 0, 0x45], [0x86, 0xdd, 0x60], [0x81, 0, 0]][version]);
+        }
+        let (action, reason) = verdict(ALONE, &frame);
+        prop_assert!(action == Drop || reason != Reason::Continues);
+        if reason == Reason::Granted && version == 0 {
+            prop_assert_eq!(&frame[30..34], &[198, 51, 100, 1]);
+        }
+    }
+}
