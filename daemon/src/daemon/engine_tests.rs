@@ -166,8 +166,8 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..10 {
-            while self.finish() {}
             self.pass(2);
+            while self.finish() {}
         }
     }
 }
