@@ -8,10 +8,21 @@ use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
 use crate::policy::links::InterfacePattern;
 use crate::policy::port::{ClassId, ClassMask, ICMP, ICMPV6, PortSet, SCTP, TCP, UDP};
+use egressd_common::verdict::Reason;
 use ipnet::IpNet;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+// One word for one reason in every plane; where nft has reasons of its own they stand below.
+const GRANTED: &str = Reason::Granted.word();
+const NETWORK: &str = Reason::Network.word();
+const INTERNAL: &str = Reason::Internal.word();
+const SPOOFED: &str = Reason::Spoofed.word();
+const UNZONED: &str = Reason::Unzoned.word();
+const PORT: &str = Reason::PortClosed.word();
+// Whether the address is open on other ports is not asked for a word's sake.
+const ADDRESS: &str = Reason::NotGranted.word();
 
 /// Protocols whose port conntrack knows (DCCP is 33, UDP-Lite 136).
 const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, SCTP, 136];
@@ -71,7 +82,7 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
         if !image.zones.iter().any(open) {
             rules.extend(refuse(
                 &[Part::Entered(interface.clone())],
-                tally(None, Action::Drop, "spoofed"),
+                tally(None, Action::Drop, SPOOFED),
             ));
         }
     }
@@ -89,12 +100,12 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
         ]);
     }
     match image.unzoned {
-        Unzoned::Drop => rules.extend(refuse(&[], tally(None, Action::Drop, "unzoned"))),
+        Unzoned::Drop => rules.extend(refuse(&[], tally(None, Action::Drop, UNZONED))),
         Unzoned::Accept => {
             if guarded {
                 rules.push(vec![Part::Jump(into(None))]);
             }
-            rules.push(vec![count(None, Action::Pass, "unzoned"), Part::Accept]);
+            rules.push(vec![count(None, Action::Pass, UNZONED), Part::Accept]);
         }
     }
     rules
@@ -173,7 +184,7 @@ impl Ruleset {
             }
             rules.push(vec![
                 asked,
-                count(Some(id), Action::Pass, "internal"),
+                count(Some(id), Action::Pass, INTERNAL),
                 Part::Accept,
             ]);
         }
@@ -186,11 +197,11 @@ impl Ruleset {
         };
         self.chain(
             &chain(id, "_refuse_port"),
-            refuse(&[], tally(Some(id), refused, "port")),
+            refuse(&[], tally(Some(id), refused, PORT)),
         );
         self.chain(
             &chain(id, "_refuse_address"),
-            refuse(&[], tally(Some(id), refused, "address")),
+            refuse(&[], tally(Some(id), refused, ADDRESS)),
         );
     }
 
@@ -259,11 +270,11 @@ impl Ruleset {
                     family,
                 }
                 .to_string();
-                let granted = count(Some(zone), Action::Pass, "granted");
+                let granted = count(Some(zone), Action::Pass, GRANTED);
                 rules.push(vec![Part::Asked(family, learned), granted, Part::Accept]);
                 let set = format!("{}_{}", networks(zone, class), family.digit());
                 if self.networks.iter().any(|known| known.name == set) {
-                    let network = count(Some(zone), Action::Pass, "network");
+                    let network = count(Some(zone), Action::Pass, NETWORK);
                     rules.push(vec![Part::Asked(family, set), network, Part::Accept]);
                 }
             }
@@ -591,12 +602,12 @@ mod tests {
         check(
             &image,
             "z0_refuse_port_a",
-            &["counter name \"z0_audit_port\" accept"],
+            &["counter name \"z0_audit_port-closed\" accept"],
         );
         check(
             &image,
             "z0_refuse_address_a",
-            &["counter name \"z0_audit_address\" accept"],
+            &["counter name \"z0_audit_not-granted\" accept"],
         );
     }
 

@@ -344,7 +344,7 @@ impl fmt::Display for Tally {
 }
 
 impl Tally {
-    /// How the log prefix names it: `egressd 3 drop port`, and `-` for no zone.
+    /// How the log prefix names it: `egressd 3 drop port-closed`, and `-` for no zone.
     #[must_use]
     pub fn prefix(&self) -> String {
         let zone = self

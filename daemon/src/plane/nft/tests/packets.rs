@@ -53,8 +53,8 @@ fn granted_passes_and_the_rest_does_not() {
     };
     assert!(packets("pass", "granted") >= 5, "{counters:?}");
     assert!(packets("pass", "network") >= 3, "{counters:?}");
-    assert!(packets("drop", "port") >= 3, "{counters:?}");
-    assert!(packets("drop", "address") >= 3, "{counters:?}");
+    assert!(packets("drop", "port-closed") >= 3, "{counters:?}");
+    assert!(packets("drop", "not-granted") >= 3, "{counters:?}");
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut reports = Vec::new();
     while reports.len() < 8 && Instant::now() < deadline {
@@ -76,10 +76,10 @@ fn granted_passes_and_the_rest_does_not() {
                 && !packet.audited
         })
     };
-    assert!(seen("203.0.113.1", 80, "port"), "{reports:#?}");
-    assert!(seen("203.0.113.2", 8011, "port"), "{reports:#?}");
-    assert!(seen("203.0.113.6", 443, "address"), "{reports:#?}");
-    assert!(seen("2001:db8:ff::2", 443, "address"), "{reports:#?}");
+    assert!(seen("203.0.113.1", 80, "port-closed"), "{reports:#?}");
+    assert!(seen("203.0.113.2", 8011, "port-closed"), "{reports:#?}");
+    assert!(seen("203.0.113.6", 443, "not-granted"), "{reports:#?}");
+    assert!(seen("2001:db8:ff::2", 443, "not-granted"), "{reports:#?}");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn audit_passes_counts_and_reports() {
     let would = plane
         .counters()
         .into_iter()
-        .find(|c| c.action == "audit" && c.reason == "port");
+        .find(|c| c.action == "audit" && c.reason == "port-closed");
     assert_eq!(would.unwrap().packets, 2);
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut reports = Vec::new();
@@ -254,7 +254,11 @@ fn a_replace_neither_opens_nor_closes_for_a_moment() {
     };
     println!("{rounds} replaces under {sent} granted and {sent} denied new flows: {counters:?}");
     assert_eq!(
-        (packets("granted"), packets("address"), packets("port")),
+        (
+            packets("granted"),
+            packets("not-granted"),
+            packets("port-closed")
+        ),
         (sent, sent, 0)
     );
     assert!(denied.recv(&mut [0]).is_err(), "a denied packet passed");
