@@ -13,7 +13,7 @@ source = 'a test'
 id = '1'
 area = 'core'
 names = ['*.a.example', 'a.example']
-networks = ['192.0.2.0/24', '198.51.100.0/24']
+networks = ['52.0.2.0/24', '52.51.100.0/24']
 tcp = [80, 443]
 [[set]]
 id = '2'
@@ -24,7 +24,7 @@ tcp = [8443]
 id = '3'
 area = 'other'
 names = ['*.azureedge.net']
-networks = ['192.0.2.0/25']
+networks = ['52.0.2.0/25']
 tcp = [443]
 [[set]]
 id = '4'
@@ -68,7 +68,7 @@ Zones
     left out by its scope:
       - v/4 (regions)
     taken away by deny:
-      - 192.0.2.0/25 (v/3), else allowed by v/1, v/3
+      - 52.0.2.0/25 (v/3), else allowed by v/1, v/3
 
 Port classes: 3 of 64
 

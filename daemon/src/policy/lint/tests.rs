@@ -156,6 +156,13 @@ fn zones() {
     check(allowing("v/3"), &["reaches-nothing: "]);
     check(
         ZoneSpec {
+            rules: vec![set("r", &[], &["10.1.0.0/16", "52.1.0.0/16"], &[443])],
+            ..allowing("v/3")
+        },
+        &["special-network: 10.1.0.0/16 (z/r), private"],
+    );
+    check(
+        ZoneSpec {
             mode: Mode::Audit,
             ..allowing("v/2")
         },
