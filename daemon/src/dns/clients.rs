@@ -98,6 +98,15 @@ pub(super) struct Door {
 impl Door {
     /// Binds both sockets. Port 0 takes any that both can have.
     pub(super) fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        const MOST_DRAWS: usize = 32;
+        // The port that UDP gets may be in use for TCP.
+        let spare = if address.port() == 0 { MOST_DRAWS } else { 0 };
+        (0..spare)
+            .find_map(|_| Self::open_once(address).ok())
+            .map_or_else(|| Self::open_once(address), Ok)
+    }
+
+    fn open_once(address: SocketAddr) -> anyhow::Result<Self> {
         let socket = |kind, protocol, address: SocketAddr| -> anyhow::Result<Socket> {
             let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
             if address.is_ipv6() {

@@ -182,9 +182,15 @@ pub(super) type Script = fn(&Message, bool) -> Vec<Vec<u8>>;
 
 /// An upstream on loopback, over UDP and TCP, that plays `script`.
 pub(super) fn upstream(script: Script) -> Upstream {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // The port that UDP gets may be in use for TCP.
+    let (udp, tcp) = std::iter::repeat_with(|| {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind(udp.local_addr().unwrap()).ok()?;
+        Some((udp, tcp))
+    })
+    .find_map(|pair| pair)
+    .unwrap();
     let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok((length, from)) = udp.recv_from(&mut buffer) {
