@@ -10,12 +10,12 @@ use crate::policy::image::{Change, Image};
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use egressd_common::address::{v4, v6};
 use egressd_common::decide::Place;
-use egressd_common::layout::{self, Grant, KeyV4, KeyV6, Keyed, Report, Throttle, name};
+use egressd_common::layout::{self, Entry, Grant, KeyV4, KeyV6, Keyed, Report, Throttle, name};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -58,6 +58,8 @@ impl Generation {
             .override_global(name::PORTS, tables.ports.as_slice(), true)
             .override_global(name::PROTOCOLS, tables.protocols.as_slice(), true)
             .override_global(name::MASKS, tables.masks.as_slice(), true)
+            .override_global(name::HINTS_V4, tables.hints[0].as_slice(), true)
+            .override_global(name::HINTS_V6, tables.hints[1].as_slice(), true)
             .override_global(name::FILTER_MASK, &filter_mask, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::UNZONED_ACCEPT, &u8::from(tables.unzoned_accept), true)
@@ -104,9 +106,9 @@ impl Generation {
     }
 
     fn fill(&mut self, tables: &Tables) -> anyhow::Result<()> {
-        let mut interfaces: HashMap<_, u32, u32> = self.map_mut(name::INTERFACES)?.try_into()?;
-        for (index, wanted) in &tables.interfaces {
-            interfaces.insert(index, wanted.packed, 0)?;
+        let mut interfaces: Array<_, Entry> = self.map_mut(name::INTERFACES)?.try_into()?;
+        for wanted in tables.interfaces.values() {
+            interfaces.set(wanted.slot, wanted.entry, 0)?;
         }
         let mut serves: HashMap<_, u32, u32> = self.map_mut(name::SERVES)?.try_into()?;
         for key in &tables.serves {

@@ -297,7 +297,9 @@ fn images() -> Vec<Image> {
     shared.unzoned = Unzoned::Accept;
     let mut bare = base.clone();
     bare.links.0.get_mut(&1).unwrap().ethernet = false;
-    vec![base, sole, shared, bare]
+    let mut single = base.clone();
+    single.zones.retain(|zone| zone.name == "managed");
+    vec![base, sole, shared, bare, single]
 }
 
 #[test]
