@@ -35,10 +35,12 @@ pub mod name {
     pub const REFUSED: &str = "REFUSED";
     /// What keeps reports rare. Array per CPU with one entry.
     pub const THROTTLE: &str = "THROTTLE";
+    /// How often user space took reports. Array with one entry.
+    pub const ROUND: &str = "ROUND";
     /// Every map.
-    pub const MAPS: [&str; 13] = [
+    pub const MAPS: [&str; 14] = [
         INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, PLACES_V4,
-        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE,
+        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, ROUND,
     ];
 
     /// Global: (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each.
@@ -83,10 +85,11 @@ pub const MASKS: usize = 256;
 /// Bytes of the port table: one per port of TCP, UDP and SCTP.
 pub const PORTS: usize = 3 << 16;
 
-/// Reports of refused packets per second and CPU, at most.
-pub const REPORTS_PER_SECOND: u64 = 200;
+/// Reports of refused packets per CPU between two times that user space takes them. It does so
+/// ten times a second; a clock in the kernel would cost every refused packet a tenth of its time.
+pub const REPORTS_PER_ROUND: u64 = 20;
 
-/// Bytes of the ring buffer of reports: more than a second's worth of them on 16 CPUs.
+/// Bytes of the ring buffer of reports: a round's worth of them on 200 CPUs.
 pub const REFUSED_BYTES: u32 = 256 * 1024;
 
 /// Most learned addresses per family unless configured otherwise.
@@ -349,7 +352,7 @@ pub const fn counter_index(verdict: Verdict) -> u32 {
     (row * REASONS + verdict.reason as usize) as u32
 }
 
-/// What keeps reports rare, per CPU: the second it is about, reports in it, reports lost so far.
+/// What keeps reports rare, per CPU: the round it is about, reports in it, reports lost so far.
 pub type Throttle = [u64; 3];
 
 /// A report of a refused packet: interface; zone, action, reason, protocol; port and IP version;

@@ -39,6 +39,8 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(layout::COUNTE
 static REFUSED: RingBuf = RingBuf::with_byte_size(layout::REFUSED_BYTES, 0);
 #[map]
 static THROTTLE: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static ROUND: Array<u64> = Array::with_max_entries(1, 0);
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
@@ -257,20 +259,20 @@ family!(
     |a: &V6| *a
 );
 
-/// Whether this CPU may report another refused packet in this second.
+/// Whether this CPU may report another refused packet in this round.
 #[inline(always)]
 fn permitted() -> bool {
     let Some(throttle) = THROTTLE.get_ptr_mut(0) else {
         return false;
     };
-    let now = second();
+    let now = ROUND.get(0).copied().unwrap_or_default();
     // SAFETY: this CPU's own entry.
     unsafe {
         if (*throttle)[0] != now {
             *throttle = [now, 1, (*throttle)[2]];
             return true;
         }
-        if (*throttle)[1] < layout::REPORTS_PER_SECOND {
+        if (*throttle)[1] < layout::REPORTS_PER_ROUND {
             (*throttle)[1] += 1;
             return true;
         }

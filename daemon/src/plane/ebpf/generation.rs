@@ -28,6 +28,8 @@ pub(super) struct Generation {
     reports: RingBuf<MapData>,
     /// Before the grants of IPv4 and of IPv6.
     filters: [Filter; 2],
+    /// How often reports were taken.
+    round: u64,
     /// Names of zones by id, for counters.
     pub(super) zones: Vec<(u8, String)>,
 }
@@ -87,6 +89,7 @@ impl Generation {
             ebpf,
             reports,
             filters,
+            round: 0,
             zones,
         };
         generation.fill(tables).context("fill the eBPF maps")?;
@@ -254,14 +257,18 @@ impl Generation {
         self.ebpf.take_map(name::COUNTERS)
     }
 
-    /// Refused packets not reported, because there were too many in one second.
+    /// Refused packets not reported, because there were too many at once.
     pub(super) fn unreported(&self) -> anyhow::Result<u64> {
         let throttle: PerCpuArray<_, Throttle> = self.map(name::THROTTLE)?.try_into()?;
         Ok(throttle.get(&0, 0)?.iter().map(|[_, _, lost]| lost).sum())
     }
 
-    /// Takes at most `limit` reports of refused packets.
+    /// Takes at most `limit` reports of refused packets, and lets each CPU make some more.
     pub(super) fn take_reports(&mut self, limit: usize) -> Vec<Report> {
+        self.round += 1;
+        if let Err(error) = self.begin_round() {
+            log::warn!(target: "ebpf", "no more reports of refused packets: {error:#}");
+        }
         let mut taken = Vec::new();
         while taken.len() < limit
             && let Some(item) = self.reports.next()
@@ -273,6 +280,12 @@ impl Generation {
             taken.push(report);
         }
         taken
+    }
+
+    fn begin_round(&mut self) -> anyhow::Result<()> {
+        let round = self.round;
+        let mut map: Array<_, u64> = self.map_mut(name::ROUND)?.try_into()?;
+        Ok(map.set(0, round, 0)?)
     }
 
     /// Pins the maps into `directory`, which must be empty, for people to look at.
