@@ -411,3 +411,118 @@ fn port_table(image: &Image) -> Result<PortTable, DoesNotFit> {
     masks.resize(layout::MASKS, 0);
     Ok((ports, protocols, masks))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::port::{ClassId, ClassMask, PortSet, Service};
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_longer_prefix_knows_what_the_shorter_ones_around_it_say() {
+        let networks = [
+            (net("10.0.0.0/8"), ClassMask(1)),
+            (net("10.1.0.0/16"), ClassMask(3)),
+            (net("11.0.0.0/8"), ClassMask(4)),
+        ];
+        let nothing = Place::default();
+        let internal = Place {
+            internal: true,
+            ..nothing
+        };
+        let own = Place {
+            own: true,
+            ..nothing
+        };
+        let exempt = [(net("10.1.2.0/24"), internal), (net("10.1.2.3/32"), own)];
+        let filled: BTreeMap<IpNet, Place> = places(&networks, &exempt).into_iter().collect();
+        let check = |prefix: &str, mask, own, internal| {
+            let expected = Place {
+                mask,
+                own,
+                internal,
+                inside: false,
+            };
+            assert_eq!(filled[&net(prefix)], expected, "{prefix}");
+        };
+        check("10.0.0.0/8", 1, false, false);
+        check("10.1.0.0/16", 3, false, false);
+        check("10.1.2.0/24", 3, false, true);
+        check("10.1.2.3/32", 3, true, true);
+        check("11.0.0.0/8", 4, false, false);
+    }
+
+    #[test]
+    fn every_part_of_a_prefix_is_hinted() {
+        fn check(prefix: &str, inside: &[&str], parts: u32) {
+            let mut hints = [vec![0; layout::HINTS], vec![0; layout::HINTS]];
+            hint(&mut hints, net(prefix));
+            for address in inside {
+                let (bits, part) = match address.parse().unwrap() {
+                    IpAddr::V4(a) => (&hints[0], v4(a).part()),
+                    IpAddr::V6(a) => (&hints[1], v6(a).part()),
+                };
+                let part = usize::from(part);
+                assert_eq!(
+                    bits[part / 64] >> (part % 64) & 1,
+                    1,
+                    "{address} in {prefix}"
+                );
+            }
+            let set: u32 = hints.iter().flatten().map(|word| word.count_ones()).sum();
+            assert_eq!(set, parts, "{prefix}");
+        }
+        check("203.0.113.7/32", &["203.0.113.7"], 1);
+        check(
+            "10.0.0.0/8",
+            &["10.0.0.0", "10.77.0.1", "10.255.255.255"],
+            256,
+        );
+        check("0.0.0.0/0", &["0.0.0.0", "255.255.255.255"], 65_536);
+        check("2001:db8:5::/48", &["2001:db8:5::1"], 1);
+        check("2001:db8::/31", &["2001:db8::1", "2001:db9::1"], 2);
+        check("2000::/3", &["2001:db8::1", "3fff::"], 65_536);
+    }
+
+    #[test]
+    fn ports_lead_to_masks() {
+        let range = |protocol, first, last| Service {
+            protocol,
+            first,
+            last,
+        };
+        let image = Image {
+            classes: vec![
+                (ClassId(0), PortSet::new([range(TCP, 400, 500)])),
+                (
+                    ClassId(5),
+                    PortSet::new([Service::tcp(443), Service::whole(50)]),
+                ),
+                (ClassId(9), PortSet::new([Service::whole(UDP)])),
+            ],
+            ..Image::default()
+        };
+        let (ports, protocols, masks) = port_table(&image).unwrap();
+        let check = |protocol, port, expected| {
+            let index = match layout::port_index(protocol, port) {
+                Some(index) => ports[index],
+                None => protocols[usize::from(protocol)],
+            };
+            assert_eq!(masks[usize::from(index)], expected, "{protocol}/{port}");
+        };
+        check(TCP, 399, 0);
+        check(TCP, 400, 1);
+        check(TCP, 443, 1 | 1 << 5);
+        check(TCP, 500, 1);
+        check(TCP, 501, 0);
+        check(UDP, 0, 1 << 9);
+        check(UDP, 65535, 1 << 9);
+        check(SCTP, 443, 0);
+        check(50, 0, 1 << 5);
+        check(51, 0, 0);
+        assert_eq!(masks.len(), layout::MASKS);
+    }
+}
