@@ -9,7 +9,7 @@ use crate::{MAX_CLASSES, MAX_ZONES};
 
 /// Names of maps and globals in the object.
 pub mod name {
-    /// Interface index → packed interface. Hash.
+    /// Slot → entry of an interface. Array.
     pub const INTERFACES: &str = "INTERFACES";
     /// (interface index, source) → packed zone. Trie.
     pub const SOURCES_V4: &str = "SOURCES_V4";
@@ -35,10 +35,12 @@ pub mod name {
     pub const REFUSED: &str = "REFUSED";
     /// What keeps reports rare. Array per CPU with one entry.
     pub const THROTTLE: &str = "THROTTLE";
+    /// How often user space took reports. Array with one entry.
+    pub const ROUND: &str = "ROUND";
     /// Every map.
-    pub const MAPS: [&str; 13] = [
+    pub const MAPS: [&str; 14] = [
         INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, PLACES_V4,
-        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE,
+        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, ROUND,
     ];
 
     /// Global: (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each.
@@ -49,6 +51,10 @@ pub mod name {
     pub const MASKS: &str = "MASKS";
     /// Global: words of each filter less one; a power of two less one.
     pub const FILTER_MASK: &str = "FILTER_MASK";
+    /// Global: bits of the parts of the address space that have places at all.
+    pub const HINTS_V4: &str = "HINTS_V4";
+    /// As [`HINTS_V4`].
+    pub const HINTS_V6: &str = "HINTS_V6";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
     /// Global: 1 where packets of no zone are left to others.
@@ -64,8 +70,14 @@ pub const TCX_PROGRAM: &str = "egressd_tcx";
 /// Raised whenever the meaning of an entry changes while its size does not.
 const VERSION: u64 = 1;
 
-/// Most interfaces a program is attached to.
-pub const MAX_INTERFACES: u32 = 1024;
+/// Slots for interfaces; a power of two. An entry is at its index's slot or shortly after.
+pub const SLOTS: u32 = 4096;
+
+/// Slots in which an entry may be.
+pub const PROBES: u32 = 8;
+
+/// Words of the hints of one family: a bit for each of 65,536 parts of the address space.
+pub const HINTS: usize = 1024;
 
 /// Distinct class masks that the port table can tell apart.
 pub const MASKS: usize = 256;
@@ -73,10 +85,11 @@ pub const MASKS: usize = 256;
 /// Bytes of the port table: one per port of TCP, UDP and SCTP.
 pub const PORTS: usize = 3 << 16;
 
-/// Reports of refused packets per second and CPU, at most.
-pub const REPORTS_PER_SECOND: u64 = 200;
+/// Reports of refused packets per CPU between two times that user space takes them. It does so
+/// ten times a second; a clock in the kernel would cost every refused packet a tenth of its time.
+pub const REPORTS_PER_ROUND: u64 = 20;
 
-/// Bytes of the ring buffer of reports: more than a second's worth of them on 16 CPUs.
+/// Bytes of the ring buffer of reports: a round's worth of them on 200 CPUs.
 pub const REFUSED_BYTES: u32 = 256 * 1024;
 
 /// Most learned addresses per family unless configured otherwise.
@@ -95,6 +108,10 @@ pub trait Keyed: Sized {
 
     /// `number` and this address as a key.
     fn after(&self, number: u32) -> Self::Key;
+
+    /// The part of the address space it lies in: the upper 16 bits of an IPv4 address, a hash of
+    /// the upper 32 bits of an IPv6 address.
+    fn part(&self) -> u16;
 }
 
 impl Keyed for crate::address::V4 {
@@ -104,6 +121,11 @@ impl Keyed for crate::address::V4 {
     fn after(&self, number: u32) -> KeyV4 {
         [number, self[0]]
     }
+
+    #[inline(always)]
+    fn part(&self) -> u16 {
+        (u32::from_be(self[0]) >> 16) as u16
+    }
 }
 
 impl Keyed for crate::address::V6 {
@@ -112,6 +134,11 @@ impl Keyed for crate::address::V6 {
     #[inline(always)]
     fn after(&self, number: u32) -> KeyV6 {
         [number, self[0], self[1], self[2], self[3]]
+    }
+
+    #[inline(always)]
+    fn part(&self) -> u16 {
+        (u32::from_be(self[0]).wrapping_mul(0x9e37_79b1) >> 16) as u16
     }
 }
 
@@ -152,6 +179,56 @@ pub fn filter_bit(key: &[u32], mask: u32) -> (u32, u32) {
         hash ^= hash >> 32;
     }
     ((hash >> 6) as u32 & mask, hash as u32 & 63)
+}
+
+/// An interface in the kernel: its index (0: a free slot), the packed interface, then for IPv4 and
+/// for IPv6 a claim, a network and a mask.
+pub type Entry = [u32; 14];
+
+/// Who claims the sources of one family on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// No zone.
+    Nobody,
+    /// One zone, with the one prefix in the entry.
+    One(Zone),
+    /// Several prefixes: look in the trie.
+    Several,
+}
+
+const ONE: u32 = 1 << 29;
+const SEVERAL: u32 = 1 << 28;
+
+impl Claim {
+    /// As a word of an entry.
+    #[must_use]
+    pub const fn pack(self) -> u32 {
+        match self {
+            Self::Nobody => 0,
+            Self::One(zone) => ONE | zone.pack(),
+            Self::Several => SEVERAL,
+        }
+    }
+
+    /// From a word of an entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(packed: u32) -> Self {
+        if packed & ONE != 0 {
+            Self::One(Zone::unpack(packed))
+        } else if packed & SEVERAL != 0 {
+            Self::Several
+        } else {
+            Self::Nobody
+        }
+    }
+}
+
+/// The slot in which to look for an interface at the given probe.
+#[must_use]
+#[inline(always)]
+pub const fn slot(index: u32, probe: u32) -> u32 {
+    index.wrapping_add(probe) & (SLOTS - 1)
 }
 
 const AUDIT: u32 = 1 << 8;
@@ -275,7 +352,7 @@ pub const fn counter_index(verdict: Verdict) -> u32 {
     (row * REASONS + verdict.reason as usize) as u32
 }
 
-/// What keeps reports rare, per CPU: the second it is about, reports in it, reports lost so far.
+/// What keeps reports rare, per CPU: the round it is about, reports in it, reports lost so far.
 pub type Throttle = [u64; 3];
 
 /// A report of a refused packet: interface; zone, action, reason, protocol; port and IP version;
@@ -313,6 +390,8 @@ pub const HASH: u64 = {
         size_of::<KeyV4>() as u64,
         size_of::<KeyV6>() as u64,
         size_of::<Grant>() as u64,
+        size_of::<Entry>() as u64,
+        SLOTS as u64,
         size_of::<Throttle>() as u64,
         size_of::<Report>() as u64,
         MASKS as u64,
@@ -365,6 +444,9 @@ mod tests {
                     sole,
                 };
                 assert_eq!(Interface::unpack(interface.pack()), interface);
+            }
+            for claim in [Claim::Nobody, Claim::One(zone), Claim::Several] {
+                assert_eq!(Claim::unpack(claim.pack()), claim);
             }
             let place = Place {
                 mask: 1 << 63 | 5,

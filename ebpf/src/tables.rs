@@ -8,12 +8,12 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
-use egressd_common::layout::{self, Grant, KeyV4, KeyV6, Keyed, Report, Throttle};
+use egressd_common::layout::{self, Claim, Entry, Grant, KeyV4, KeyV6, Keyed, Report, Throttle};
 use egressd_common::network::Packet;
 use egressd_common::verdict::Verdict;
 
 #[map]
-static INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(layout::MAX_INTERFACES, 0);
+static INTERFACES: Array<Entry> = Array::with_max_entries(layout::SLOTS, 0);
 // User space gives tries and hashes the size they need before it loads the object.
 #[map]
 static SOURCES_V4: LpmTrie<KeyV4, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
@@ -39,6 +39,8 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(layout::COUNTE
 static REFUSED: RingBuf = RingBuf::with_byte_size(layout::REFUSED_BYTES, 0);
 #[map]
 static THROTTLE: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static ROUND: Array<u64> = Array::with_max_entries(1, 0);
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
@@ -49,6 +51,10 @@ static PROTOCOLS: [u8; 256] = [0; 256];
 static MASKS: [u64; layout::MASKS] = [0; layout::MASKS];
 #[unsafe(no_mangle)]
 static FILTER_MASK: u32 = 0;
+#[unsafe(no_mangle)]
+static HINTS_V4: [u64; layout::HINTS] = [0; layout::HINTS];
+#[unsafe(no_mangle)]
+static HINTS_V6: [u64; layout::HINTS] = [0; layout::HINTS];
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
 #[unsafe(no_mangle)]
@@ -77,14 +83,32 @@ pub(crate) fn count(verdict: Verdict) {
     }
 }
 
-/// The maps of the running generation.
-pub(crate) struct Kernel;
+/// The maps of the running generation, as a packet from one interface meets them.
+pub(crate) struct Kernel {
+    entry: Option<&'static Entry>,
+}
+
+impl Kernel {
+    /// For a packet from the interface with this index.
+    #[inline(always)]
+    pub(crate) fn at(index: u32) -> Self {
+        let mut probe = 0;
+        while probe < layout::PROBES {
+            if let Some(entry) = INTERFACES.get(layout::slot(index, probe))
+                && entry[0] == index
+            {
+                return Self { entry: Some(entry) };
+            }
+            probe += 1;
+        }
+        Self { entry: None }
+    }
+}
 
 impl Lookup for Kernel {
     #[inline(always)]
-    fn interface(&self, index: u32) -> Option<Interface> {
-        // SAFETY: entries are written before the program is attached and never after.
-        unsafe { INTERFACES.get(index) }.map(|packed| Interface::unpack(*packed))
+    fn interface(&self, _: u32) -> Option<Interface> {
+        self.entry.map(|entry| Interface::unpack(entry[1]))
     }
 
     #[inline(always)]
@@ -139,12 +163,28 @@ fn used(grant: Option<*mut Grant>, classes: u64) -> u64 {
 
 /// Implements `Tables` of one address family over its three maps.
 macro_rules! family {
-    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $filter:ident, $places:ident, $wide:expr) => {
+    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $filter:ident, $places:ident, $hints:ident, $claim:literal, $wide:expr) => {
         impl Tables<$address> for Kernel {
             #[inline(always)]
             fn zone(&self, interface: u32, source: &$address) -> Option<Zone> {
-                let key = Key::<$key>::new(layout::KEY_PREFIX + $bits, source.after(interface));
-                $sources.get(&key).map(|packed| Zone::unpack(*packed))
+                let entry = self.entry?;
+                match Claim::unpack(entry[$claim]) {
+                    Claim::Nobody => None,
+                    Claim::One(zone) => {
+                        let mut differ = 0;
+                        let words = source.len();
+                        for (i, word) in source.iter().enumerate() {
+                            let net = entry[$claim + 1 + i];
+                            differ |= (word ^ net) & entry[$claim + 1 + words + i];
+                        }
+                        (differ == 0).then_some(zone)
+                    }
+                    Claim::Several => {
+                        let key =
+                            Key::<$key>::new(layout::KEY_PREFIX + $bits, source.after(interface));
+                        $sources.get(&key).map(|packed| Zone::unpack(*packed))
+                    }
+                }
             }
 
             #[inline(always)]
@@ -158,6 +198,10 @@ macro_rules! family {
 
             #[inline(always)]
             fn place(&self, zone: u8, destination: &$address) -> Place {
+                let part = usize::from(destination.part());
+                if constant(&$hints[part >> 6]) >> (part & 63) & 1 == 0 {
+                    return Place::default();
+                }
                 let key = Key::<$key>::new(
                     layout::KEY_PREFIX + $bits,
                     destination.after(u32::from(zone)),
@@ -197,6 +241,8 @@ family!(
     GRANTS_V4,
     FILTER_V4,
     PLACES_V4,
+    HINTS_V4,
+    2,
     |a: &V4| [a[0], 0, 0, 0]
 );
 family!(
@@ -208,23 +254,25 @@ family!(
     GRANTS_V6,
     FILTER_V6,
     PLACES_V6,
+    HINTS_V6,
+    5,
     |a: &V6| *a
 );
 
-/// Whether this CPU may report another refused packet in this second.
+/// Whether this CPU may report another refused packet in this round.
 #[inline(always)]
 fn permitted() -> bool {
     let Some(throttle) = THROTTLE.get_ptr_mut(0) else {
         return false;
     };
-    let now = second();
+    let now = ROUND.get(0).copied().unwrap_or_default();
     // SAFETY: this CPU's own entry.
     unsafe {
         if (*throttle)[0] != now {
             *throttle = [now, 1, (*throttle)[2]];
             return true;
         }
-        if (*throttle)[1] < layout::REPORTS_PER_SECOND {
+        if (*throttle)[1] < layout::REPORTS_PER_ROUND {
             (*throttle)[1] += 1;
             return true;
         }

@@ -10,12 +10,12 @@ use crate::policy::image::{Change, Image};
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use egressd_common::address::{v4, v6};
 use egressd_common::decide::Place;
-use egressd_common::layout::{self, Grant, KeyV4, KeyV6, Keyed, Report, Throttle, name};
+use egressd_common::layout::{self, Entry, Grant, KeyV4, KeyV6, Keyed, Report, Throttle, name};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -28,6 +28,8 @@ pub(super) struct Generation {
     reports: RingBuf<MapData>,
     /// Before the grants of IPv4 and of IPv6.
     filters: [Filter; 2],
+    /// How often reports were taken.
+    round: u64,
     /// Names of zones by id, for counters.
     pub(super) zones: Vec<(u8, String)>,
 }
@@ -58,6 +60,8 @@ impl Generation {
             .override_global(name::PORTS, tables.ports.as_slice(), true)
             .override_global(name::PROTOCOLS, tables.protocols.as_slice(), true)
             .override_global(name::MASKS, tables.masks.as_slice(), true)
+            .override_global(name::HINTS_V4, tables.hints[0].as_slice(), true)
+            .override_global(name::HINTS_V6, tables.hints[1].as_slice(), true)
             .override_global(name::FILTER_MASK, &filter_mask, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::UNZONED_ACCEPT, &u8::from(tables.unzoned_accept), true)
@@ -85,6 +89,7 @@ impl Generation {
             ebpf,
             reports,
             filters,
+            round: 0,
             zones,
         };
         generation.fill(tables).context("fill the eBPF maps")?;
@@ -104,9 +109,9 @@ impl Generation {
     }
 
     fn fill(&mut self, tables: &Tables) -> anyhow::Result<()> {
-        let mut interfaces: HashMap<_, u32, u32> = self.map_mut(name::INTERFACES)?.try_into()?;
-        for (index, wanted) in &tables.interfaces {
-            interfaces.insert(index, wanted.packed, 0)?;
+        let mut interfaces: Array<_, Entry> = self.map_mut(name::INTERFACES)?.try_into()?;
+        for wanted in tables.interfaces.values() {
+            interfaces.set(wanted.slot, wanted.entry, 0)?;
         }
         let mut serves: HashMap<_, u32, u32> = self.map_mut(name::SERVES)?.try_into()?;
         for key in &tables.serves {
@@ -252,14 +257,18 @@ impl Generation {
         self.ebpf.take_map(name::COUNTERS)
     }
 
-    /// Refused packets not reported, because there were too many in one second.
+    /// Refused packets not reported, because there were too many at once.
     pub(super) fn unreported(&self) -> anyhow::Result<u64> {
         let throttle: PerCpuArray<_, Throttle> = self.map(name::THROTTLE)?.try_into()?;
         Ok(throttle.get(&0, 0)?.iter().map(|[_, _, lost]| lost).sum())
     }
 
-    /// Takes at most `limit` reports of refused packets.
+    /// Takes at most `limit` reports of refused packets, and lets each CPU make some more.
     pub(super) fn take_reports(&mut self, limit: usize) -> Vec<Report> {
+        self.round += 1;
+        if let Err(error) = self.begin_round() {
+            log::warn!(target: "ebpf", "no more reports of refused packets: {error:#}");
+        }
         let mut taken = Vec::new();
         while taken.len() < limit
             && let Some(item) = self.reports.next()
@@ -271,6 +280,12 @@ impl Generation {
             taken.push(report);
         }
         taken
+    }
+
+    fn begin_round(&mut self) -> anyhow::Result<()> {
+        let round = self.round;
+        let mut map: Array<_, u64> = self.map_mut(name::ROUND)?.try_into()?;
+        Ok(map.set(0, round, 0)?)
     }
 
     /// Pins the maps into `directory`, which must be empty, for people to look at.

@@ -6,10 +6,10 @@ use crate::policy::links::Links;
 use crate::policy::port::{SCTP, TCP, UDP};
 use egressd_common::address::{v4, v6};
 use egressd_common::decide::{Interface, Place, Zone};
-use egressd_common::layout::{self, KEY_PREFIX, KeyV4, KeyV6, Keyed};
+use egressd_common::layout::{self, Claim, Entry, KEY_PREFIX, KeyV4, KeyV6, Keyed};
 use egressd_common::verdict::NO_ZONE;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Everything one generation of maps and globals holds, but for the learned grants.
@@ -27,6 +27,8 @@ pub(super) struct Tables {
     pub(super) interfaces: BTreeMap<u32, Wanted>,
     /// Packed zones by interface and source.
     pub(super) sources: Prefixes<u32>,
+    /// Bits of the parts of the address space in which there are places, IPv4 and IPv6.
+    pub(super) hints: [Vec<u64>; 2],
     /// Packed places by zone and destination.
     pub(super) places: Prefixes<[u64; 2]>,
     /// (zone, port) pairs.
@@ -40,8 +42,10 @@ pub(super) struct Wanted {
     pub(super) name: String,
     /// Whether frames begin with an Ethernet header.
     pub(super) ethernet: bool,
+    /// Where its entry is.
+    pub(super) slot: u32,
     /// Its entry.
-    pub(super) packed: u32,
+    pub(super) entry: Entry,
 }
 
 /// Entries of the two tries of one kind: prefix length in bits (number included), data, value.
@@ -78,7 +82,7 @@ pub(super) enum DoesNotFit {
         layout::MASKS - 1
     )]
     Masks,
-    #[error("zones match more than {} interfaces", layout::MAX_INTERFACES)]
+    #[error("zones match too many interfaces: there is room for {}", layout::SLOTS)]
     Interfaces,
 }
 
@@ -96,6 +100,7 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
         interfaces: BTreeMap::new(),
         sources: Prefixes::default(),
         places: Prefixes::default(),
+        hints: [vec![0; layout::HINTS], vec![0; layout::HINTS]],
         serves: Vec::new(),
     };
     enter_interfaces(image, &mut tables)?;
@@ -106,6 +111,7 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
         let networks = zone.map_or(&[][..], |zone| &zone.networks);
         for (net, place) in places(networks, &exempt) {
             tables.places.push(number, net, place.pack());
+            hint(&mut tables.hints, net);
         }
     }
     for zone in &image.zones {
@@ -252,6 +258,7 @@ fn union(a: Place, b: Place) -> Place {
 }
 
 fn enter_interfaces(image: &Image, tables: &mut Tables) -> Result<(), DoesNotFit> {
+    let mut taken = BTreeSet::new();
     for (&index, link) in &image.links.0 {
         if image
             .upstream
@@ -260,48 +267,91 @@ fn enter_interfaces(image: &Image, tables: &mut Tables) -> Result<(), DoesNotFit
         {
             continue;
         }
-        let here: Vec<&ZoneImage> = image
-            .zones
-            .iter()
-            .filter(|zone| {
-                zone.interfaces
-                    .iter()
-                    .any(|pattern| pattern.matches(&link.name))
-            })
-            .collect();
+        let matches = |zone: &&ZoneImage| zone.interfaces.iter().any(|p| p.matches(&link.name));
+        let here: Vec<&ZoneImage> = image.zones.iter().filter(matches).collect();
         let sole = match here.as_slice() {
             [] => continue,
             [only] if only.sources.is_empty() => Some(zone(only)),
             _ => None,
         };
-        let packed = Interface {
-            ethernet: link.ethernet,
-            sole,
-        }
-        .pack();
-        let wanted = Wanted {
-            name: link.name.clone(),
-            ethernet: link.ethernet,
-            packed,
-        };
-        tables.interfaces.insert(index, wanted);
-        if sole.is_some() {
-            continue;
-        }
         let mut claimed = BTreeMap::new();
-        for zone_here in here {
+        for zone_here in here.iter().filter(|_| sole.is_none()) {
             for net in sources(zone_here) {
                 claimed.entry(net.trunc()).or_insert(zone(zone_here));
             }
         }
+        let mut slots = (0..layout::PROBES).map(|probe| layout::slot(index, probe));
+        let slot = slots
+            .find(|slot| taken.insert(*slot))
+            .ok_or(DoesNotFit::Interfaces)?;
+        let interface = Interface {
+            ethernet: link.ethernet,
+            sole,
+        };
+        let wanted = Wanted {
+            name: link.name.clone(),
+            ethernet: link.ethernet,
+            slot,
+            entry: entry(index, interface, &claimed),
+        };
+        tables.interfaces.insert(index, wanted);
         for (net, zone) in claimed {
             tables.sources.push(index, net, zone.pack());
         }
     }
-    match u32::try_from(tables.interfaces.len()) {
-        Ok(count) if count <= layout::MAX_INTERFACES => Ok(()),
-        Ok(_) | Err(_) => Err(DoesNotFit::Interfaces),
+    Ok(())
+}
+
+fn entry(index: u32, interface: Interface, claimed: &BTreeMap<IpNet, Zone>) -> Entry {
+    let (of_v4, of_v6): (Vec<_>, Vec<_>) = claimed
+        .iter()
+        .partition(|(net, _)| matches!(net, IpNet::V4(_)));
+    let claim = |of: &[(&IpNet, &Zone)]| match of {
+        [] => Claim::Nobody,
+        [(_, zone)] => Claim::One(**zone),
+        _ => Claim::Several,
+    };
+    let mut entry = Entry::default();
+    entry[0] = index;
+    entry[1] = interface.pack();
+    entry[2] = claim(&of_v4).pack();
+    entry[5] = claim(&of_v6).pack();
+    for (net, _) in claimed.iter() {
+        match net {
+            IpNet::V4(net) => {
+                entry[3..4].copy_from_slice(&v4(net.network()));
+                entry[4..5].copy_from_slice(&v4(net.netmask()));
+            }
+            IpNet::V6(net) => {
+                entry[6..10].copy_from_slice(&v6(net.network()));
+                entry[10..14].copy_from_slice(&v6(net.netmask()));
+            }
+        }
     }
+    entry
+}
+
+/// Sets the bits of all parts of the address space that `net` touches.
+fn hint(hints: &mut [Vec<u64>; 2], net: IpNet) {
+    let [of_v4, of_v6] = hints;
+    match net {
+        IpNet::V4(net) => {
+            let parts = 1u32 << 16u8.saturating_sub(net.prefix_len());
+            let first = u32::from(v4(net.network()).part());
+            (first..first + parts).for_each(|part| set(of_v4, part));
+        }
+        IpNet::V6(net) if net.prefix_len() < 20 => of_v6.fill(u64::MAX),
+        IpNet::V6(net) => {
+            let spread = 1u32 << 32u8.saturating_sub(net.prefix_len());
+            let first = u32::from_be(v6(net.network())[0]);
+            let tops = (0..spread).map(|offset| [(first + offset).to_be(), 0, 0, 0]);
+            tops.for_each(|top| set(of_v6, u32::from(top.part())));
+        }
+    }
+}
+
+fn set(bits: &mut [u64], bit: u32) {
+    bits[bit as usize / 64] |= 1 << (bit % 64);
 }
 
 /// A zone's sources; without any it takes all.
@@ -360,4 +410,119 @@ fn port_table(image: &Image) -> Result<PortTable, DoesNotFit> {
         .collect::<Result<_, _>>()?;
     masks.resize(layout::MASKS, 0);
     Ok((ports, protocols, masks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::port::{ClassId, ClassMask, PortSet, Service};
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_longer_prefix_knows_what_the_shorter_ones_around_it_say() {
+        let networks = [
+            (net("10.0.0.0/8"), ClassMask(1)),
+            (net("10.1.0.0/16"), ClassMask(3)),
+            (net("11.0.0.0/8"), ClassMask(4)),
+        ];
+        let nothing = Place::default();
+        let internal = Place {
+            internal: true,
+            ..nothing
+        };
+        let own = Place {
+            own: true,
+            ..nothing
+        };
+        let exempt = [(net("10.1.2.0/24"), internal), (net("10.1.2.3/32"), own)];
+        let filled: BTreeMap<IpNet, Place> = places(&networks, &exempt).into_iter().collect();
+        let check = |prefix: &str, mask, own, internal| {
+            let expected = Place {
+                mask,
+                own,
+                internal,
+                inside: false,
+            };
+            assert_eq!(filled[&net(prefix)], expected, "{prefix}");
+        };
+        check("10.0.0.0/8", 1, false, false);
+        check("10.1.0.0/16", 3, false, false);
+        check("10.1.2.0/24", 3, false, true);
+        check("10.1.2.3/32", 3, true, true);
+        check("11.0.0.0/8", 4, false, false);
+    }
+
+    #[test]
+    fn every_part_of_a_prefix_is_hinted() {
+        fn check(prefix: &str, inside: &[&str], parts: u32) {
+            let mut hints = [vec![0; layout::HINTS], vec![0; layout::HINTS]];
+            hint(&mut hints, net(prefix));
+            for address in inside {
+                let (bits, part) = match address.parse().unwrap() {
+                    IpAddr::V4(a) => (&hints[0], v4(a).part()),
+                    IpAddr::V6(a) => (&hints[1], v6(a).part()),
+                };
+                let part = usize::from(part);
+                assert_eq!(
+                    bits[part / 64] >> (part % 64) & 1,
+                    1,
+                    "{address} in {prefix}"
+                );
+            }
+            let set: u32 = hints.iter().flatten().map(|word| word.count_ones()).sum();
+            assert_eq!(set, parts, "{prefix}");
+        }
+        check("203.0.113.7/32", &["203.0.113.7"], 1);
+        check(
+            "10.0.0.0/8",
+            &["10.0.0.0", "10.77.0.1", "10.255.255.255"],
+            256,
+        );
+        check("0.0.0.0/0", &["0.0.0.0", "255.255.255.255"], 65_536);
+        check("2001:db8:5::/48", &["2001:db8:5::1"], 1);
+        check("2001:db8::/31", &["2001:db8::1", "2001:db9::1"], 2);
+        check("2000::/3", &["2001:db8::1", "3fff::"], 65_536);
+    }
+
+    #[test]
+    fn ports_lead_to_masks() {
+        let range = |protocol, first, last| Service {
+            protocol,
+            first,
+            last,
+        };
+        let image = Image {
+            classes: vec![
+                (ClassId(0), PortSet::new([range(TCP, 400, 500)])),
+                (
+                    ClassId(5),
+                    PortSet::new([Service::tcp(443), Service::whole(50)]),
+                ),
+                (ClassId(9), PortSet::new([Service::whole(UDP)])),
+            ],
+            ..Image::default()
+        };
+        let (ports, protocols, masks) = port_table(&image).unwrap();
+        let check = |protocol, port, expected| {
+            let index = match layout::port_index(protocol, port) {
+                Some(index) => ports[index],
+                None => protocols[usize::from(protocol)],
+            };
+            assert_eq!(masks[usize::from(index)], expected, "{protocol}/{port}");
+        };
+        check(TCP, 399, 0);
+        check(TCP, 400, 1);
+        check(TCP, 443, 1 | 1 << 5);
+        check(TCP, 500, 1);
+        check(TCP, 501, 0);
+        check(UDP, 0, 1 << 9);
+        check(UDP, 65535, 1 << 9);
+        check(SCTP, 443, 0);
+        check(50, 0, 1 << 5);
+        check(51, 0, 0);
+        assert_eq!(masks.len(), layout::MASKS);
+    }
 }
