@@ -10,6 +10,7 @@ mod modes;
 mod reload;
 
 use bench::Bench;
+use egressd_tests::lab::last_words;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::process::ExitCode;
 
@@ -49,7 +50,8 @@ enum Verdict {
 
 fn trial((name, body): Test) -> Trial {
     Trial::ignorable_test(name, move || {
-        let failed = |error: anyhow::Error| Failed::from(format!("{error:#}"));
+        let _of_an_earlier_test = last_words();
+        let failed = |error: anyhow::Error| Failed::from(format!("{error:#}\n{}", last_words()));
         if let Some(reason) = bench::lacking() {
             return Ok(Completion::ignored_with(reason));
         }

@@ -292,5 +292,7 @@ fn launch(lab: &Lab, binaries: &Binaries, config: &Path, notify: &Path) -> Resul
         .args(["run", "--config"])
         .arg(config)
         .env("NOTIFY_SOCKET", notify);
+    // The words are kept, the frames would push them out.
+    command.env("RUST_BACKTRACE", "0");
     Process::start(&lab.gateway, "egressd", &mut command, lab.dir())
 }

@@ -18,7 +18,7 @@ pub use deadline::until;
 pub use echo::Echo;
 pub use namespace::Namespace;
 pub use probe::{Answer, Flow, ask, tcp, udp};
-pub use process::Process;
+pub use process::{Process, last_words};
 pub use sweep::{sweep, sweep_on_signal};
 pub use topology::{Lab, plan};
 pub use web::{WEB_PORTS, Web};

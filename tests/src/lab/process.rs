@@ -8,6 +8,7 @@ use super::{Namespace, until};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -112,13 +113,23 @@ impl Process {
     }
 }
 
+thread_local! {
+    static LAST_WORDS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The last lines of every process whose guard this thread has dropped since the last call: what a
+/// failed test shows.
+#[must_use]
+pub fn last_words() -> String {
+    LAST_WORDS.take().join("\n")
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself, which is fine here.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("last words of {}:\n{}", self.name, self.words());
-        }
+        let words = format!("last words of {}:\n{}", self.name, self.words());
+        LAST_WORDS.with_borrow_mut(|all| all.push(words));
     }
 }
