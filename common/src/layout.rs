@@ -35,26 +35,25 @@ pub mod name {
     pub const REFUSED: &str = "REFUSED";
     /// What keeps reports rare. Array per CPU with one entry.
     pub const THROTTLE: &str = "THROTTLE";
-    /// How often user space took reports. Array with one entry.
-    pub const ROUND: &str = "ROUND";
-    /// Every map.
-    pub const MAPS: [&str; 14] = [
-        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, PLACES_V4,
-        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, ROUND,
-    ];
-
-    /// Global: (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each.
+    /// (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each, eight to an entry. Array.
     pub const PORTS: &str = "PORTS";
-    /// Global: protocol without ports → index into [`MASKS`].
-    pub const PROTOCOLS: &str = "PROTOCOLS";
-    /// Global: the distinct class masks; the first is empty.
-    pub const MASKS: &str = "MASKS";
-    /// Global: words of each filter less one; a power of two less one.
-    pub const FILTER_MASK: &str = "FILTER_MASK";
-    /// Global: bits of the parts of the address space that have places at all.
+    /// Bits of the parts of the address space that have places at all. Array.
     pub const HINTS_V4: &str = "HINTS_V4";
     /// As [`HINTS_V4`].
     pub const HINTS_V6: &str = "HINTS_V6";
+    /// The distinct class masks of ports, the first one empty, then one for each protocol without
+    /// ports. Array.
+    pub const MASKS: &str = "MASKS";
+    /// How often user space took reports. Array with one entry.
+    pub const ROUND: &str = "ROUND";
+    /// Every map.
+    pub const MAPS: [&str; 18] = [
+        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, PLACES_V4,
+        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, PORTS, HINTS_V4, HINTS_V6, MASKS, ROUND,
+    ];
+
+    /// Global: words of each filter less one; a power of two less one.
+    pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
     /// Global: 1 where packets of no zone are left to others.
@@ -80,7 +79,10 @@ pub const PROBES: u32 = 8;
 pub const HINTS: usize = 1024;
 
 /// Distinct class masks that the port table can tell apart.
-pub const MASKS: usize = 256;
+pub const PORT_MASKS: usize = 256;
+
+/// Entries of [`name::MASKS`]: those of ports, then one per protocol.
+pub const MASKS: usize = PORT_MASKS + 256;
 
 /// Bytes of the port table: one per port of TCP, UDP and SCTP.
 pub const PORTS: usize = 3 << 16;
@@ -316,7 +318,7 @@ impl Place {
     }
 }
 
-/// Where the port table speaks of `port`; `None` for protocols that it does not hold.
+/// Where the port table speaks of `port`, in bytes; `None` for protocols that it does not hold.
 #[must_use]
 #[inline(always)]
 pub const fn port_index(protocol: u8, port: u16) -> Option<usize> {
@@ -327,6 +329,13 @@ pub const fn port_index(protocol: u8, port: u16) -> Option<usize> {
         _ => return None,
     };
     Some(table << 16 | port as usize)
+}
+
+/// The index into [`name::MASKS`] that an entry of [`name::PORTS`] holds for a port.
+#[must_use]
+#[inline(always)]
+pub const fn port_class(entry: u64, port: u16) -> u8 {
+    (entry >> ((port & 7) * 8)) as u8
 }
 
 /// Key of [`name::SERVES`].

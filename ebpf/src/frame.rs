@@ -3,19 +3,36 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use core::arch::asm;
 use core::mem::MaybeUninit;
 use egressd_common::frame::Frame;
 
-/// No header that is read begins further into a frame than this. The verifier needs a bound.
-const REACH: usize = 0x7fff;
-
-/// Reads `N` words at `offset` between `data` and `end`, where they lie there.
+/// Reads `N` words at `offset` between `data` and `end`, where they lie there and the offset is one
+/// of plain IP in Ethernet or on a bare device. Without CAP_PERFMON the verifier lets only
+/// constants be added to packet pointers, lest they be misused in speculation.
 #[inline(always)]
 fn direct<const N: usize>(data: usize, end: usize, offset: usize) -> Option<[u32; N]> {
-    if offset > REACH {
-        return None;
+    match offset {
+        0 => at::<0, N>(data, end),
+        12 => at::<12, N>(data, end),
+        14 => at::<14, N>(data, end),
+        20 => at::<20, N>(data, end),
+        34 => at::<34, N>(data, end),
+        40 => at::<40, N>(data, end),
+        54 => at::<54, N>(data, end),
+        _ => None,
     }
-    let from = data + offset;
+}
+
+#[inline(always)]
+fn at<const OFFSET: usize, const N: usize>(data: usize, end: usize) -> Option<[u32; N]> {
+    let mut from = data;
+    // SAFETY: an addition. Written out, the compiler cannot merge it with those of other offsets
+    // into the addition of a variable.
+    unsafe {
+        asm!("{from} += {offset}", from = inout(reg) from, offset = const OFFSET,
+            options(pure, nomem, nostack));
+    }
     if from + 4 * N > end {
         return None;
     }
@@ -49,9 +66,6 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
-        if self.0.data() + length <= self.0.data_end() {
-            return true;
-        }
         // SAFETY: the context is the one the kernel handed in.
         length as u64 <= unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
     }

@@ -1,6 +1,7 @@
 //! Entry points of the kernel programs; an empty program on any other target. Decides nothing:
 //! they hand the frame to `common::decide`, count the verdict and turn it into a return code.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(unsafe_code, reason = "packets and map values are read in place")

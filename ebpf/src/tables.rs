@@ -40,21 +40,19 @@ static REFUSED: RingBuf = RingBuf::with_byte_size(layout::REFUSED_BYTES, 0);
 #[map]
 static THROTTLE: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+static PORTS: Array<u64> = Array::with_max_entries((layout::PORTS / 8) as u32, 0);
+#[map]
+static HINTS_V4: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
+#[map]
+static HINTS_V6: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
+#[map]
+static MASKS: Array<u64> = Array::with_max_entries(layout::MASKS as u32, 0);
+#[map]
 static ROUND: Array<u64> = Array::with_max_entries(1, 0);
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
-static PORTS: [u8; layout::PORTS] = [0; layout::PORTS];
-#[unsafe(no_mangle)]
-static PROTOCOLS: [u8; 256] = [0; 256];
-#[unsafe(no_mangle)]
-static MASKS: [u64; layout::MASKS] = [0; layout::MASKS];
-#[unsafe(no_mangle)]
 static FILTER_MASK: u32 = 0;
-#[unsafe(no_mangle)]
-static HINTS_V4: [u64; layout::HINTS] = [0; layout::HINTS];
-#[unsafe(no_mangle)]
-static HINTS_V6: [u64; layout::HINTS] = [0; layout::HINTS];
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
 #[unsafe(no_mangle)]
@@ -65,6 +63,13 @@ static UNZONED_ACCEPT: u8 = 0;
 fn constant<T: Copy>(constant: &T) -> T {
     // SAFETY: a reference is valid for reads.
     unsafe { core::ptr::read_volatile(constant) }
+}
+
+/// A word of a table. These are maps and not globals: without CAP_PERFMON the verifier refuses to
+/// add a constant to a global's address where on another path a variable is added.
+#[inline(always)]
+fn word(table: &Array<u64>, index: u32) -> u64 {
+    table.get(index).copied().unwrap_or_default()
 }
 
 /// Seconds of `CLOCK_MONOTONIC_COARSE`.
@@ -113,11 +118,11 @@ impl Lookup for Kernel {
 
     #[inline(always)]
     fn classes(&self, protocol: u8, port: u16) -> u64 {
-        let class = match layout::port_index(protocol, port) {
-            Some(index) => constant(&PORTS[index]),
-            None => constant(&PROTOCOLS[protocol as usize]),
+        let index = match layout::port_index(protocol, port) {
+            Some(index) => u32::from(layout::port_class(word(&PORTS, index as u32 / 8), port)),
+            None => layout::PORT_MASKS as u32 + u32::from(protocol),
         };
-        constant(&MASKS[class as usize])
+        word(&MASKS, index)
     }
 
     #[inline(always)]
@@ -140,7 +145,7 @@ impl Lookup for Kernel {
 #[inline(always)]
 fn may_have(filter: &Array<u64>, key: &[u32]) -> bool {
     let (word, bit) = layout::filter_bit(key, constant(&FILTER_MASK));
-    filter.get(word).is_some_and(|word| word >> bit & 1 != 0)
+    self::word(filter, word) >> bit & 1 != 0
 }
 
 /// The classes of a grant; remembers the second if they are used.
@@ -198,8 +203,8 @@ macro_rules! family {
 
             #[inline(always)]
             fn place(&self, zone: u8, destination: &$address) -> Place {
-                let part = usize::from(destination.part());
-                if constant(&$hints[part >> 6]) >> (part & 63) & 1 == 0 {
+                let part = u32::from(destination.part());
+                if word(&$hints, part >> 6) >> (part & 63) & 1 == 0 {
                     return Place::default();
                 }
                 let key = Key::<$key>::new(

@@ -57,11 +57,6 @@ impl Generation {
         let entries = |length: usize| u32::try_from(length.max(1)).unwrap_or(u32::MAX);
         let mut ebpf = EbpfLoader::new()
             .btf(None)
-            .override_global(name::PORTS, tables.ports.as_slice(), true)
-            .override_global(name::PROTOCOLS, tables.protocols.as_slice(), true)
-            .override_global(name::MASKS, tables.masks.as_slice(), true)
-            .override_global(name::HINTS_V4, tables.hints[0].as_slice(), true)
-            .override_global(name::HINTS_V6, tables.hints[1].as_slice(), true)
             .override_global(name::FILTER_MASK, &filter_mask, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::UNZONED_ACCEPT, &u8::from(tables.unzoned_accept), true)
@@ -113,6 +108,14 @@ impl Generation {
         for wanted in tables.interfaces.values() {
             interfaces.set(wanted.slot, wanted.entry, 0)?;
         }
+        self.fill_array(name::MASKS, tables.masks.iter().copied())?;
+        let ports = tables.ports.as_chunks::<8>().0;
+        self.fill_array(
+            name::PORTS,
+            ports.iter().map(|classes| u64::from_le_bytes(*classes)),
+        )?;
+        self.fill_array(name::HINTS_V4, tables.hints[0].iter().copied())?;
+        self.fill_array(name::HINTS_V6, tables.hints[1].iter().copied())?;
         let mut serves: HashMap<_, u32, u32> = self.map_mut(name::SERVES)?.try_into()?;
         for key in &tables.serves {
             serves.insert(key, 1, 0)?;
@@ -121,6 +124,15 @@ impl Generation {
         self.fill_trie(name::SOURCES_V6, &tables.sources.v6)?;
         self.fill_trie(name::PLACES_V4, &tables.places.v4)?;
         self.fill_trie(name::PLACES_V6, &tables.places.v6)
+    }
+
+    /// Writes the words that are not zero; an array begins with nothing else.
+    fn fill_array(&mut self, map: &str, words: impl Iterator<Item = u64>) -> anyhow::Result<()> {
+        let mut array: Array<_, u64> = self.map_mut(map)?.try_into()?;
+        for (index, word) in (0..).zip(words).filter(|(_, word)| *word != 0) {
+            array.set(index, word, 0)?;
+        }
+        Ok(())
     }
 
     fn fill_trie<K: aya::Pod, V: aya::Pod>(

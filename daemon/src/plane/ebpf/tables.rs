@@ -17,9 +17,7 @@ use std::net::IpAddr;
 pub(super) struct Tables {
     /// One byte per port of TCP, UDP and SCTP: an index into `masks`.
     pub(super) ports: Vec<u8>,
-    /// One byte per protocol without ports: an index into `masks`.
-    pub(super) protocols: Vec<u8>,
-    /// The distinct masks; the first is empty.
+    /// The distinct masks of ports, the first one empty, then one for each protocol.
     pub(super) masks: Vec<u64>,
     /// Packets of no zone are left to others.
     pub(super) unzoned_accept: bool,
@@ -79,7 +77,7 @@ impl<V> Default for Prefixes<V> {
 pub(super) enum DoesNotFit {
     #[error(
         "the classes of ports combine in more than {} ways; give rules with nearly equal ports the same list",
-        layout::MASKS - 1
+        layout::PORT_MASKS - 1
     )]
     Masks,
     #[error("zones match too many interfaces: there is room for {}", layout::SLOTS)]
@@ -88,10 +86,9 @@ pub(super) enum DoesNotFit {
 
 /// What the kernel must hold for `image`.
 pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNotFit> {
-    let (ports, protocols, masks) = port_table(image)?;
+    let (ports, masks) = port_table(image)?;
     let mut tables = Tables {
         ports,
-        protocols,
         masks,
         unzoned_accept: match image.unzoned {
             Unzoned::Accept => true,
@@ -364,10 +361,8 @@ pub(in crate::plane) fn sources(zone: &ZoneImage) -> Vec<IpNet> {
     }
 }
 
-/// Ports, protocols without ports, and the masks they point to.
-type PortTable = (Vec<u8>, Vec<u8>, Vec<u64>);
-
-fn port_table(image: &Image) -> Result<PortTable, DoesNotFit> {
+/// The masks that ports point to by a byte each, and behind them those of the protocols.
+fn port_table(image: &Image) -> Result<(Vec<u8>, Vec<u64>), DoesNotFit> {
     let mut by_port = vec![0u64; layout::PORTS];
     let mut by_protocol = vec![0u64; 256];
     for (class, set) in &image.classes {
@@ -404,12 +399,9 @@ fn port_table(image: &Image) -> Result<PortTable, DoesNotFit> {
         .into_iter()
         .map(&mut index)
         .collect::<Result<_, _>>()?;
-    let protocols = by_protocol
-        .into_iter()
-        .map(&mut index)
-        .collect::<Result<_, _>>()?;
-    masks.resize(layout::MASKS, 0);
-    Ok((ports, protocols, masks))
+    masks.resize(layout::PORT_MASKS, 0);
+    masks.extend(by_protocol);
+    Ok((ports, masks))
 }
 
 #[cfg(test)]
@@ -505,13 +497,13 @@ mod tests {
             ],
             ..Image::default()
         };
-        let (ports, protocols, masks) = port_table(&image).unwrap();
+        let (ports, masks) = port_table(&image).unwrap();
         let check = |protocol, port, expected| {
             let index = match layout::port_index(protocol, port) {
-                Some(index) => ports[index],
-                None => protocols[usize::from(protocol)],
+                Some(index) => usize::from(ports[index]),
+                None => layout::PORT_MASKS + usize::from(protocol),
             };
-            assert_eq!(masks[usize::from(index)], expected, "{protocol}/{port}");
+            assert_eq!(masks[index], expected, "{protocol}/{port}");
         };
         check(TCP, 399, 0);
         check(TCP, 400, 1);

@@ -321,6 +321,24 @@ fn programs_and_model_agree() {
     }
 }
 
+/// Without CAP_PERFMON and CAP_SYS_ADMIN the verifier looks into speculation and refuses much.
+#[test]
+fn two_capabilities_are_enough_to_load() {
+    use caps::{CapSet, Capability, CapsHashSet};
+    if !can_run("two_capabilities_are_enough_to_load") {
+        return;
+    }
+    // Capabilities belong to the thread.
+    let loaded = std::thread::spawn(|| {
+        let two = CapsHashSet::from_iter([Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
+        caps::set(None, CapSet::Effective, &two).unwrap();
+        let mut generation = load(&image(), true);
+        let xdp = generation.xdp().map(drop);
+        xdp.and_then(|()| generation.tcx().map(drop))
+    });
+    loaded.join().unwrap().unwrap();
+}
+
 #[test]
 fn what_is_used_is_seen_and_what_is_refused_is_reported() {
     if !can_run("what_is_used_is_seen_and_what_is_refused_is_reported") {
