@@ -2,5 +2,6 @@
 //! servers on every address. The demo and the namespace tests are its users. It shares no code with
 //! the daemon, so that a mistake there cannot hide here.
 
+pub mod bench;
 pub mod demo;
 pub mod lab;

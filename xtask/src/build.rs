@@ -44,6 +44,18 @@ pub(crate) fn all() -> Result<Built> {
 /// # Errors
 /// When there is no toolchain for them, or they do not compile.
 pub(crate) fn object() -> Result<PathBuf> {
+    kernel("egressd-ebpf")
+}
+
+/// Builds the programs that make and count the bench's frames.
+///
+/// # Errors
+/// As [`object`].
+pub(crate) fn generator() -> Result<PathBuf> {
+    kernel("egressd-generator")
+}
+
+fn kernel(program: &str) -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     let linker = linker(&toolchain)?;
     let mut build = cargo();
@@ -64,13 +76,7 @@ pub(crate) fn object() -> Result<PathBuf> {
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS",
             "-C link-arg=--btf",
         )
-        .args([
-            "build",
-            "--package",
-            "egressd-ebpf",
-            "--bin",
-            "egressd-ebpf",
-        ])
+        .args(["build", "--package", "egressd-ebpf", "--bin", program])
         .args([
             "--profile",
             "bpf",
@@ -80,7 +86,7 @@ pub(crate) fn object() -> Result<PathBuf> {
             "build-std=core",
         ]);
     run(&mut build).context("build the kernel programs")?;
-    let object = dir.join(TARGET).join("bpf/egressd-ebpf");
+    let object = dir.join(TARGET).join("bpf").join(program);
     ensure!(object.is_file(), "{} was not built", object.display());
     Ok(object)
 }

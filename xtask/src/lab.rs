@@ -2,7 +2,7 @@
 
 use crate::build::{self, Built};
 use crate::setup::{Group, bpffs, packages};
-use crate::shell::{as_root, cargo, run, succeeds, target};
+use crate::shell::{as_root, cargo, command, run, succeeds, target};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
@@ -32,6 +32,23 @@ pub(crate) struct Soak {
     /// Which planes enforce.
     #[arg(long, value_enum, default_value_t = Planes::Both)]
     planes: Planes,
+}
+
+/// Options of the bench.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// What to measure, with or without `-v4` or `-v6`; everything if none is named.
+    ids: Vec<String>,
+    /// Print an array of `{id, unit, subject, peer, ratio, runs, spread}`; all else goes to standard
+    /// error.
+    #[arg(long)]
+    json: bool,
+    /// Print what can be measured.
+    #[arg(long)]
+    list: bool,
+    /// Rounds of every measure instead of its own number.
+    #[arg(long)]
+    rounds: Option<usize>,
 }
 
 /// Which planes enforce.
@@ -92,6 +109,29 @@ pub(crate) fn soak(options: &Soak) -> Result<bool> {
             options.count.to_string(),
         ],
     )
+}
+
+/// Runs the bench; whether it could be run to its end.
+///
+/// # Errors
+/// When something cannot be had or does not compile.
+pub(crate) fn bench(options: &Bench) -> Result<bool> {
+    let mut args = options.ids.clone();
+    if options.list {
+        args.push("--list".to_owned());
+        run(cargo().args(["build", "--package", "egressd-tests", "--bin", "bench"]))?;
+        return succeeds(command(target().join("debug/bench")).args(args));
+    }
+    packages(&[Group::Bench])?;
+    if options.json {
+        args.push("--json".to_owned());
+    }
+    if let Some(rounds) = options.rounds {
+        args.extend(["--rounds".to_owned(), rounds.to_string()]);
+    }
+    let generator = build::generator()?;
+    args.extend(["--generator".to_owned(), generator.display().to_string()]);
+    program("bench", &args)
 }
 
 /// Everything that the lab's programs need.

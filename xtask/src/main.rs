@@ -1,4 +1,4 @@
-//! `cargo xtask`: sets up, builds, tests, demonstrates. A table of contents; each command does all the
+//! `cargo xtask`: sets up, builds, tests, demonstrates, measures. A table of contents; each command does all the
 //! set-up it needs, says each thing it does, and asks for root only where it must.
 
 mod build;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
-    about = "Builds, tests and demonstrates egressd; does its own set-up."
+    about = "Builds, tests, demonstrates and measures egressd; does its own set-up."
 )]
 struct Options {
     #[command(subcommand)]
@@ -31,6 +31,8 @@ enum Task {
     Demo(lab::Demo),
     /// Proofs with large denominators, too long for `test`.
     Soak(lab::Soak),
+    /// Figures beside a peer's, taken in the same run.
+    Bench(lab::Bench),
     /// What a change must pass: formatting, lints, dependency rules, `test`.
     Ci,
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Demo(options) => lab::demo(&options),
         Task::Soak(options) => lab::soak(&options),
+        Task::Bench(options) => lab::bench(&options),
         Task::Ci => ci::run_all(),
     };
     match done {

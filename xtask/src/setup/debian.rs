@@ -13,6 +13,8 @@ pub(crate) enum Group {
     Kernel,
     /// The demo and the namespace tests.
     Lab,
+    /// The peers and the load of the bench, beside [`Group::Lab`].
+    Bench,
 }
 
 impl Group {
@@ -37,6 +39,7 @@ impl Group {
                 "nsd",
                 "openssl",
             ],
+            Self::Bench => &["bpftool", "dnsmasq-base", "dnsperf", "ethtool", "xdp-tools"],
         }
     }
 }

@@ -1,0 +1,59 @@
+//! Debian's dnsperf as load.
+#![expect(clippy::disallowed_methods, reason = "shell: starts dnsperf")]
+
+use crate::lab::Namespace;
+use anyhow::{Context, Result, ensure};
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+
+/// Has every question of `file` asked once, many at a time; questions per second.
+///
+/// # Errors
+/// When one was not answered, or not with NOERROR.
+pub(super) fn ask_all(client: &Namespace, server: IpAddr, file: &Path) -> Result<f64> {
+    let mut command = Command::new("dnsperf");
+    command
+        .args(["-s", &server.to_string(), "-d"])
+        .arg(file)
+        .args(["-c", "8", "-q", "200", "-n", "1", "-t", "10"]);
+    rate(&client.output(&mut command)?)
+}
+
+/// Questions per second, if all that were sent were answered well.
+fn rate(printed: &str) -> Result<f64> {
+    let value = |key: &str| {
+        let line = printed
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(key));
+        line.with_context(|| format!("dnsperf prints `{key}`:\n{printed}"))
+    };
+    let sent = value("Queries sent:")?.trim();
+    let good = value("Response codes:")?.trim();
+    ensure!(
+        good == format!("NOERROR {sent} (100.00%)"),
+        "of {sent} questions not all were answered: {good}\n{printed}"
+    );
+    let rate = value("Queries per second:")?.trim();
+    rate.parse().with_context(|| format!("a rate: {rate}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_runs_count() {
+        fn check(codes: &str, expected: Option<f64>) {
+            let printed = format!(
+                "Statistics:\n\n  Queries sent:         600\n  Queries completed:    600 (100.00%)\n\n  \
+                 Response codes:       {codes}\n  Run time (s):         0.5\n  \
+                 Queries per second:   1200.500000\n"
+            );
+            assert_eq!(rate(&printed).ok(), expected, "{codes}");
+        }
+        check("NOERROR 600 (100.00%)", Some(1200.5));
+        check("NOERROR 599 (100.00%)", None);
+        check("NOERROR 590 (98.33%), SERVFAIL 10 (1.67%)", None);
+    }
+}
