@@ -59,10 +59,24 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
     let mut key = 0;
     while let Ok(job) = inbox.recv() {
         let done = match job {
-            Job::Sweep(rules) => {
+            Job::Sweep(rules) => sweep(&rules, runtime).map(|flows| {
                 reported.clear();
-                runtime.block_on(sweep(&rules, &mut key, &mut reported, report))
-            }
+                for chunk in flows.chunks(CHUNK) {
+                    let mut zoned = Vec::with_capacity(chunk.len());
+                    for (zone, flow) in chunk {
+                        key += 1;
+                        reported.insert(key, *flow);
+                        zoned.push(ZonedFlow {
+                            zone: *zone,
+                            destination: flow.original.destination,
+                            protocol: flow.original.protocol,
+                            port: port_of(flow),
+                            key,
+                        });
+                    }
+                    report(Event::Flows(zoned));
+                }
+            }),
             Job::Cut(keys) => cut(&keys, &mut reported),
             Job::CheckUse {
                 due,
@@ -90,51 +104,33 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
     }
 }
 
-async fn sweep(
+/// Every live flow that must be judged, with its zone.
+fn sweep(
     rules: &Rules,
-    key: &mut u64,
-    reported: &mut BTreeMap<u64, Flow>,
-    report: &impl Fn(Event),
-) -> anyhow::Result<()> {
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<Vec<(Option<ZoneId>, Flow)>> {
     let mut flows = Vec::new();
     Conntrack::open()?.flows(|flow| {
         if judged(rules, &flow) {
             flows.push(flow);
         }
     })?;
-    let mut zones: BTreeMap<IpAddr, Place> = BTreeMap::new();
-    let mut chunk = Vec::new();
-    for flow in flows {
-        let place = match zones.get(&flow.original.source) {
-            Some(place) => *place,
-            None => {
-                let place = place(rules, flow.original.source).await;
-                zones.insert(flow.original.source, place);
-                place
-            }
-        };
-        let zone = match place {
-            Place::Zone(zone) => Some(zone),
-            Place::Nowhere => None,
-            Place::Exempt => continue,
-        };
-        *key += 1;
-        chunk.push(ZonedFlow {
-            zone,
-            destination: flow.original.destination,
-            protocol: flow.original.protocol,
-            port: port_of(&flow),
-            key: *key,
-        });
-        reported.insert(*key, flow);
-        if chunk.len() == CHUNK {
-            report(Event::Flows(std::mem::take(&mut chunk)));
+    let sources: BTreeSet<IpAddr> = flows.iter().map(|flow| flow.original.source).collect();
+    let places: BTreeMap<IpAddr, Place> = runtime.block_on(async {
+        let mut places = BTreeMap::new();
+        for source in sources {
+            places.insert(source, place(rules, source).await);
         }
-    }
-    if !chunk.is_empty() {
-        report(Event::Flows(chunk));
-    }
-    Ok(())
+        places
+    });
+    let zoned = flows
+        .into_iter()
+        .filter_map(|flow| match places.get(&flow.original.source)? {
+            Place::Zone(zone) => Some((Some(*zone), flow)),
+            Place::Nowhere => Some((None, flow)),
+            Place::Exempt => None,
+        });
+    Ok(zoned.collect())
 }
 
 /// Whether a flow is egress at all: not from or to the gateway itself, not internal.

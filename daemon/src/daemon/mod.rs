@@ -70,7 +70,8 @@ async fn start(path: &Path) -> anyhow::Result<()> {
     let settings = config::load(path)?;
     let links = links::read().await.context("read the interfaces")?;
     let mut policy = Policy::new(Arc::new(settings.intent.clone()), links)?;
-    recall(&mut policy, &settings.state);
+    let store = state::Store::new(&settings.state);
+    recall(&mut policy, &store);
 
     let (events, inbox) = mpsc::channel(BACKLOG);
     let planes = PlaneThread::spawn(open_planes(&settings)?, blocking(&events))?;
@@ -97,6 +98,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         flows,
         edge: None,
         reloads: Vec::new(),
+        store,
         saved: Revision(0),
         started: now(),
         since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -114,14 +116,15 @@ fn blocking(events: &mpsc::Sender<Event>) -> impl Fn(Event) + Send + 'static {
     }
 }
 
-fn recall(policy: &mut Policy, directory: &Path) {
-    match state::load(directory) {
-        Ok(None) => log::info!(target: "grant", "no state of an earlier run"),
-        Ok(Some(state)) => {
+fn recall(policy: &mut Policy, store: &state::Store) {
+    match store.load() {
+        Ok(state) => {
             let (taken, left) = state::restore(policy, &state, now());
             log::info!(target: "grant", "{taken} learned addresses restored, {left} no longer listed");
         }
-        Err(error) => log::warn!(target: "grant", "starting without what was learned: {error:#}"),
+        Err(error) => {
+            log::warn!(target: "grant", "starting without what was learned: {error:#}");
+        }
     }
 }
 
@@ -165,6 +168,7 @@ struct Daemon {
     flows: std::sync::mpsc::Sender<flows::Job>,
     edge: Option<dns::Edge>,
     reloads: Vec<Reloading>,
+    store: state::Store,
     saved: Revision,
     started: Moment,
     since: String,
@@ -266,7 +270,9 @@ impl Daemon {
 
     fn perform(&mut self) {
         let mut releases: Vec<Release> = Vec::new();
-        for effect in self.engine.take_effects() {
+        let effects = self.engine.take_effects();
+        self.keep_learned(&effects);
+        for effect in effects {
             match effect {
                 Effect::Replace(image) => self.planes.send(Job::Replace(image)),
                 Effect::Apply(changes) => self.planes.send(Job::Apply(changes)),
@@ -295,6 +301,25 @@ impl Daemon {
             && !releases.is_empty()
         {
             edge.release_all(releases);
+        }
+    }
+
+    /// Before anything of this round leaves.
+    fn keep_learned(&mut self, effects: &[Effect]) {
+        let rules = self.engine.policy().rules();
+        let mut learned = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Learned { zone, name, address } => {
+                    Some((rules.zone_name(*zone), name, *address))
+                }
+                _ => None,
+            })
+            .peekable();
+        if learned.peek().is_some()
+            && let Err(error) = self.store.append(learned)
+        {
+            log::warn!(target: "grant", "what is learned is not kept: {error:#}");
         }
     }
 
@@ -463,12 +488,9 @@ impl Daemon {
         if self.saved == revision {
             return;
         }
-        match state::save(
-            &self.settings.state,
-            &state::snapshot(self.engine.policy(), now()),
-        ) {
-            Ok(()) => {}
-            Err(error) => log::warn!(target: "grant", "what was learned is not saved: {error:#}"),
+        let state = state::snapshot(self.engine.policy(), now());
+        if let Err(error) = self.store.save(&state) {
+            log::warn!(target: "grant", "what was learned is not saved: {error:#}");
         }
         // Also after a failure: a full disk must not be written to at every turn.
         self.saved = revision;

@@ -7,14 +7,15 @@
 
 use crate::policy::answer::Answer;
 use crate::policy::grant::{Admission, Policy};
+use crate::policy::name::Name;
 use crate::policy::{Moment, ZoneId};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds that a restored answer lives at least, so that clients can confirm it.
@@ -94,44 +95,115 @@ pub fn restore(policy: &mut Policy, state: &State, now: Moment) -> (usize, usize
     (taken, left)
 }
 
-/// Reads the state file; `None` when there is none yet.
-///
-/// # Errors
-/// When it cannot be read or is not a state of this version.
-pub fn load(directory: &Path) -> anyhow::Result<Option<State>> {
-    let path = directory.join("state.json");
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    };
-    let state: State = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{} is not a state file of egressd", path.display()))?;
-    anyhow::ensure!(
-        state.version == VERSION,
-        "{} has version {}",
-        path.display(),
-        state.version
-    );
-    Ok(Some(state))
+/// The state directory: a snapshot, and a journal of what was learned since. The journal is written
+/// before an answer leaves, so that a SIGKILL forgets nothing that a client was told.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    journal: Option<File>,
 }
 
-/// Writes the state file, whole or not at all.
-///
-/// # Errors
-/// When the directory cannot be written; the old file stays.
-pub fn save(directory: &Path, state: &State) -> anyhow::Result<()> {
-    let path = directory.join("state.json");
-    let draft = directory.join("state.json.new");
-    let write = || -> anyhow::Result<()> {
-        fs::create_dir_all(directory)?;
-        let mut file = fs::File::create(&draft)?;
-        file.write_all(&serde_json::to_vec(state)?)?;
-        file.sync_data()?;
-        fs::rename(&draft, &path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("write {}", path.display()))
+impl Store {
+    /// Uses `directory`, which is made with the first write.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), journal: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Reads snapshot and journal; empty when there are none yet.
+    ///
+    /// # Errors
+    /// When the snapshot cannot be read or is not a state of this version.
+    pub fn load(&self) -> anyhow::Result<State> {
+        let path = self.path("state.json");
+        let mut state = match read(&path)? {
+            None => State { version: VERSION, answers: Vec::new() },
+            Some(bytes) => serde_json::from_slice::<State>(&bytes)
+                .with_context(|| format!("{} is not a state file of egressd", path.display()))?,
+        };
+        anyhow::ensure!(
+            state.version == VERSION,
+            "{} has version {}, this build reads {VERSION}",
+            path.display(),
+            state.version
+        );
+        let journal = read(&self.path("journal"))?.unwrap_or_default();
+        // A kill may have cut the last line.
+        let lines = journal.split(|byte| *byte == b'\n');
+        state.answers.extend(lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok()));
+        Ok(state)
+    }
+
+    /// Adds newly learned addresses to the journal.
+    ///
+    /// # Errors
+    /// When the directory cannot be written; a later snapshot makes up for it.
+    pub fn append<'a>(
+        &mut self,
+        learned: impl Iterator<Item = (&'a str, &'a Name, IpAddr)>,
+    ) -> anyhow::Result<()> {
+        // Its lifetime in this run does not matter: a restored answer gets the grace at least.
+        let end = wall_clock();
+        let mut lines = Vec::new();
+        for (zone, name, address) in learned {
+            let kept = Kept { zone: zone.to_owned(), name: name.to_string(), address, end };
+            serde_json::to_writer(&mut lines, &kept)?;
+            lines.push(b'\n');
+        }
+        let path = self.path("journal");
+        let write = |store: &mut Self| -> anyhow::Result<()> {
+            let file = match &mut store.journal {
+                Some(file) => file,
+                None => {
+                    fs::create_dir_all(&store.directory)?;
+                    store.journal.insert(File::options().create(true).append(true).open(&path)?)
+                }
+            };
+            file.write_all(&lines)?;
+            Ok(())
+        };
+        let written = write(self);
+        if written.is_err() {
+            self.journal = None;
+        }
+        written.with_context(|| format!("write {}", self.path("journal").display()))
+    }
+
+    /// Writes a snapshot, whole or not at all, and begins a new journal.
+    ///
+    /// # Errors
+    /// When the directory cannot be written; the old snapshot and the journal stay.
+    pub fn save(&mut self, state: &State) -> anyhow::Result<()> {
+        let (path, draft) = (self.path("state.json"), self.path("state.json.new"));
+        let write = || -> anyhow::Result<()> {
+            fs::create_dir_all(&self.directory)?;
+            let mut file = File::create(&draft)?;
+            file.write_all(&serde_json::to_vec(state)?)?;
+            file.sync_data()?;
+            fs::rename(&draft, &path)?;
+            Ok(())
+        };
+        write().with_context(|| format!("write {}", path.display()))?;
+        self.journal = None;
+        match fs::remove_file(self.path("journal")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context("begin a new journal")
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
 }
 
 fn wall_clock() -> u64 {
@@ -139,4 +211,61 @@ fn wall_clock() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::{answer, intent, links};
+    use std::sync::Arc;
+
+    fn policy() -> Policy {
+        Policy::new(Arc::new(intent(&["c"], &[])), links()).unwrap()
+    }
+
+    fn restored(directory: &Path) -> Vec<String> {
+        let mut policy = policy();
+        let state = Store::new(directory).load().unwrap();
+        restore(&mut policy, &state, Moment(0));
+        policy.grants().map(|(_, address, _)| address.to_string()).collect()
+    }
+
+    #[test]
+    fn snapshot_and_journal_come_back_and_a_cut_line_harms_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("made");
+        let mut policy = policy();
+        let mut store = Store::new(&directory);
+        policy.admit(ZoneId(0), &answer("b.example", &["20.0.0.1"], 60), Moment(0));
+        store.save(&snapshot(&policy, Moment(0))).unwrap();
+        let name = "x.a.example".parse().unwrap();
+        let learned = |address: &str| ("z", &name, address.parse().unwrap());
+        store.append([learned("20.0.0.2"), learned("20.0.0.3")].into_iter()).unwrap();
+        assert_eq!(restored(&directory), ["20.0.0.1", "20.0.0.2", "20.0.0.3"]);
+        let journal = fs::read(directory.join("journal")).unwrap();
+        fs::write(directory.join("journal"), &journal[..journal.len() - 5]).unwrap();
+        assert_eq!(restored(&directory), ["20.0.0.1", "20.0.0.2"]);
+        store.save(&snapshot(&policy, Moment(0))).unwrap();
+        assert_eq!(restored(&directory), ["20.0.0.1"], "a snapshot begins a new journal");
+    }
+
+    #[test]
+    fn what_is_no_longer_listed_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::new(folder.path());
+        let (gone, bad) = ("gone.example".parse().unwrap(), "b.example".parse().unwrap());
+        let learned = [("z", &gone, "20.0.0.1"), ("other", &bad, "20.0.0.1"), ("z", &bad, "10.20.0.1")];
+        let learned = learned.map(|(zone, name, address)| (zone, name, address.parse().unwrap()));
+        store.append(learned.into_iter()).unwrap();
+        assert_eq!(restored(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("state.json"), b"{\"version\":9,\"answers\":[]}").unwrap();
+        assert!(Store::new(folder.path()).load().is_err());
+        fs::write(folder.path().join("state.json"), b"nonsense").unwrap();
+        assert!(Store::new(folder.path()).load().is_err());
+    }
 }
