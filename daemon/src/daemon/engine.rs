@@ -9,6 +9,7 @@ use crate::plane::RefusedPacket;
 use crate::policy::grant::{Admission, Policy};
 use crate::policy::image::{Change, Image, Mode};
 use crate::policy::links::Links;
+use crate::policy::name::Name;
 use crate::policy::port::ClassMask;
 use crate::policy::rules::{CompileError, Intent, Refusal, Unfit};
 use crate::policy::{Moment, Revision, ZoneId};
@@ -21,6 +22,9 @@ const VERIFY_SECONDS: u64 = 5;
 
 /// Seconds until a failed replacement is tried again.
 const RETRY_SECONDS: u64 = 1;
+
+/// Seconds after which a thread that has not answered is taken for dead.
+const STUCK_SECONDS: u64 = 60;
 
 /// What the world tells the engine.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub enum Event {
     InUse(Vec<(ZoneId, IpAddr, Moment)>),
     /// Live flows of enforced zones, to be judged.
     Flows(Vec<ZonedFlow>),
+    /// The flows' thread has reported all flows of a sweep.
+    Swept,
     /// The interfaces or addresses changed.
     Links(Links),
     /// Packets that a plane refused.
@@ -82,6 +88,15 @@ pub enum Effect {
     Sweep,
     /// Cut these flows.
     Cut(Vec<u64>),
+    /// Keep over a crash that this name opened this address. Before any release.
+    Learned {
+        /// For whom.
+        zone: ZoneId,
+        /// The asked name.
+        name: Name,
+        /// To where.
+        address: IpAddr,
+    },
     /// Let these answers leave, or not.
     Release(Vec<Release>),
     /// The rules the edges answer by changed.
@@ -103,7 +118,10 @@ pub struct Engine {
     /// Why the planes do not hold what they should, while that is so.
     fault: Option<String>,
     waiting: BTreeMap<Revision, Vec<Waiting>>,
-    checking_use: bool,
+    /// Since when the use of due grants is being looked up.
+    checking_use: Option<Moment>,
+    committing_since: Moment,
+    sweeping: usize,
     verifying: bool,
     verify_at: Moment,
     effects: Vec<Effect>,
@@ -123,13 +141,15 @@ impl Engine {
             retry_at: None,
             fault: None,
             waiting: BTreeMap::new(),
-            checking_use: false,
+            checking_use: None,
+            committing_since: now,
+            sweeping: 0,
             verifying: false,
             verify_at: now.after_seconds(VERIFY_SECONDS),
             effects: Vec::new(),
             cut_flows: 0,
         };
-        engine.pump();
+        engine.pump(now);
         engine
     }
 
@@ -157,16 +177,30 @@ impl Engine {
         self.cut_flows
     }
 
+    /// Whether everything asked for is in force, and every live flow judged by it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.in_flight.is_none() && !self.must_replace && self.sweeping == 0
+    }
+
+    /// Whether a thread of the daemon has not answered for so long that it must have died.
+    #[must_use]
+    pub fn is_stuck(&self, now: Moment) -> bool {
+        let late = |since: Moment| since.after_seconds(STUCK_SECONDS) < now;
+        (self.in_flight.is_some() && late(self.committing_since))
+            || self.checking_use.is_some_and(late)
+    }
+
     /// What is to be done now, in this order.
-    pub fn take_effects(&mut self) -> Vec<Effect> {
-        self.pump();
+    pub fn take_effects(&mut self, now: Moment) -> Vec<Effect> {
+        self.pump(now);
         std::mem::take(&mut self.effects)
     }
 
     /// When [`Engine::tick`] is wanted.
     #[must_use]
     pub fn next_tick(&self) -> Moment {
-        let deadline = if self.checking_use {
+        let deadline = if self.checking_use.is_some() {
             None
         } else {
             self.policy.next_deadline()
@@ -183,10 +217,10 @@ impl Engine {
             self.retry_at = None;
             self.must_replace = true;
         }
-        if !self.checking_use && self.policy.next_deadline().is_some_and(|at| at <= now) {
+        if self.checking_use.is_none() && self.policy.next_deadline().is_some_and(|at| at <= now) {
             let due = self.policy.due(now);
             if !due.is_empty() {
-                self.checking_use = true;
+                self.checking_use = Some(now);
                 self.effects.push(Effect::CheckUse(due));
             }
         }
@@ -211,11 +245,15 @@ impl Engine {
                 self.record_plane(format!("{what}; repairing"));
             }
             Event::InUse(used) => {
-                self.checking_use = false;
+                // Only what was due when the question was asked: what fell due since was not asked
+                // about.
+                let Some(asked) = self.checking_use.take() else {
+                    return;
+                };
                 for (zone, address, end) in used {
                     self.policy.keep(zone, address, end);
                 }
-                let changes = self.policy.expire(now);
+                let changes = self.policy.expire(asked);
                 for change in changes.iter().filter(|change| change.now.is_empty()) {
                     let Change { zone, address, .. } = *change;
                     self.effects
@@ -224,6 +262,7 @@ impl Engine {
                 self.queue(changes);
             }
             Event::Flows(flows) => self.judge(&flows),
+            Event::Swept => self.sweeping = self.sweeping.saturating_sub(1),
             Event::Links(links) => {
                 if links != *self.policy.rules().links() {
                     let intent = Arc::clone(self.policy.rules().intent());
@@ -259,12 +298,22 @@ impl Engine {
         let Waiting { zone, token, .. } = waiting;
         match self.policy.admit(zone, &waiting.answer, now) {
             Admission::Admitted { changes, revision } => {
-                for change in changes.iter().filter(|change| change.was.is_empty()) {
-                    self.effects.push(Effect::Record(Happening::Granted {
+                for Change { address, was, .. } in changes.iter().copied() {
+                    let name = &waiting.answer.name;
+                    self.effects.push(Effect::Learned {
                         zone,
-                        name: waiting.answer.name.clone(),
-                        address: change.address,
-                    }));
+                        name: name.clone(),
+                        address,
+                    });
+                    if was.is_empty() {
+                        let name = name.clone();
+                        let granted = Happening::Granted {
+                            zone,
+                            name,
+                            address,
+                        };
+                        self.effects.push(Effect::Record(granted));
+                    }
                 }
                 self.queue(changes);
                 if revision <= self.committed && self.fault.is_none() {
@@ -312,7 +361,7 @@ impl Engine {
     }
 
     /// Starts the next commit if none is in flight.
-    fn pump(&mut self) {
+    fn pump(&mut self, now: Moment) {
         if self.in_flight.is_some() {
             return;
         }
@@ -321,6 +370,7 @@ impl Engine {
             self.retry_at = None;
             self.batch.clear();
             self.in_flight = Some(self.policy.revision());
+            self.committing_since = now;
             self.effects
                 .push(Effect::Replace(Arc::new(self.policy.image())));
         } else if self.fault.is_none() && !self.batch.is_empty() {
@@ -335,6 +385,7 @@ impl Engine {
                 })
                 .collect();
             self.in_flight = Some(self.policy.revision());
+            self.committing_since = now;
             self.effects.push(Effect::Apply(changes));
         }
     }
@@ -347,6 +398,8 @@ impl Engine {
             Outcome::Applied(refused) => {
                 if !refused.is_empty() {
                     self.record_plane(format!("the kernel refused {} addresses", refused.len()));
+                    // A removal that failed leaves open what is closed: only a replacement mends that.
+                    self.must_replace |= refused.iter().any(|c| !c.was.without(c.now).is_empty());
                     let addresses: Vec<_> = refused.iter().map(|c| (c.zone, c.address)).collect();
                     let changes = self.policy.withdraw(&addresses);
                     self.queue(changes);
@@ -358,7 +411,7 @@ impl Engine {
                 self.fault = None;
                 self.committed = self.committed.max(revision);
                 self.release(revision);
-                self.effects.push(Effect::Sweep);
+                self.sweep();
             }
             Outcome::Failed(why) => {
                 self.record_plane(why.clone());
@@ -367,6 +420,9 @@ impl Engine {
                     self.retry_at = Some(now.after_seconds(RETRY_SECONDS));
                 } else {
                     self.must_replace = true;
+                    // Flows are judged by the policy, so what it took back ends also while a plane
+                    // cannot follow.
+                    self.sweep();
                 }
                 self.fault = Some(why.clone());
                 for waiting in std::mem::take(&mut self.waiting).into_values().flatten() {
@@ -438,6 +494,11 @@ impl Engine {
             self.cut_flows += u64::try_from(cut.len()).unwrap_or(u64::MAX);
             self.effects.push(Effect::Cut(cut));
         }
+    }
+
+    fn sweep(&mut self) {
+        self.sweeping += 1;
+        self.effects.push(Effect::Sweep);
     }
 
     fn record_plane(&mut self, what: String) {

@@ -25,6 +25,11 @@ struct World {
     released: BTreeMap<Token, bool>,
     in_use: BTreeSet<IpAddr>,
     cut: Vec<u64>,
+    /// Whether answers to `CheckUse` are left to the test.
+    slow_check: bool,
+    asked: Vec<(ZoneId, IpAddr)>,
+    /// Whether the kernel also refuses to remove what it refuses to add.
+    clings: bool,
     sweeps: usize,
     tokens: u64,
 }
@@ -47,6 +52,9 @@ impl World {
             released: BTreeMap::new(),
             in_use: BTreeSet::new(),
             cut: Vec::new(),
+            slow_check: false,
+            asked: Vec::new(),
+            clings: false,
             sweeps: 0,
             tokens: 0,
         };
@@ -80,7 +88,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        for effect in self.engine.take_effects() {
+        for effect in self.engine.take_effects(self.now) {
             match effect {
                 Effect::Replace(image) => {
                     assert!(self.job.is_none(), "two commits in flight");
@@ -104,6 +112,7 @@ impl World {
                         self.released.insert(release.token, ok);
                     }
                 }
+                Effect::CheckUse(due) if self.slow_check => self.asked = due,
                 Effect::CheckUse(due) => {
                     let end = self.now.after_seconds(180);
                     let used = due.into_iter().filter(|(_, a)| self.in_use.contains(a));
@@ -112,8 +121,11 @@ impl World {
                     self.drain();
                 }
                 Effect::Cut(keys) => self.cut.extend(keys),
-                Effect::Sweep => self.sweeps += 1,
-                Effect::Verify | Effect::Publish | Effect::Record(_) => {}
+                Effect::Sweep => {
+                    self.sweeps += 1;
+                    self.engine.handle(Event::Swept, self.now);
+                }
+                Effect::Verify | Effect::Publish | Effect::Record(_) | Effect::Learned { .. } => {}
             }
         }
     }
@@ -127,9 +139,9 @@ impl World {
                 Outcome::Replaced
             }
             Some(Job::Apply(changes)) => {
-                let (refused, done): (Vec<_>, Vec<_>) = changes
-                    .into_iter()
-                    .partition(|c| self.refuses.contains(&c.address) && !c.now.is_empty());
+                let (refused, done): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| {
+                    self.refuses.contains(&c.address) && (self.clings || !c.now.is_empty())
+                });
                 for change in done {
                     if change.now.is_empty() {
                         self.kernel.remove(&change.address);
@@ -269,6 +281,68 @@ fn a_grant_ends_unless_it_is_in_use() {
     world.pass(1000);
     world.finish();
     assert!(world.kernel.is_empty());
+}
+
+#[test]
+fn what_falls_due_during_a_check_is_asked_about_first() {
+    let mut world = World::ready();
+    world.slow_check = true;
+    world.ask("x.a.example", &["20.0.0.1"]);
+    world.finish();
+    world.now = Moment(1000);
+    world.ask("x.a.example", &["20.0.0.2"]);
+    world.finish();
+    world.pass(959);
+    assert_eq!(world.asked, [(ZONE, ip("20.0.0.1"))]);
+    world.pass(10);
+    world.event(Event::InUse(Vec::new()));
+    world.finish();
+    assert_eq!(
+        world.kernel.keys().copied().collect::<Vec<_>>(),
+        [ip("20.0.0.2")]
+    );
+}
+
+#[test]
+fn a_removal_that_fails_is_followed_by_a_replacement() {
+    let mut world = World::ready();
+    world.ask("x.a.example", &["20.0.0.1"]);
+    world.finish();
+    world.refuses.insert(ip("20.0.0.1"));
+    world.clings = true;
+    world.pass(1000);
+    world.finish();
+    assert!(
+        matches!(world.job, Some(Job::Replace(_))),
+        "the kernel still holds it"
+    );
+}
+
+#[test]
+fn a_plane_that_cannot_follow_does_not_keep_revoked_flows_alive() {
+    let mut world = World::ready();
+    let before = world.sweeps;
+    world
+        .engine
+        .replace(Arc::new(intent(&["c/time"], &[])), links())
+        .unwrap();
+    world.drain();
+    world.fail();
+    assert_eq!(world.sweeps, before + 1);
+}
+
+#[test]
+fn a_replacement_does_not_hold_up_what_it_does_not_change() {
+    let mut world = World::ready();
+    world.ask("x.a.example", &["20.0.0.1"]);
+    world.finish();
+    world
+        .engine
+        .replace(Arc::new(intent(&["c"], &[])), links())
+        .unwrap();
+    world.drain();
+    let token = world.ask("x.a.example", &["20.0.0.1"]);
+    assert_eq!(world.released.get(&token), Some(&true));
 }
 
 #[test]

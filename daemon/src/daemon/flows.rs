@@ -28,6 +28,8 @@ pub(super) enum Job {
     /// Report which of `due` were used within `idle` seconds: by a live flow, or by a packet that a
     /// plane saw (boot clock, ms).
     CheckUse {
+        /// The policy of the day.
+        rules: Arc<Rules>,
         /// The grants in question.
         due: Vec<(ZoneId, IpAddr)>,
         /// When a plane last saw a packet to them.
@@ -56,35 +58,42 @@ pub(super) fn spawn(report: impl Fn(Event) + Send + 'static) -> anyhow::Result<S
 
 fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl Fn(Event)) {
     let mut reported: BTreeMap<u64, Flow> = BTreeMap::new();
-    let mut key = 0;
+    let (mut key, mut previous) = (0, 0);
     while let Ok(job) = inbox.recv() {
         let done = match job {
-            Job::Sweep(rules) => sweep(&rules, runtime).map(|flows| {
-                reported.clear();
-                for chunk in flows.chunks(CHUNK) {
-                    let mut zoned = Vec::with_capacity(chunk.len());
-                    for (zone, flow) in chunk {
-                        key += 1;
-                        reported.insert(key, *flow);
-                        zoned.push(ZonedFlow {
-                            zone: *zone,
-                            destination: flow.original.destination,
-                            protocol: flow.original.protocol,
-                            port: port_of(flow),
-                            key,
-                        });
+            Job::Sweep(rules) => {
+                // Keys of the sweep before may still be on their way back.
+                reported.retain(|old, _| *old > previous);
+                previous = key;
+                let swept = sweep(&rules, runtime).map(|flows| {
+                    for chunk in flows.chunks(CHUNK) {
+                        let mut zoned = Vec::with_capacity(chunk.len());
+                        for (zone, flow) in chunk {
+                            key += 1;
+                            reported.insert(key, *flow);
+                            zoned.push(ZonedFlow {
+                                zone: *zone,
+                                destination: flow.original.destination,
+                                protocol: flow.original.protocol,
+                                port: port_of(flow),
+                                key,
+                            });
+                        }
+                        report(Event::Flows(zoned));
                     }
-                    report(Event::Flows(zoned));
-                }
-            }),
+                });
+                report(Event::Swept);
+                swept
+            }
             Job::Cut(keys) => cut(&keys, &mut reported),
             Job::CheckUse {
+                rules,
                 due,
                 seen,
                 idle,
                 now,
             } => {
-                let used = in_use(&due, &seen, idle, now);
+                let used = in_use(&rules, runtime, &due, &seen, idle, now);
                 let (used, done) = match used {
                     Ok(used) => (used, Ok(())),
                     // What cannot be read is taken to be in use: a cut connection is an outage, and
@@ -208,22 +217,31 @@ fn cut(keys: &[u64], reported: &mut BTreeMap<u64, Flow>) -> anyhow::Result<()> {
 }
 
 fn in_use(
+    rules: &Rules,
+    runtime: &tokio::runtime::Runtime,
     due: &[(ZoneId, IpAddr)],
     seen: &BTreeMap<(ZoneId, IpAddr), u64>,
     idle: u64,
     now: Moment,
 ) -> anyhow::Result<Vec<(ZoneId, IpAddr)>> {
     let asked: BTreeSet<IpAddr> = due.iter().map(|(_, address)| *address).collect();
-    let mut live: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut live: BTreeSet<(IpAddr, IpAddr)> = BTreeSet::new();
     Conntrack::open()?.flows(|flow| {
         if asked.contains(&flow.original.destination) && is_open(&flow) {
-            live.insert(flow.original.destination);
+            live.insert((flow.original.source, flow.original.destination));
         }
     })?;
+    let used: BTreeSet<(ZoneId, IpAddr)> = runtime.block_on(async {
+        let mut used = BTreeSet::new();
+        for (source, destination) in live {
+            if let Place::Zone(zone) = place(rules, source).await {
+                used.insert((zone, destination));
+            }
+        }
+        used
+    });
     let recently = |at: &u64| Moment(*at).after_seconds(idle) > now;
-    Ok(due
-        .iter()
-        .filter(|grant| live.contains(&grant.1) || seen.get(grant).is_some_and(recently))
-        .copied()
-        .collect())
+    let keep =
+        |grant: &&(ZoneId, IpAddr)| used.contains(*grant) || seen.get(*grant).is_some_and(recently);
+    Ok(due.iter().filter(keep).copied().collect())
 }

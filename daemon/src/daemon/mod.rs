@@ -12,7 +12,7 @@ pub mod planes;
 pub mod state;
 mod views;
 
-use crate::config::{self, EbpfMode, Settings};
+use crate::config::{self, DnsSettings, EbpfMode, Settings};
 use crate::control::protocol::{Failure, Reloaded};
 use crate::control::{self, Reply, Request};
 use crate::dns::{self, Release};
@@ -22,6 +22,7 @@ use crate::plane::Plane;
 use crate::plane::ebpf::{EbpfOptions, EbpfPlane};
 use crate::plane::nft::NftPlane;
 use crate::policy::grant::Policy;
+use crate::policy::links::Links;
 use crate::policy::rules::Rules;
 use crate::policy::{Moment, Revision};
 use anyhow::Context as _;
@@ -34,7 +35,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// Events that may wait for the loop; a full queue makes the DNS edge answer SERVFAIL.
 const BACKLOG: usize = 8192;
@@ -76,15 +78,11 @@ async fn start(path: &Path) -> anyhow::Result<()> {
     let (events, inbox) = mpsc::channel(BACKLOG);
     let planes = PlaneThread::spawn(open_planes(&settings)?, blocking(&events))?;
     let flows = flows::spawn(blocking(&events))?;
-    let follower = events.clone();
-    tokio::task::spawn_local(async move {
-        let told = links::follow(move |links| {
-            // A full queue: the next change, or the resync, brings the same news.
-            let _ = follower.try_send(Event::Links(links));
-        });
-        let Err(error) = told.await;
-        log::error!(target: "link", "interfaces are no longer followed: {error:#}");
-    });
+    let (news, links_told) = watch::channel(policy.rules().links().clone());
+    let followed = tokio::task::spawn_local(links::follow(move |links| {
+        // Closed: the daemon is ending.
+        let _ = news.send(links);
+    }));
     let rules = Arc::new(ArcSwap::from(Arc::clone(policy.rules())));
     name_zones(&rules.load());
     let engine = Engine::new(policy, now());
@@ -99,12 +97,16 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         edge: None,
         reloads: Vec::new(),
         store,
-        saved: Revision(0),
+        saved: Saved {
+            revision: Revision(0),
+            at: now(),
+            writing: None,
+        },
         started: now(),
         since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
     };
     daemon.perform();
-    daemon.serve(inbox).await
+    daemon.serve(inbox, links_told, followed).await
 }
 
 /// A reporter for threads: waits while the loop is behind.
@@ -169,14 +171,13 @@ struct Daemon {
     edge: Option<dns::Edge>,
     reloads: Vec<Reloading>,
     store: state::Store,
-    saved: Revision,
+    saved: Saved,
     started: Moment,
     since: String,
 }
 
 /// A reload that waits for its commit.
 struct Reloading {
-    revision: Revision,
     cut_before: u64,
     summary: String,
     warnings: Vec<String>,
@@ -186,9 +187,14 @@ struct Reloading {
 type Call = (Request, oneshot::Sender<Reply>);
 
 impl Daemon {
-    async fn serve(&mut self, mut inbox: mpsc::Receiver<Event>) -> anyhow::Result<()> {
+    async fn serve(
+        &mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        mut links: watch::Receiver<Links>,
+        mut followed: JoinHandle<anyhow::Result<std::convert::Infallible>>,
+    ) -> anyhow::Result<()> {
         self.first_commit(&mut inbox).await?;
-        self.edge = Some(self.open_edge()?);
+        self.edge = Some(self.open_edge(&self.settings.dns)?);
         let (calls, mut called) = mpsc::unbounded_channel::<Call>();
         let server = control::Server::bind(&self.settings.control)?;
         tokio::task::spawn_local(server.run(move |request| {
@@ -215,25 +221,47 @@ impl Daemon {
                         self.engine.handle(event, now);
                     }
                 }
+                Ok(()) = links.changed() => {
+                    let links = links.borrow_and_update().clone();
+                    self.engine.handle(Event::Links(links), now());
+                }
+                ended = &mut followed => {
+                    let Err(error) = ended.context("follow the interfaces")?;
+                    return Err(error.context("interfaces are no longer followed"));
+                }
                 Some((request, reply)) = called.recv() => self.answer(request, reply),
                 _ = hangup.recv() => self.reload(false, None),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => self.engine.tick(now()),
+                () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => {}
                 _ = save.tick() => {
                     self.save();
-                    if watched {
+                    let stuck = self.engine.is_stuck(now());
+                    if stuck {
+                        log::error!(target: "daemon", "a thread of the daemon does not answer");
+                    }
+                    if watched && !stuck {
                         // Fed by the loop itself, so that a hang of the loop is seen.
                         notify(&[sd_notify::NotifyState::Watchdog]);
                     }
                 }
             }
+            // Whatever else keeps the loop busy, what is due is done.
+            if self.engine.next_tick() <= now() {
+                self.engine.tick(now());
+            }
             self.perform();
             self.finish_reloads();
         }
         notify(&[sd_notify::NotifyState::Stopping]);
-        self.saved = Revision(0);
-        self.save();
+        if let Some(writing) = self.saved.writing.take() {
+            // Two writers would mix their drafts.
+            let _ = writing.await;
+        }
+        let state = state::snapshot(self.engine.policy(), now());
+        if let Err(error) = state::Store::save(&self.settings.state, &state) {
+            log::warn!(target: "grant", "what was learned is not saved: {error:#}");
+        }
         if let Some(edge) = self.edge.take() {
             edge.stop();
         }
@@ -254,23 +282,19 @@ impl Daemon {
         Ok(())
     }
 
-    fn open_edge(&self) -> anyhow::Result<dns::Edge> {
+    fn open_edge(&self, settings: &DnsSettings) -> anyhow::Result<dns::Edge> {
         let events = self.events.clone();
-        dns::start(
-            &self.settings.dns,
-            Arc::clone(&self.rules),
-            move |waiting| {
-                events
-                    .try_send(Event::Answered(waiting))
-                    .map_err(|_| dns::Busy)
-            },
-        )
+        dns::start(settings, Arc::clone(&self.rules), move |waiting| {
+            events
+                .try_send(Event::Answered(waiting))
+                .map_err(|_| dns::Busy)
+        })
         .context("open the DNS edge")
     }
 
     fn perform(&mut self) {
         let mut releases: Vec<Release> = Vec::new();
-        let effects = self.engine.take_effects();
+        let effects = self.engine.take_effects(now());
         self.keep_learned(&effects);
         for effect in effects {
             match effect {
@@ -294,6 +318,8 @@ impl Daemon {
                     self.rules.store(Arc::clone(self.engine.policy().rules()));
                     name_zones(&self.rules.load());
                 }
+                // Written by `keep_learned`, before all else of this round.
+                Effect::Learned { .. } => {}
                 Effect::Record(happening) => observe::record(happening),
             }
         }
@@ -310,9 +336,11 @@ impl Daemon {
         let mut learned = effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Learned { zone, name, address } => {
-                    Some((rules.zone_name(*zone), name, *address))
-                }
+                Effect::Learned {
+                    zone,
+                    name,
+                    address,
+                } => Some((rules.zone_name(*zone), name, *address)),
                 _ => None,
             })
             .peekable();
@@ -331,14 +359,16 @@ impl Daemon {
 
     fn check_use(&self, due: Vec<(crate::policy::ZoneId, std::net::IpAddr)>) {
         let flows = self.flows.clone();
+        let rules = Arc::clone(self.engine.policy().rules());
         let idle = u64::from(self.settings.intent.limits.idle);
         self.planes.ask(move |planes| {
             let mut seen = BTreeMap::new();
             for plane in planes {
                 seen.extend(plane.last_seen(&due));
             }
-            // Gone: the engine asks again with its next deadline.
+            // Gone: the engine finds itself stuck, and the watchdog ends the daemon.
             let _ = flows.send(flows::Job::CheckUse {
+                rules,
                 due,
                 seen,
                 idle,
@@ -393,7 +423,6 @@ impl Daemon {
         ]);
         match self.take_settings(force) {
             Ok((summary, warnings)) => self.reloads.push(Reloading {
-                revision: self.engine.policy().revision(),
                 cut_before: self.engine.cut_flows(),
                 summary,
                 warnings,
@@ -413,53 +442,80 @@ impl Daemon {
     }
 
     fn take_settings(&mut self, force: bool) -> anyhow::Result<(String, Vec<String>)> {
-        let settings = config::load(&self.path)?;
+        let mut settings = config::load(&self.path)?;
         if !force {
             refuse_shrinking(&self.settings, &settings)?;
         }
-        let links = self.engine.policy().rules().links().clone();
-        let moved = self
-            .engine
-            .replace(Arc::new(settings.intent.clone()), links)?;
         let mut warnings = Vec::new();
-        if settings.planes != self.settings.planes
-            || settings.control != self.settings.control
-            || settings.pins != self.settings.pins
-            || settings.intent.limits.learned != self.settings.intent.limits.learned
+        let running = &self.settings;
+        if settings.planes != running.planes
+            || settings.control != running.control
+            || settings.pins != running.pins
+            || settings.state != running.state
+            || settings.intent.limits.learned != running.intent.limits.learned
         {
             warnings.push(
                 "changes of [planes], [control], [service] and [limits] learned take effect at the next restart"
                     .to_owned(),
             );
         }
-        let dns_moved = settings.dns != self.settings.dns;
-        self.settings = Settings {
-            planes: self.settings.planes,
-            control: self.settings.control.clone(),
-            pins: self.settings.pins.clone(),
-            ..settings
-        };
-        if dns_moved {
-            if let Some(edge) = self.edge.take() {
-                edge.stop();
+        settings.planes = running.planes;
+        settings.control = running.control.clone();
+        settings.pins = running.pins.clone();
+        settings.state = running.state.clone();
+        settings.intent.limits.learned = running.intent.limits.learned;
+
+        let moved = settings.dns != running.dns || self.edge.is_none();
+        if moved {
+            self.move_edge(&settings.dns)?;
+        }
+        let links = self.engine.policy().rules().links().clone();
+        match self
+            .engine
+            .replace(Arc::new(settings.intent.clone()), links)
+        {
+            Ok(changed) => {
+                self.settings = settings;
+                let summary =
+                    format!("{changed} learned grants opened, closed or changed their ports");
+                Ok((summary, warnings))
             }
-            match self.open_edge() {
-                Ok(edge) => self.edge = Some(edge),
-                // The policy stands; clients get no answers until this is mended.
-                Err(error) => warnings.push(format!("DNS is not answered: {error:#}")),
+            Err(error) => {
+                if moved {
+                    let old = self.settings.dns.clone();
+                    self.move_edge(&old)
+                        .context("open the DNS edge as it was")?;
+                }
+                Err(error.into())
             }
         }
-        Ok((
-            format!("{moved} learned grants opened, closed or changed their ports"),
-            warnings,
-        ))
+    }
+
+    /// Opens the DNS edge anew. When that fails the edge is opened as it was: the addresses of both
+    /// may be the same, so they cannot be open at once.
+    fn move_edge(&mut self, settings: &DnsSettings) -> anyhow::Result<()> {
+        if let Some(edge) = self.edge.take() {
+            edge.stop();
+        }
+        match self.open_edge(settings) {
+            Ok(edge) => self.edge = Some(edge),
+            Err(error) => {
+                self.edge = Some(self.open_edge(&self.settings.dns).with_context(|| {
+                    format!("{error:#}; and the edge cannot be opened as it was either")
+                })?);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn finish_reloads(&mut self) {
         let committed = self.engine.committed();
         let fault = self.engine.fault().map(str::to_owned);
-        let ready = |reload: &Reloading| reload.revision <= committed || fault.is_some();
-        for reload in self.reloads.extract_if(.., |reload| ready(reload)) {
+        if !self.engine.is_settled() && fault.is_none() {
+            return;
+        }
+        for reload in self.reloads.drain(..) {
             notify(&[sd_notify::NotifyState::Ready]);
             let outcome = match &fault {
                 None => Ok(reload.summary.clone()),
@@ -483,19 +539,52 @@ impl Daemon {
         }
     }
 
+    /// Starts a snapshot of what was learned, if one is due. It is written off the loop.
     fn save(&mut self) {
-        let revision = self.engine.policy().revision();
-        if self.saved == revision {
+        let now = now();
+        let policy = self.engine.policy();
+        let many = policy.learned().iter().sum::<usize>() > MANY;
+        // Renewals change no revision, but they change ends.
+        let wait = match (policy.revision() == self.saved.revision, many) {
+            (true, _) => 300,
+            (false, true) => 30,
+            (false, false) => 2,
+        };
+        let writing = self
+            .saved
+            .writing
+            .as_ref()
+            .is_some_and(|task| !task.is_finished());
+        if writing || now < self.saved.at.after_seconds(wait) {
             return;
         }
-        let state = state::snapshot(self.engine.policy(), now());
-        if let Err(error) = self.store.save(&state) {
+        if let Err(error) = self.store.turn_page() {
             log::warn!(target: "grant", "what was learned is not saved: {error:#}");
         }
-        // Also after a failure: a full disk must not be written to at every turn.
-        self.saved = revision;
+        let state = state::snapshot(policy, now);
+        let directory = self.settings.state.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            if let Err(error) = state::Store::save(&directory, &state) {
+                log::warn!(target: "grant", "what was learned is not saved: {error:#}");
+            }
+        });
+        self.saved = Saved {
+            revision: policy.revision(),
+            at: now,
+            writing: Some(task),
+        };
     }
 }
+
+/// The last snapshot.
+struct Saved {
+    revision: Revision,
+    at: Moment,
+    writing: Option<JoinHandle<()>>,
+}
+
+/// Learned addresses from which on snapshots are taken less often.
+const MANY: usize = 20_000;
 
 /// Refuses a catalogue that lost most of itself: more likely a broken file than a policy.
 fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {

@@ -21,6 +21,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Seconds that a restored answer lives at least, so that clients can confirm it.
 const RESTORE_GRACE: u64 = 600;
 
+/// What was learned since the last snapshot, a line each, and the same from before the snapshot that
+/// is being written.
+const JOURNAL: &str = "journal";
+const OLD_JOURNAL: &str = "journal.old";
+
 /// The one version of the format this build reads and writes.
 const VERSION: u32 = 1;
 
@@ -73,6 +78,8 @@ pub fn restore(policy: &mut Policy, state: &State, now: Moment) -> (usize, usize
         .zones()
         .map(|(id, zone)| (zone.spec.name.clone(), id))
         .collect();
+    let limits = policy.rules().intent().limits;
+    let longest = 1000 * (u64::from(limits.ttl_ceiling) + u64::from(limits.grace));
     let (mut taken, mut left) = (0, 0);
     for kept in &state.answers {
         let (Some(zone), Ok(name)) = (zones.get(&kept.zone), kept.name.parse()) else {
@@ -85,7 +92,7 @@ pub fn restore(policy: &mut Policy, state: &State, now: Moment) -> (usize, usize
             ttl: 0,
         };
         // A wall clock that was set back must not make a grant live for years.
-        let remaining = kept.end.saturating_sub(wall).min(7 * 86_400_000);
+        let remaining = kept.end.saturating_sub(wall).min(longest);
         let end = Moment(now.0.saturating_add(remaining)).max(now.after_seconds(RESTORE_GRACE));
         match policy.recall(*zone, &answer, now, end) {
             Admission::Admitted { .. } => taken += 1,
@@ -107,7 +114,10 @@ impl Store {
     /// Uses `directory`, which is made with the first write.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), journal: None }
+        Self {
+            directory: directory.to_owned(),
+            journal: None,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -121,7 +131,10 @@ impl Store {
     pub fn load(&self) -> anyhow::Result<State> {
         let path = self.path("state.json");
         let mut state = match read(&path)? {
-            None => State { version: VERSION, answers: Vec::new() },
+            None => State {
+                version: VERSION,
+                answers: Vec::new(),
+            },
             Some(bytes) => serde_json::from_slice::<State>(&bytes)
                 .with_context(|| format!("{} is not a state file of egressd", path.display()))?,
         };
@@ -131,10 +144,12 @@ impl Store {
             path.display(),
             state.version
         );
-        let journal = read(&self.path("journal"))?.unwrap_or_default();
+        let journal = read(&self.path(JOURNAL))?.unwrap_or_default();
         // A kill may have cut the last line.
         let lines = journal.split(|byte| *byte == b'\n');
-        state.answers.extend(lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok()));
+        state
+            .answers
+            .extend(lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok()));
         Ok(state)
     }
 
@@ -150,17 +165,24 @@ impl Store {
         let end = wall_clock();
         let mut lines = Vec::new();
         for (zone, name, address) in learned {
-            let kept = Kept { zone: zone.to_owned(), name: name.to_string(), address, end };
+            let kept = Kept {
+                zone: zone.to_owned(),
+                name: name.to_string(),
+                address,
+                end,
+            };
             serde_json::to_writer(&mut lines, &kept)?;
             lines.push(b'\n');
         }
-        let path = self.path("journal");
+        let path = self.path(JOURNAL);
         let write = |store: &mut Self| -> anyhow::Result<()> {
             let file = match &mut store.journal {
                 Some(file) => file,
                 None => {
                     fs::create_dir_all(&store.directory)?;
-                    store.journal.insert(File::options().create(true).append(true).open(&path)?)
+                    store
+                        .journal
+                        .insert(File::options().create(true).append(true).open(&path)?)
                 }
             };
             file.write_all(&lines)?;
@@ -170,17 +192,40 @@ impl Store {
         if written.is_err() {
             self.journal = None;
         }
-        written.with_context(|| format!("write {}", self.path("journal").display()))
+        written.with_context(|| format!("write {}", self.path(JOURNAL).display()))
     }
 
-    /// Writes a snapshot, whole or not at all, and begins a new journal.
+    /// Begins a new journal: what the old one holds is in every snapshot taken from now on.
     ///
     /// # Errors
-    /// When the directory cannot be written; the old snapshot and the journal stay.
-    pub fn save(&mut self, state: &State) -> anyhow::Result<()> {
-        let (path, draft) = (self.path("state.json"), self.path("state.json.new"));
+    /// When the directory cannot be written.
+    pub fn turn_page(&mut self) -> anyhow::Result<()> {
+        let old = self.path(OLD_JOURNAL);
+        // Of a snapshot that failed: its lines are in no snapshot yet.
+        if old.exists() {
+            return Ok(());
+        }
+        self.journal = None;
+        match fs::rename(self.path(JOURNAL), old) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context("begin a new journal")
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes a snapshot, whole or not at all, and lets go of the old journal. May take long: call
+    /// it off the loop.
+    ///
+    /// # Errors
+    /// When the directory cannot be written; the old snapshot and the journals stay.
+    pub fn save(directory: &Path, state: &State) -> anyhow::Result<()> {
+        let (path, draft) = (
+            directory.join("state.json"),
+            directory.join("state.json.new"),
+        );
         let write = || -> anyhow::Result<()> {
-            fs::create_dir_all(&self.directory)?;
+            fs::create_dir_all(directory)?;
             let mut file = File::create(&draft)?;
             file.write_all(&serde_json::to_vec(state)?)?;
             file.sync_data()?;
@@ -188,10 +233,9 @@ impl Store {
             Ok(())
         };
         write().with_context(|| format!("write {}", path.display()))?;
-        self.journal = None;
-        match fs::remove_file(self.path("journal")) {
+        match fs::remove_file(directory.join(OLD_JOURNAL)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context("begin a new journal")
+                Err(error).context("let go of the old journal")
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -227,7 +271,10 @@ mod tests {
         let mut policy = policy();
         let state = Store::new(directory).load().unwrap();
         restore(&mut policy, &state, Moment(0));
-        policy.grants().map(|(_, address, _)| address.to_string()).collect()
+        policy
+            .grants()
+            .map(|(_, address, _)| address.to_string())
+            .collect()
     }
 
     #[test]
@@ -236,25 +283,42 @@ mod tests {
         let directory = folder.path().join("made");
         let mut policy = policy();
         let mut store = Store::new(&directory);
-        policy.admit(ZoneId(0), &answer("b.example", &["20.0.0.1"], 60), Moment(0));
-        store.save(&snapshot(&policy, Moment(0))).unwrap();
+        policy.admit(
+            ZoneId(0),
+            &answer("b.example", &["20.0.0.1"], 60),
+            Moment(0),
+        );
+        Store::save(&directory, &snapshot(&policy, Moment(0))).unwrap();
         let name = "x.a.example".parse().unwrap();
         let learned = |address: &str| ("z", &name, address.parse().unwrap());
-        store.append([learned("20.0.0.2"), learned("20.0.0.3")].into_iter()).unwrap();
+        store
+            .append([learned("20.0.0.2"), learned("20.0.0.3")].into_iter())
+            .unwrap();
         assert_eq!(restored(&directory), ["20.0.0.1", "20.0.0.2", "20.0.0.3"]);
         let journal = fs::read(directory.join("journal")).unwrap();
         fs::write(directory.join("journal"), &journal[..journal.len() - 5]).unwrap();
         assert_eq!(restored(&directory), ["20.0.0.1", "20.0.0.2"]);
         store.save(&snapshot(&policy, Moment(0))).unwrap();
-        assert_eq!(restored(&directory), ["20.0.0.1"], "a snapshot begins a new journal");
+        assert_eq!(
+            restored(&directory),
+            ["20.0.0.1"],
+            "a snapshot begins a new journal"
+        );
     }
 
     #[test]
     fn what_is_no_longer_listed_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::new(folder.path());
-        let (gone, bad) = ("gone.example".parse().unwrap(), "b.example".parse().unwrap());
-        let learned = [("z", &gone, "20.0.0.1"), ("other", &bad, "20.0.0.1"), ("z", &bad, "10.20.0.1")];
+        let (gone, bad) = (
+            "gone.example".parse().unwrap(),
+            "b.example".parse().unwrap(),
+        );
+        let learned = [
+            ("z", &gone, "20.0.0.1"),
+            ("other", &bad, "20.0.0.1"),
+            ("z", &bad, "10.20.0.1"),
+        ];
         let learned = learned.map(|(zone, name, address)| (zone, name, address.parse().unwrap()));
         store.append(learned.into_iter()).unwrap();
         assert_eq!(restored(folder.path()), [""; 0]);
@@ -263,7 +327,11 @@ mod tests {
     #[test]
     fn a_file_that_is_no_state_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("state.json"), b"{\"version\":9,\"answers\":[]}").unwrap();
+        fs::write(
+            folder.path().join("state.json"),
+            b"{\"version\":9,\"answers\":[]}",
+        )
+        .unwrap();
         assert!(Store::new(folder.path()).load().is_err());
         fs::write(folder.path().join("state.json"), b"nonsense").unwrap();
         assert!(Store::new(folder.path()).load().is_err());

@@ -12,6 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Lessons of one address from which on a new one takes the place of an older one that opens the
+/// same.
+const MAX_LESSONS: usize = 64;
+
 /// The one owner of what is granted. Every operation returns its outcome; the caller carries the
 /// changes to the planes.
 #[derive(Debug, Default)]
@@ -256,6 +260,10 @@ impl Policy {
                     lesson.end = lesson.end.max(end);
                 }
                 None => {
+                    if let Some(spare) = grant.spare_lesson(mask, end) {
+                        let lesson = grant.lessons.swap_remove(spare);
+                        unlink(&mut self.names, zone, lesson.name, address);
+                    }
                     grant.lessons.push(Lesson {
                         name: Arc::clone(&name),
                         mask,
@@ -403,12 +411,22 @@ impl Policy {
             ..Self::default()
         };
         for ((zone, address), grant) in old.grants {
+            let (mask, revision) = (grant.mask, grant.revision);
             for lesson in grant.lessons {
                 if self.rules.ask(zone, &lesson.name) == Ask::Forward
                     && self.rules.fit(zone, address).is_ok()
                 {
                     self.restore(zone, address, lesson);
                 }
+            }
+            // What stays as it was is in force before and after: its answers need not wait.
+            let current = self.revision;
+            if let Some(grant) = self.grants.get_mut(&(zone, address)) {
+                grant.revision = if grant.mask == mask {
+                    revision
+                } else {
+                    current
+                };
             }
         }
         let keys: BTreeSet<_> = was.keys().chain(self.grants.keys()).copied().collect();
@@ -431,9 +449,6 @@ impl Policy {
         debug_assert!(matches!(admission, Admission::Admitted { .. }));
         // Carrying over is part of one replacement, not a state of its own.
         self.revision = revision;
-        if let Some(grant) = self.grants.get_mut(&(zone, address)) {
-            grant.revision = revision;
-        }
     }
 
     /// Learns an answer of an earlier run again: judged by today's rules, at its old end.
@@ -469,6 +484,18 @@ impl Grant {
             was,
             now,
         })
+    }
+
+    /// A lesson that a new one of the same classes and a later end makes needless, once there are
+    /// many: an address that thousands of names share must not cost memory for each.
+    fn spare_lesson(&self, mask: ClassMask, end: Moment) -> Option<usize> {
+        if self.lessons.len() < MAX_LESSONS {
+            return None;
+        }
+        let same = self.lessons.iter().enumerate();
+        same.filter(|(_, lesson)| lesson.mask == mask && lesson.end <= end)
+            .min_by_key(|(_, lesson)| lesson.end)
+            .map(|(index, _)| index)
     }
 
     fn first_end(&self) -> Moment {

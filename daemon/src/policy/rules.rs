@@ -14,7 +14,7 @@ use super::zone::{Selector, ZoneSpec};
 use egressd_common::MAX_ZONES;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// Everything the operator decided, before it meets the machine's interfaces.
@@ -115,6 +115,17 @@ pub struct ZoneRules {
     denied_names: Matcher<SetId>,
     denied_networks: Vec<IpNet>,
     reach: BTreeMap<IpNet, ClassMask>,
+}
+
+impl ZoneRules {
+    /// The sources as the planes must take them, for whom an empty list means everyone.
+    fn clients(&self) -> Vec<IpNet> {
+        if self.sources.is_empty() && self.spec.connected {
+            // No address on its interfaces yet: nobody is inside. No packet has this source.
+            return vec![IpNet::from(IpAddr::V4(Ipv4Addr::BROADCAST))];
+        }
+        self.sources.clone()
+    }
 }
 
 /// A set that lists a name.
@@ -447,8 +458,9 @@ impl Rules {
             .unwrap_or(ClassMask::NONE)
     }
 
-    /// Whether an answer may teach `zone` this address (D4). An address that an allowed catalogue
-    /// network of the zone holds is fit whatever registry lists it, unless it is the gateway's own.
+    /// Whether an answer may teach `zone` this address (D4). A special-purpose, internal or
+    /// connected address is fit only where an allowed network inside that same range holds it; the
+    /// gateway's own never is.
     ///
     /// # Errors
     /// Says why not.
@@ -464,26 +476,36 @@ impl Rules {
         {
             return Err(Unfit::Denied);
         }
-        if !self.network_mask(zone, address).is_empty() {
-            return Ok(());
-        }
-        if let Some(word) = special_purpose(address) {
+        if let Some(word) = special_purpose(address)
+            && !self.lists_within(zone, address, |net| {
+                special_purpose(net.network()).is_some()
+                    && special_purpose(net.broadcast()).is_some()
+            })
+        {
             return Err(Unfit::Special(word));
         }
-        if holds(&self.intent.internal) {
+        let mut internal = self.intent.internal.iter();
+        if let Some(around) = internal.find(|net| net.contains(&address))
+            && !self.lists_within(zone, address, |net| around.contains(net))
+        {
             return Err(Unfit::Internal);
         }
-        let connected = |net: &IpNet| net.prefix_len() > 0 && net.contains(&address);
-        if self
-            .links
-            .0
-            .values()
-            .flat_map(|link| &link.addresses)
-            .any(connected)
+        let mut connected = self.links.0.values().flat_map(|link| &link.addresses);
+        if let Some(around) = connected.find(|net| net.prefix_len() > 0 && net.contains(&address))
+            && !self.lists_within(zone, address, |net| around.contains(net))
         {
             return Err(Unfit::Connected);
         }
         Ok(())
+    }
+
+    /// Whether an allowed network of the zone holds `address` and is itself `inside`: one that only
+    /// happens to be wide enough does not speak for the addresses an answer must not teach.
+    fn lists_within(&self, zone: ZoneId, address: IpAddr, inside: impl Fn(&IpNet) -> bool) -> bool {
+        let networks = self.zones.get(&zone).map_or(&[][..], |zone| &zone.networks);
+        networks
+            .iter()
+            .any(|listing| listing.network.contains(&address) && inside(&listing.written))
     }
 
     /// What the planes enforce of the zones; the caller adds what was learned.
@@ -493,7 +515,7 @@ impl Rules {
             id: *id,
             name: zone.spec.name.clone(),
             interfaces: zone.spec.interfaces.clone(),
-            sources: zone.sources.clone(),
+            sources: zone.clients(),
             mode: zone.spec.mode,
             inbound: zone.spec.inbound,
             serves: zone.spec.serves.clone(),
