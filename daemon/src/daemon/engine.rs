@@ -39,8 +39,8 @@ pub enum Event {
     InUse(Vec<(ZoneId, IpAddr, Moment)>),
     /// Live flows of enforced zones, to be judged.
     Flows(Vec<ZonedFlow>),
-    /// The flows' thread has reported all flows of a sweep.
-    Swept,
+    /// The flows' thread has reported all flows of a sweep, or could not read them.
+    Swept(Result<(), String>),
     /// The interfaces or addresses changed.
     Links(Links),
     /// Packets that a plane refused.
@@ -115,6 +115,7 @@ pub struct Engine {
     batch: BTreeMap<(ZoneId, IpAddr), (ClassMask, ClassMask)>,
     must_replace: bool,
     retry_at: Option<Moment>,
+    resweep_at: Option<Moment>,
     /// Why the planes do not hold what they should, while that is so.
     fault: Option<String>,
     waiting: BTreeMap<Revision, Vec<Waiting>>,
@@ -139,6 +140,7 @@ impl Engine {
             batch: BTreeMap::new(),
             must_replace: true,
             retry_at: None,
+            resweep_at: None,
             fault: None,
             waiting: BTreeMap::new(),
             checking_use: None,
@@ -205,7 +207,7 @@ impl Engine {
         } else {
             self.policy.next_deadline()
         };
-        [deadline, self.retry_at]
+        [deadline, self.retry_at, self.resweep_at]
             .into_iter()
             .flatten()
             .fold(self.verify_at, Moment::min)
@@ -216,6 +218,10 @@ impl Engine {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.must_replace = true;
+        }
+        if self.resweep_at.is_some_and(|at| at <= now) {
+            self.resweep_at = None;
+            self.sweep();
         }
         if self.checking_use.is_none() && self.policy.next_deadline().is_some_and(|at| at <= now) {
             let due = self.policy.due(now);
@@ -262,17 +268,15 @@ impl Engine {
                 self.queue(changes);
             }
             Event::Flows(flows) => self.judge(&flows),
-            Event::Swept => self.sweeping = self.sweeping.saturating_sub(1),
-            Event::Links(links) => {
-                if links != *self.policy.rules().links() {
-                    let intent = Arc::clone(self.policy.rules().intent());
-                    if let Err(error) = self.replace(intent, links) {
-                        self.record_plane(format!(
-                            "the changed interfaces cannot be used: {error}"
-                        ));
-                    }
-                }
+            Event::Swept(Ok(())) => self.sweeping = self.sweeping.saturating_sub(1),
+            Event::Swept(Err(what)) => {
+                self.sweeping = self.sweeping.saturating_sub(1);
+                self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
+                self.record_plane(format!(
+                    "live flows could not be judged, trying again: {what}"
+                ));
             }
+            Event::Links(links) => self.follow(links),
             Event::Refused(packets) => self.effects.extend(
                 packets
                     .into_iter()
@@ -292,6 +296,25 @@ impl Engine {
         self.must_replace = true;
         self.effects.push(Effect::Publish);
         Ok(changes.len())
+    }
+
+    /// Takes other interfaces. The planes are told only of what they enforce by.
+    fn follow(&mut self, links: Links) {
+        let intent = Arc::clone(self.policy.rules().intent());
+        let zones = intent.zones.iter().flat_map(|zone| &zone.interfaces);
+        let patterns: Vec<_> = zones.chain(&intent.upstream).cloned().collect();
+        let bears = |links: &Links| links.bearing(&patterns);
+        let same = bears(&links) == bears(self.policy.rules().links());
+        let followed = if same {
+            self.policy
+                .replace(intent, links)
+                .map(|_| self.effects.push(Effect::Publish))
+        } else {
+            self.replace(intent, links).map(drop)
+        };
+        if let Err(error) = followed {
+            self.record_plane(format!("the changed interfaces cannot be used: {error}"));
+        }
     }
 
     fn answered(&mut self, waiting: Waiting, now: Moment) {

@@ -4,6 +4,7 @@
 use super::engine::{Effect, Engine, Event, Outcome, ZonedFlow};
 use crate::dns::{Token, Waiting};
 use crate::policy::image::{Change, Mode};
+use crate::policy::links::{Link, Links};
 use crate::policy::port::ClassMask;
 use crate::policy::tests::{answer, intent, ip, links};
 use crate::policy::{Moment, ZoneId, grant::Policy};
@@ -123,7 +124,7 @@ impl World {
                 Effect::Cut(keys) => self.cut.extend(keys),
                 Effect::Sweep => {
                     self.sweeps += 1;
-                    self.engine.handle(Event::Swept, self.now);
+                    self.engine.handle(Event::Swept(Ok(())), self.now);
                 }
                 Effect::Verify | Effect::Publish | Effect::Record(_) | Effect::Learned { .. } => {}
             }
@@ -343,6 +344,30 @@ fn a_replacement_does_not_hold_up_what_it_does_not_change() {
     world.drain();
     let token = world.ask("x.a.example", &["20.0.0.1"]);
     assert_eq!(world.released.get(&token), Some(&true));
+}
+
+#[test]
+fn only_changes_that_bear_on_the_policy_reach_the_planes() {
+    fn check(change: impl Fn(&mut Links), replaced: bool) {
+        let mut world = World::ready();
+        let mut other = links();
+        change(&mut other);
+        world.event(Event::Links(other));
+        assert_eq!(world.job.is_some(), replaced);
+    }
+    let veth = |name: &str| Link {
+        name: name.to_owned(),
+        up: true,
+        mac: vec![2, 0, 0, 0, 0, 9],
+        ethernet: true,
+        addresses: Vec::new(),
+    };
+    check(|_| {}, false);
+    check(|links| drop(links.0.insert(9, veth("veth7"))), false);
+    check(|links| links.0.get_mut(&2).unwrap().up = false, false);
+    check(|links| drop(links.0.insert(9, veth("lan1"))), true);
+    check(|links| links.0.get_mut(&3).unwrap().addresses.clear(), true);
+    check(|links| drop(links.0.remove(&2)), true);
 }
 
 #[test]

@@ -1,9 +1,5 @@
 //! Live connections, on a thread of their own: a conntrack table may be large, and reading it must
 //! hold up neither the loop nor a commit.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "shell: asks the kernel for routes"
-)]
 
 use super::engine::{Event, ZonedFlow};
 use crate::links;
@@ -82,7 +78,10 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                         report(Event::Flows(zoned));
                     }
                 });
-                report(Event::Swept);
+                report(Event::Swept(match &swept {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(format!("{error:#}")),
+                }));
                 swept
             }
             Job::Cut(keys) => cut(&keys, &mut reported),

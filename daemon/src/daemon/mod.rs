@@ -335,13 +335,16 @@ impl Daemon {
         let rules = self.engine.policy().rules();
         let mut learned = effects
             .iter()
-            .filter_map(|effect| match effect {
-                Effect::Learned {
+            .filter_map(|effect| {
+                let Effect::Learned {
                     zone,
                     name,
                     address,
-                } => Some((rules.zone_name(*zone), name, *address)),
-                _ => None,
+                } = effect
+                else {
+                    return None;
+                };
+                Some((rules.zone_name(*zone), name, *address))
             })
             .peekable();
         if learned.peek().is_some()

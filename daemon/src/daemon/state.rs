@@ -144,12 +144,13 @@ impl Store {
             path.display(),
             state.version
         );
-        let journal = read(&self.path(JOURNAL))?.unwrap_or_default();
-        // A kill may have cut the last line.
-        let lines = journal.split(|byte| *byte == b'\n');
-        state
-            .answers
-            .extend(lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok()));
+        for name in [OLD_JOURNAL, JOURNAL] {
+            let journal = read(&self.path(name))?.unwrap_or_default();
+            // A kill may have cut a line.
+            let lines = journal.split(|byte| *byte == b'\n');
+            let kept = lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok());
+            state.answers.extend(kept);
+        }
         Ok(state)
     }
 
@@ -173,6 +174,10 @@ impl Store {
             };
             serde_json::to_writer(&mut lines, &kept)?;
             lines.push(b'\n');
+        }
+        if self.journal.is_none() {
+            // Ends the line that a kill may have cut.
+            lines.insert(0, b'\n');
         }
         let path = self.path(JOURNAL);
         let write = |store: &mut Self| -> anyhow::Result<()> {
@@ -298,11 +303,17 @@ mod tests {
         let journal = fs::read(directory.join("journal")).unwrap();
         fs::write(directory.join("journal"), &journal[..journal.len() - 5]).unwrap();
         assert_eq!(restored(&directory), ["20.0.0.1", "20.0.0.2"]);
-        store.save(&snapshot(&policy, Moment(0))).unwrap();
+        let mut store = Store::new(&directory);
+        store.append([learned("20.0.0.4")].into_iter()).unwrap();
+        assert_eq!(restored(&directory), ["20.0.0.1", "20.0.0.2", "20.0.0.4"]);
+        store.turn_page().unwrap();
+        store.append([learned("20.0.0.5")].into_iter()).unwrap();
+        assert_eq!(restored(&directory).len(), 4, "both pages are read");
+        Store::save(&directory, &snapshot(&policy, Moment(0))).unwrap();
         assert_eq!(
             restored(&directory),
-            ["20.0.0.1"],
-            "a snapshot begins a new journal"
+            ["20.0.0.1", "20.0.0.5"],
+            "lines since the page stay"
         );
     }
 

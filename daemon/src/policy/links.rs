@@ -48,6 +48,24 @@ impl Links {
             .map(IpNet::addr)
     }
 
+    /// What of these links a policy bears on: the gateway's own addresses, and the interfaces that
+    /// `patterns` match. Planes need not be told of any other change.
+    #[must_use]
+    pub fn bearing(&self, patterns: &[InterfacePattern]) -> Self {
+        let matched = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+        let kept = self.0.iter().filter_map(|(index, link)| {
+            let named = matched(&link.name);
+            (named || !link.addresses.is_empty()).then(|| {
+                let link = Link {
+                    up: true,
+                    ..link.clone()
+                };
+                (*index, link)
+            })
+        });
+        Self(kept.collect())
+    }
+
     /// The interfaces that one of `patterns` matches.
     pub fn matching<'a>(
         &'a self,

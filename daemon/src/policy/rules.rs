@@ -236,7 +236,15 @@ impl Rules {
                 .map_err(|_| CompileError::Zones)?;
             let id = ZoneId(u16::try_from(index).expect("a slot's number is below MAX_ZONES"));
             let zone = rules.compile_zone(spec, &mut numbers.classes, &mut used)?;
-            for (interface, _) in rules.links.matching(&spec.interfaces) {
+            for (interface, link) in rules.links.matching(&spec.interfaces) {
+                // Upstream is never a zone, however wide a zone's pattern is.
+                if intent
+                    .upstream
+                    .iter()
+                    .any(|pattern| pattern.matches(&link.name))
+                {
+                    continue;
+                }
                 let claims = rules.by_interface.entry(interface).or_default();
                 if spec.sources.is_empty() && !spec.connected {
                     claims.push((None, id));

@@ -112,10 +112,10 @@ pub(crate) fn answer(asked: &str, addresses: &[&str], ttl: u32) -> Answer {
 }
 
 fn changes(admission: Admission) -> Vec<Change> {
-    match admission {
-        Admission::Admitted { changes, .. } => changes,
-        other => panic!("not admitted: {other:?}"),
-    }
+    let Admission::Admitted { changes, .. } = admission else {
+        panic!("not admitted: {admission:?}");
+    };
+    changes
 }
 
 #[test]
@@ -260,9 +260,10 @@ fn caps_refuse_and_never_evict() {
     let mut policy = Policy::new(Arc::new(intent), links()).unwrap();
     let mut check = |asked: &str, addresses: &[&str], expected: Option<Cap>| {
         let admission = policy.admit(ZoneId(0), &answer(asked, addresses, 60), Moment(0));
-        let cap = match admission {
-            Admission::Full(cap) => Some(cap),
-            _ => None,
+        let cap = if let Admission::Full(cap) = admission {
+            Some(cap)
+        } else {
+            None
         };
         assert_eq!(cap, expected, "{asked} {addresses:?}");
     };
@@ -302,6 +303,84 @@ fn a_replacement_keeps_what_the_new_rules_list() {
         before.grants,
         "masks must not move on an equal replacement"
     );
+}
+
+#[test]
+fn a_wide_network_does_not_speak_for_special_addresses() {
+    fn check(network: &str, address: &str, fit: bool) {
+        let mut intent = intent(&["c"], &[]);
+        let rule = set("rule", &[], &[Service::udp(123)], &[network]);
+        intent.zones[0].rules = vec![rule];
+        let policy = Policy::new(Arc::new(intent), links()).unwrap();
+        let got = policy.rules().fit(ZoneId(0), ip(address));
+        assert_eq!(got.is_ok(), fit, "{network} {address}: {got:?}");
+    }
+    check("0.0.0.0/0", "169.254.169.254", false);
+    check("0.0.0.0/0", "10.1.2.3", false);
+    check("0.0.0.0/0", "51.1.1.1", false);
+    check("192.168.7.0/24", "192.168.7.9", true);
+    check("10.1.2.0/24", "10.1.2.3", true);
+}
+
+#[test]
+fn a_zone_whose_connected_interface_has_no_address_claims_nobody() {
+    let mut intent = intent(&["c"], &[]);
+    intent.zones[0].sources = Vec::new();
+    intent.zones[0].connected = true;
+    let mut bare = links();
+    bare.0.get_mut(&LAN).unwrap().addresses.clear();
+    let policy = Policy::new(Arc::new(intent), bare).unwrap();
+    assert_eq!(policy.rules().zone_of(LAN, ip("10.20.3.4")), None);
+    let sources = &policy.image().zones[0].sources;
+    assert!(
+        !sources.is_empty(),
+        "the planes take an empty list for everyone"
+    );
+    assert!(!sources.iter().any(|net| net.contains(&ip("10.20.3.4"))));
+}
+
+#[test]
+fn upstream_is_never_a_zone() {
+    let mut intent = intent(&["c"], &[]);
+    intent.zones[0].interfaces = vec![InterfacePattern::parse("*").unwrap()];
+    let policy = Policy::new(Arc::new(intent), links()).unwrap();
+    assert_eq!(policy.rules().zone_of(3, ip("10.20.3.4")), None);
+    assert_eq!(
+        policy.rules().zone_of(LAN, ip("10.20.3.4")),
+        Some(ZoneId(0))
+    );
+}
+
+#[test]
+fn names_that_share_an_address_do_not_pile_up() {
+    let (mut policy, zone) = policy(&["c"], &[]);
+    for n in 0..1000u64 {
+        policy.admit(
+            zone,
+            &answer(&format!("r{n}.a.example"), &["20.0.0.1"], 60),
+            Moment(n),
+        );
+    }
+    let grant = policy.grant(zone, ip("20.0.0.1")).unwrap();
+    assert!(grant.lessons.len() <= 64, "{}", grant.lessons.len());
+    assert!(
+        policy
+            .addresses_of(zone, &name("r0.a.example"))
+            .next()
+            .is_none()
+    );
+    assert!(
+        policy
+            .addresses_of(zone, &name("r999.a.example"))
+            .next()
+            .is_some()
+    );
+    assert_eq!(
+        policy.expire(Moment(998).after_seconds(960)),
+        [],
+        "the last name still holds it"
+    );
+    assert_eq!(policy.expire(Moment(999).after_seconds(960)).len(), 1);
 }
 
 #[test]
@@ -378,16 +457,16 @@ proptest! {
                 Step::Admit(which, addresses, ttl) => {
                     let addresses: Vec<_> = addresses.iter().map(|a| IpAddr::from([20, 0, 0, *a])).collect();
                     let answer = Answer { name: name(NAMES[which]), addresses: addresses.clone(), ttl };
-                    match policy.admit(zone, &answer, now) {
-                        Admission::Admitted { changes, .. } => {
-                            let end = now.after_seconds(u64::from(ttl.max(limits.ttl_floor) + limits.grace));
-                            for address in addresses {
-                                let slot = truth.entry((which, address)).or_default();
-                                *slot = (*slot).max(end);
-                            }
-                            changes
+                    if let Admission::Admitted { changes, .. } = policy.admit(zone, &answer, now) {
+                        let end = now.after_seconds(u64::from(ttl.max(limits.ttl_floor) + limits.grace));
+                        for address in addresses {
+                            let slot = truth.entry((which, address)).or_default();
+                            *slot = (*slot).max(end);
                         }
-                        _ => { prop_assert!(denying && which == 3); vec![] }
+                        changes
+                    } else {
+                        prop_assert!(denying && which == 3);
+                        vec![]
                     }
                 }
                 Step::Pass(seconds) => {
