@@ -486,8 +486,8 @@ impl Rules {
         }
         if let Some(word) = special_purpose(address)
             && !self.lists_within(zone, address, |net| {
-                special_purpose(net.network()).is_some()
-                    && special_purpose(net.broadcast()).is_some()
+                special_purpose(net.network()) == Some(word)
+                    && special_purpose(net.broadcast()) == Some(word)
             })
         {
             return Err(Unfit::Special(word));
