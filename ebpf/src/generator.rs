@@ -9,7 +9,7 @@
 #[cfg(target_arch = "bpf")]
 mod entry {
     use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
-    use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+    use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_redirect};
     use aya_ebpf::macros::{map, xdp};
     use aya_ebpf::maps::{Array, PerCpuArray};
     use aya_ebpf::programs::XdpContext;
@@ -88,13 +88,14 @@ mod entry {
             return XDP_ABORTED;
         };
         let made = count(&MADE);
-        let span = constant(&SPAN);
+        // A division by zero would be a call that the verifier does not take.
+        let span = u64::from(constant(&SPAN).max(1));
         // SAFETY: the helper has no preconditions.
         let random = unsafe { bpf_get_prandom_u32() };
         let index = if constant(&IN_ORDER) != 0 {
-            (made % u64::from(span)) as u32
+            (made % span) as u32
         } else {
-            ((u64::from(random) * u64::from(span)) >> 32) as u32
+            ((u64::from(random) * span) >> 32) as u32
         };
         let spread = if constant(&FIXED_PORTS) != 0 {
             index
@@ -144,7 +145,12 @@ mod entry {
         }
         count(&ARRIVED);
         let reflect = REFLECT.get(0).is_some_and(|reflect| *reflect != 0);
-        if reflect { XDP_TX } else { XDP_DROP }
+        if !reflect {
+            return XDP_DROP;
+        }
+        // Not XDP_TX: veth wakes the other end for that only where it has a program, too.
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_redirect(context.ingress_ifindex() as u32, 0) as u32 }
     }
 
     /// Whether the packet is UDP to the port; if frames are sent back, turns it round.

@@ -81,9 +81,8 @@ fn ours(bench: &Bench, lab: &Lab, family: Family, questions: &Path) -> Result<Ru
         held == u64::from(NAMES),
         "egressd granted {held} of {NAMES} addresses"
     );
-    daemon.terminate()?;
-    lab.gateway
-        .nft("table inet egressd\ndelete table inet egressd")?;
+    daemon.kill()?;
+    lab.gateway.nft("delete table inet egressd")?;
     Ok(run)
 }
 

@@ -19,6 +19,14 @@ use std::time::{Duration, Instant};
 /// Where the client's packets enter.
 pub(super) const DOOR: &str = "lan0";
 
+/// Ends what comes back to the client.
+const QUIET: &str = "table inet quiet {
+    chain arriving {
+        type filter hook prerouting priority raw;
+        udp sport 9000 drop
+    }
+}";
+
 /// How many addresses xdp-filter's maps take.
 const FILTERED: u32 = 10_000;
 
@@ -58,10 +66,8 @@ impl<'a> Gateway<'a> {
         ] {
             namespace.output(Command::new("ethtool").args(["-K", device, "gro", "on"]))?;
         }
-        // What comes back is not the client's business: no errors in reply.
-        lab.client.nft(
-            "table inet quiet { chain arriving { type filter hook prerouting priority raw; udp sport 9000 drop; } }",
-        )?;
+        // Else it would reply with errors.
+        lab.client.nft(QUIET)?;
         let work = match kind {
             Kind::Both => load(lab, Planes::Both, bench, say)?,
             Kind::NftOnly => load(lab, Planes::Nft, bench, say)?,
@@ -168,9 +174,8 @@ fn filter(lab: &Lab) -> Result<Process> {
     let hex =
         |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!(" {byte:02x}")).collect() };
     let mut updates = String::new();
-    let cores = std::thread::available_parallelism()?.get();
-    // Filter on destinations (2), in each core's slot.
-    let value = hex(&2u64.to_ne_bytes()).repeat(cores);
+    // Destinations.
+    let value = hex(&2u64.to_ne_bytes());
     for number in 0..FILTERED {
         for family in [Family::V4, Family::V6] {
             let (map, key) = match names::granted(family, number) {
