@@ -4,6 +4,7 @@
 use super::transaction::{COUNTER, c, octets, out_of_memory};
 use crate::plane::ruleset::{Family, MapKey, Part, REPORTS_PER_SECOND, Rule};
 use crate::policy::links::InterfacePattern;
+use crate::policy::port::TCP;
 use ipnet::IpNet;
 use nftnl::nftnl_sys as sys;
 use std::ffi::{CStr, CString};
@@ -44,6 +45,7 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
             Part::Protocol(number) => {
                 all.extend([meta(libc::NFT_META_L4PROTO), equals(vec![*number])]);
             }
+            Part::Midstream => all.extend(midstream()),
             Part::Entered(pattern) => all.extend(interface(libc::NFT_META_IIFNAME, pattern)),
             Part::Leaves(pattern) => all.extend(interface(libc::NFT_META_OIFNAME, pattern)),
             Part::Source(net) => all.extend(address(*net, [12, 8])),
@@ -114,6 +116,33 @@ fn interface(key: i32, pattern: &InterfacePattern) -> Vec<Expression> {
     }
 }
 
+/// Compares the flags of a TCP segment.
+fn midstream() -> [Expression; 5] {
+    // RFC 9293 §3.1: the flags stand in the 14th byte of the header.
+    const FLAGS: u32 = 13;
+    const FIN_SYN_RST_ACK: u8 = 0x17;
+    const SYN: u8 = 0x02;
+    [
+        meta(libc::NFT_META_L4PROTO),
+        equals(vec![TCP]),
+        payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS, 1),
+        mask(vec![FIN_SYN_RST_ACK]),
+        compare(libc::NFT_CMP_NEQ, vec![SYN]),
+    ]
+}
+
+fn payload(base: i32, offset: u32, length: u32) -> Expression {
+    Expression {
+        kind: c"payload",
+        fields: vec![
+            (sys::NFTNL_EXPR_PAYLOAD_DREG, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_PAYLOAD_BASE, Field::Number(base as u32)),
+            (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Field::Number(offset)),
+            (sys::NFTNL_EXPR_PAYLOAD_LEN, Field::Number(length)),
+        ],
+    }
+}
+
 /// Compares an address of the packet; `offsets` are where it stands in an IPv4 and an IPv6 header.
 fn address(net: IpNet, offsets: [u32; 2]) -> Vec<Expression> {
     let (family, offset) = match net {
@@ -125,21 +154,11 @@ fn address(net: IpNet, offsets: [u32; 2]) -> Vec<Expression> {
         return all;
     }
     let wanted = octets(net.network());
-    all.push(Expression {
-        kind: c"payload",
-        fields: vec![
-            (sys::NFTNL_EXPR_PAYLOAD_DREG, Field::Number(REGISTER)),
-            (
-                sys::NFTNL_EXPR_PAYLOAD_BASE,
-                Field::Number(libc::NFT_PAYLOAD_NETWORK_HEADER as u32),
-            ),
-            (sys::NFTNL_EXPR_PAYLOAD_OFFSET, Field::Number(offset)),
-            (
-                sys::NFTNL_EXPR_PAYLOAD_LEN,
-                Field::Number(wanted.len() as u32),
-            ),
-        ],
-    });
+    all.push(payload(
+        libc::NFT_PAYLOAD_NETWORK_HEADER,
+        offset,
+        wanted.len() as u32,
+    ));
     if net.prefix_len() < net.max_prefix_len() {
         all.push(mask(octets(net.netmask())));
     }

@@ -64,6 +64,28 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
             Part::Accept,
         ],
     ];
+    // Upstream is never a zone, however wide a zone's pattern is.
+    for interface in &image.upstream {
+        // Conntrack takes a TCP flow up from its middle: one that was cut would come back as an inbound
+        // connection with the next segment of its server.
+        rules.push(vec![
+            Part::Entered(interface.clone()),
+            Part::Midstream,
+            count(None, Action::Drop, "midstream"),
+            Part::Drop,
+        ]);
+        if guarded {
+            rules.push(vec![
+                Part::Entered(interface.clone()),
+                Part::Jump(into(None)),
+            ]);
+        }
+        rules.push(vec![
+            Part::Entered(interface.clone()),
+            count(None, Action::Pass, "upstream"),
+            Part::Accept,
+        ]);
+    }
     for (interface, source, zone) in doors(image) {
         let mut rule = vec![Part::Entered(interface.clone())];
         rule.extend(source.map(Part::Source));
@@ -85,19 +107,6 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
                 tally(None, Action::Drop, SPOOFED),
             ));
         }
-    }
-    for interface in &image.upstream {
-        if guarded {
-            rules.push(vec![
-                Part::Entered(interface.clone()),
-                Part::Jump(into(None)),
-            ]);
-        }
-        rules.push(vec![
-            Part::Entered(interface.clone()),
-            count(None, Action::Pass, "upstream"),
-            Part::Accept,
-        ]);
     }
     match image.unzoned {
         Unzoned::Drop => rules.extend(refuse(&[], tally(None, Action::Drop, UNZONED))),
@@ -495,11 +504,20 @@ mod tests {
         "ct state related meta l4proto 1 counter name \"any_pass_related\" accept",
         "ct state related meta l4proto 58 counter name \"any_pass_related\" accept",
     ];
+    const MIDSTREAM: &str = "iifname \"wan*\" tcp flags != syn / fin,syn,rst,ack counter name \"any_drop_midstream\" drop";
     const UPSTREAM: &str = "iifname \"wan*\" counter name \"any_pass_upstream\" accept";
     const REST: &str = "counter name \"any_drop_unzoned\" drop";
 
+    /// `doors` are the rules behind those of upstream.
     fn forward(image: &Image, doors: &[&str]) {
-        check(image, FORWARD, &[&HEAD, doors].concat());
+        let (upstream, doors): (Vec<&str>, Vec<&str>) = doors
+            .iter()
+            .partition(|rule| rule.starts_with("iifname \"wan*\""));
+        check(
+            image,
+            FORWARD,
+            &[&HEAD[..], &[MIDSTREAM], &upstream, &doors].concat(),
+        );
     }
 
     #[test]
@@ -743,6 +761,7 @@ mod tests {
                     Part::Established
                     | Part::Related
                     | Part::Protocol(_)
+                    | Part::Midstream
                     | Part::Entered(_)
                     | Part::Leaves(_)
                     | Part::Source(_)

@@ -235,6 +235,8 @@ pub enum Part {
     Related,
     /// The packet's IANA protocol number.
     Protocol(u8),
+    /// A TCP segment that does not begin a connection: not a SYN alone.
+    Midstream,
     /// The interface it entered.
     Entered(InterfacePattern),
     /// The interface it leaves by.

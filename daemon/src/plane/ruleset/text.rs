@@ -129,6 +129,7 @@ impl fmt::Display for Part {
             Self::Established => f.write_str("ct state established"),
             Self::Related => f.write_str("ct state related"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
+            Self::Midstream => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
             Self::Entered(pattern) => write!(f, "iifname \"{pattern}\""),
             Self::Leaves(pattern) => write!(f, "oifname \"{pattern}\""),
             Self::Source(net) => write!(f, "{} saddr {net}", Family::of_net(*net).word()),
