@@ -39,6 +39,8 @@ pub enum Happening {
         name: Name,
         /// Why it was refused.
         why: Refusal,
+        /// Whether it was forwarded all the same, because the zone is in audit mode.
+        audited: bool,
     },
     /// A record was taken out of an answer.
     RecordRefused {
@@ -50,6 +52,8 @@ pub enum Happening {
         address: IpAddr,
         /// Why it was taken out.
         why: Unfit,
+        /// Whether the client got it all the same, untaught, because the zone is in audit mode.
+        audited: bool,
     },
     /// A new address was granted (renewals are only counted).
     Granted {
@@ -67,7 +71,8 @@ pub enum Happening {
         /// To where.
         address: IpAddr,
     },
-    /// An answer could not be put in force; the client got SERVFAIL.
+    /// An answer could not be put in force; the client got SERVFAIL, in a zone in audit mode the
+    /// answer.
     Withheld {
         /// The zone that asked.
         zone: ZoneId,
@@ -75,6 +80,8 @@ pub enum Happening {
         name: Name,
         /// What failed.
         why: String,
+        /// Whether it was released all the same, because the zone is in audit mode.
+        audited: bool,
     },
     /// A cap was reached: what an answer gave was not learned.
     Capped {
@@ -296,24 +303,42 @@ impl Happening {
                 client,
                 name,
                 why,
+                audited,
             } => Told {
                 zone: zone.map(zone_name),
                 client: Some(*client),
                 name: Some(name.to_string()),
                 reason: Some(refusal(*why).to_owned()),
-                ..text("question", "question refused")
+                audited: Some(*audited),
+                ..text(
+                    "question",
+                    if *audited {
+                        "question would be refused"
+                    } else {
+                        "question refused"
+                    },
+                )
             },
             Self::RecordRefused {
                 zone,
                 name,
                 address,
                 why,
+                audited,
             } => Told {
                 zone: Some(zone_name(*zone)),
                 name: Some(name.to_string()),
                 address: Some(*address),
                 reason: Some(unfit(*why).to_owned()),
-                ..text("answer", "record taken out of an answer")
+                audited: Some(*audited),
+                ..text(
+                    "answer",
+                    if *audited {
+                        "record would be taken out of an answer"
+                    } else {
+                        "record taken out of an answer"
+                    },
+                )
             },
             Self::Granted {
                 zone,
@@ -330,10 +355,23 @@ impl Happening {
                 address: Some(*address),
                 ..text("grant", "grant ended")
             },
-            Self::Withheld { zone, name, why } => Told {
+            Self::Withheld {
+                zone,
+                name,
+                why,
+                audited,
+            } => Told {
                 zone: Some(zone_name(*zone)),
                 name: Some(name.to_string()),
-                ..text("answer", &format!("answer withheld: {why}"))
+                audited: Some(*audited),
+                ..text(
+                    "answer",
+                    &if *audited {
+                        format!("answer would be withheld: {why}")
+                    } else {
+                        format!("answer withheld: {why}")
+                    },
+                )
             },
             Self::Capped { zone, name, cap } => Told {
                 zone: Some(zone_name(*zone)),
@@ -408,6 +446,7 @@ fn refusal(why: Refusal) -> &'static str {
     match why {
         Refusal::Unlisted => "unlisted",
         Refusal::Denied => "denied",
+        Refusal::Type => "type",
     }
 }
 
@@ -516,6 +555,7 @@ mod tests {
             client: "192.0.2.7".parse().unwrap(),
             name: "a.example".parse().unwrap(),
             why: Refusal::Unlisted,
+            audited: false,
         }
     }
 
@@ -587,6 +627,7 @@ mod tests {
                 zone,
                 name: name.clone(),
                 why: "no".to_owned(),
+                audited: false,
             },
             Happening::Capped {
                 zone,

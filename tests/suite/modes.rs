@@ -1,14 +1,20 @@
 //! Audit mode lets everything pass, and tells.
 
-use crate::bench::{Bench, DATA, NEVER, SURE, WEB, World, datagram, fails, host, passes, zone};
+use crate::bench::{
+    Bench, DATA, NEVER, SURE, WEB, World, datagram, fails, host, learn, passes, question, zone,
+};
 use crate::{Body, Test, Verdict};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use egressd_tests::lab::{Zone, until};
+use hickory_proto::op::ResponseCode;
 
 pub(crate) const TESTS: &[Test] = &[("audit_lets_pass_and_reports", Body::Daemon(audit))];
 
 fn audit(bench: &Bench) -> Result<Verdict> {
-    let world = World::new(&Zone::default())?;
+    const UNLISTED: &str = "www.other.example";
+    let mut names = Zone::default();
+    names.address(UNLISTED, 60, host(8, 2));
+    let world = World::new(&names)?;
     let rules: &[(&str, &[u16], &[u16])] = &[("*.vendor.example", &[WEB], &[])];
     let daemon = bench.daemon(&world.lab, &zone("mode = \"audit\"", rules))?;
     let watch = daemon.watch()?;
@@ -21,7 +27,17 @@ fn audit(bench: &Bench) -> Result<Verdict> {
         Ok(watch.log()?.contains(&there.to_string()).then_some(()))
     })
     .with_context(|| format!("{}\n{}", watch.words(), daemon.words()))?;
+    // DNS refuses nothing either, and tells.
+    learn(client, UNLISTED, host(8, 2))?;
+    passes(client, host(8, 2), NEVER)?;
+    until(SURE, "the watcher is told of the question", || {
+        Ok(watch.log()?.contains(UNLISTED).then_some(()))
+    })
+    .with_context(|| format!("{}\n{}", watch.words(), daemon.words()))?;
     bench.reload(&daemon, &zone("mode = \"enforce\"", rules))?;
     fails(client, there, NEVER)?;
+    let answer = question(client, UNLISTED)?;
+    ensure!(answer.code == ResponseCode::Refused, "{answer:?}");
+    fails(client, host(8, 2), NEVER)?;
     Ok(Verdict::Held)
 }

@@ -538,6 +538,7 @@ pub fn refusal_text(why: Refusal) -> &'static str {
     match why {
         Refusal::Unlisted => "no endpoint set of this zone lists the name",
         Refusal::Denied => "a denied endpoint set lists the name",
+        Refusal::Type => "this type of record is not allowed",
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::chance::Chance;
 use super::clients::{Client, Clients};
-use super::course::{Course, Refused, decide};
+use super::course::{Course, Refused, audits, decide};
 use super::deadlines::Deadlines;
 use super::message::{self, Extended, Question, Unread, rcode};
 use super::open::{Asking, Attempt, Open, Stage};
@@ -15,7 +15,7 @@ use crate::observe::{Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::answer::wire::HEADER;
 use crate::policy::answer::{Answer, Reading};
-use crate::policy::rules::Rules;
+use crate::policy::rules::{Refusal, Rules};
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -122,33 +122,43 @@ impl Engine {
         match decide(&rules, &self.settings, zone, &question) {
             Course::Teach(zone) => self.admit(client, question, Some(zone)),
             Course::Pass => self.admit(client, question, None),
-            Course::Refuse(refused) => self.refuse(&client, question, zone, refused),
+            Course::Audit(why) => {
+                self.tell(&client, &question, zone, why, true);
+                self.admit(client, question, None);
+            }
+            Course::Refuse(refused) => self.refuse(&client, &question, zone, refused),
         }
     }
 
     fn refuse(
         &mut self,
         client: &Client,
-        question: Question,
+        question: &Question,
         zone: Option<ZoneId>,
         refused: Refused,
     ) {
-        let limit = client.limit(&question);
+        let limit = client.limit(question);
         question.bare(refused.code, Some(refused.extended), limit, &mut self.out);
         self.clients.send(client, &self.out);
+        self.tell(client, question, zone, refused.why, false);
+    }
+
+    fn tell(
+        &self,
+        client: &Client,
+        question: &Question,
+        zone: Option<ZoneId>,
+        why: Refusal,
+        audited: bool,
+    ) {
         self.counters.refused.add(1);
-        let (client, name) = (client.address(), question.name);
-        match refused.why {
-            Some(why) => record(Happening::QuestionRefused {
-                zone,
-                client,
-                name,
-                why,
-            }),
-            None => {
-                log::debug!(target: "question", "{client} {name}: type {} refused", question.kind)
-            }
-        }
+        record(Happening::QuestionRefused {
+            zone,
+            client: client.address(),
+            name: question.name.clone(),
+            why,
+            audited,
+        });
     }
 
     fn admit(&mut self, client: Client, question: Question, zone: Option<ZoneId>) {
@@ -371,8 +381,10 @@ impl Engine {
         };
         let rules = self.rules.load();
         let limits = rules.intent().limits;
+        let audited = audits(&rules, zone);
         let Ok(mut reading) = Reading::of(bytes) else {
-            return self.respond(token, false);
+            let passed = audited && open.question.pass(bytes, limit, &mut self.out).is_ok();
+            return self.respond(token, passed);
         };
         let mut addresses = Vec::with_capacity(reading.found().len());
         let mut struck = 0;
@@ -392,11 +404,14 @@ impl Engine {
                         name,
                         address,
                         why,
+                        audited,
                     });
                 }
             }
-            reading.strike(found.position);
-            struck += 1;
+            if !audited {
+                reading.strike(found.position);
+                struck += 1;
+            }
         }
         self.counters.removed.add(struck);
         addresses.sort_unstable();
@@ -467,15 +482,31 @@ impl Engine {
         }
     }
 
+    /// The planes do not hold the answer: no release, except in audit mode, where packets pass anyway.
     fn withhold(&mut self, token: Token, why: &str) {
         let Some(open) = self.settle(token) else {
             return;
         };
         self.counters.withheld.add(1);
-        self.servfail(&open.client, &open.question, Extended::other(why));
+        let audited = open
+            .zone
+            .is_some_and(|zone| audits(&self.rules.load(), zone));
+        match &open.stage {
+            Stage::Held(reply) if audited => {
+                self.counters.answers.add(1);
+                self.clients.send(&open.client, reply);
+            }
+            Stage::Held(_) | Stage::Asking(_) => {
+                self.servfail(&open.client, &open.question, Extended::other(why));
+            }
+        }
         if let Some(zone) = open.zone {
-            let (name, why) = (open.question.name, why.to_owned());
-            record(Happening::Withheld { zone, name, why });
+            record(Happening::Withheld {
+                zone,
+                name: open.question.name,
+                why: why.to_owned(),
+                audited,
+            });
         }
     }
 

@@ -28,7 +28,7 @@ counters! {
     questions,
     /// Replies with what an upstream said.
     answers,
-    /// Questions refused by policy.
+    /// Questions that policy refuses, those of zones in audit mode included: they go on all the same.
     refused,
     /// Messages from clients that were no well-formed questions.
     malformed,
@@ -40,7 +40,7 @@ counters! {
     servfail,
     /// Questions that no upstream answered in time.
     timeouts,
-    /// Answers that the planes did not take in time, or refused.
+    /// Answers that the planes did not take in time, or refused; in audit mode they leave anyway.
     withheld,
     /// Records removed from answers.
     removed,

@@ -169,7 +169,7 @@ impl Policy {
                 }
                 Verdict::Denied
             }
-            Ask::Refuse(Refusal::Unlisted) => {
+            Ask::Refuse(Refusal::Unlisted | Refusal::Type) => {
                 remedies = self.listing_elsewhere(zone, name);
                 Verdict::Unlisted
             }

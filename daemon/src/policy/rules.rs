@@ -188,6 +188,8 @@ pub enum Refusal {
     Unlisted,
     /// A `deny` set lists the name.
     Denied,
+    /// The name may be asked, this type of record not. [`Rules::ask`] never says it: it knows no types.
+    Type,
 }
 
 /// Why an address is taken out of an answer.

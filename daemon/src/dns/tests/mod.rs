@@ -4,10 +4,12 @@
     reason = "tests open sockets and read the clock"
 )]
 
+mod audit;
 mod stage;
 
 use super::*;
 use crate::config::{Local, Transport, Unlisted, Upstream};
+use crate::policy::image::Mode;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::rdata::svcb::{Alpn, IpHint, SVCB, SvcParamKey, SvcParamValue};
@@ -442,7 +444,10 @@ fn what_the_planes_do_not_take_is_servfail() {
     assert_eq!(stage.edge.stats().withheld, 2);
     assert_eq!(stage.edge.stats().waiting, 0);
 
-    let busy = start(&settings(&[upstream(good)]), rules(), |_| Err(Busy)).unwrap();
+    let busy = start(&settings(&[upstream(good)]), rules(Mode::Enforce), |_| {
+        Err(Busy)
+    })
+    .unwrap();
     let (_, submitted) = std::sync::mpsc::channel();
     check(
         &Stage {
@@ -603,7 +608,7 @@ fn what_cannot_be_listened_on_is_named() {
         listen: vec![address],
         ..settings(&[])
     };
-    let error = start(&settings, rules(), |_| Ok(()))
+    let error = start(&settings, rules(Mode::Enforce), |_| Ok(()))
         .err()
         .expect("the port is taken");
     assert!(

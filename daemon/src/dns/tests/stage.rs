@@ -3,6 +3,7 @@
 use super::super::*;
 use crate::config::{Local, Transport, Unlisted, Upstream};
 use crate::policy::catalogue::{Catalogue, EndpointSet};
+use crate::policy::image::Mode;
 use crate::policy::links::{InterfacePattern, Link, Links};
 use crate::policy::name::Pattern;
 use crate::policy::port::{PortSet, Service};
@@ -20,7 +21,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One zone on loopback, which is listed with another address so that the tests are clients and not
 /// the gateway itself.
-pub(super) fn rules() -> Arc<ArcSwap<Rules>> {
+pub(super) fn rules(mode: Mode) -> Arc<ArcSwap<Rules>> {
     let lo = Link {
         name: "lo".to_owned(),
         up: true,
@@ -49,6 +50,7 @@ pub(super) fn rules() -> Arc<ArcSwap<Rules>> {
             sources: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             allow: vec![Selector::parse("c").unwrap()],
             deny: vec![Selector::parse("c/bad").unwrap()],
+            mode,
             ..ZoneSpec::default()
         }],
         ..Intent::default()
@@ -78,8 +80,12 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(settings: &DnsSettings) -> Self {
+        Self::in_mode(Mode::Enforce, settings)
+    }
+
+    pub(super) fn in_mode(mode: Mode, settings: &DnsSettings) -> Self {
         let (send, submitted) = mpsc::channel();
-        let edge = start(settings, rules(), move |waiting| {
+        let edge = start(settings, rules(mode), move |waiting| {
             // A test that looks away does not block the edge.
             let _ = send.send(waiting);
             Ok(())
