@@ -21,7 +21,8 @@ pub struct Zone {
     pub serves: bool,
 }
 
-/// An interface as a packet meets it.
+/// An interface as a packet meets it. Only zones' interfaces have one: a source that no zone claims
+/// there is forged, whatever becomes of packets from interfaces in no zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Frames begin with an Ethernet header.
@@ -72,9 +73,6 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
 
     /// Whether what passes here is judged again by nft, which knows flows.
     fn nft_behind(&self) -> bool;
-
-    /// Whether packets of no zone are left to others.
-    fn unzoned_accept(&self) -> bool;
 }
 
 /// The verdict on `frame`, which entered on the interface with this `index`.
@@ -178,9 +176,6 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     };
     if let (None, Some(zone)) = (trouble, zone) {
         return admit_from(zone, destination, *transport, lookup);
-    }
-    if trouble.is_none() && lookup.unzoned_accept() {
-        return Ok(Reason::Unzoned);
     }
     if lookup
         .place(zone.map_or(NO_ZONE, |zone| zone.id), destination)

@@ -56,8 +56,6 @@ pub mod name {
     pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
-    /// Global: 1 where packets of no zone are left to others.
-    pub const UNZONED_ACCEPT: &str = "UNZONED_ACCEPT";
 }
 
 /// Entry point for XDP.

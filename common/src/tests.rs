@@ -15,14 +15,12 @@ struct World {
     nft_behind: bool,
     audit: bool,
     inbound_deny: bool,
-    unzoned_accept: bool,
 }
 
 const BEHIND: World = World {
     nft_behind: true,
     audit: false,
     inbound_deny: false,
-    unzoned_accept: false,
 };
 const ALONE: World = World {
     nft_behind: false,
@@ -63,10 +61,6 @@ impl Lookup for World {
 
     fn nft_behind(&self) -> bool {
         self.nft_behind
-    }
-
-    fn unzoned_accept(&self) -> bool {
-        self.unzoned_accept
     }
 }
 
@@ -293,14 +287,6 @@ fn sources() {
 
     let ends = (Ipv4Addr::new(192, 168, 1, 1), DENIED.parse().unwrap());
     let frame = ethernet(&[], &ipv4(ends, 0, &[], 6, &tcp(5, 443, SYN)));
-    check(
-        World {
-            unzoned_accept: true,
-            ..ALONE
-        },
-        &frame,
-        (Pass, Reason::Unzoned),
-    );
     check(
         World {
             audit: true,

@@ -83,7 +83,7 @@ reasons! {
     Continues = 8 "continues" " Not granted, but it starts nothing: left to nft, which knows the flow.",
     Serves = 9 "serves" " Not granted, but a reply from a UDP port that the zone serves: left to nft.",
     LaterFragment = 10 "later-fragment" " A fragment without ports: left to nft, which reassembles; dropped where nft is not behind.",
-    Unzoned = 11 "unzoned" " From a source in no zone, which the configuration leaves to others.",
+    Unzoned = 11 "unzoned" " From an interface in no zone: dropped, or left to others, as the configuration says.",
     NotGranted = 16 "not-granted" " To an address that the zone has no grant for.",
     PortNotGranted = 17 "port-not-granted" " To a granted address, on a port that its grant does not open.",
     PortClosed = 18 "port-closed" " On a port or protocol that no set opens anywhere.",

@@ -55,8 +55,6 @@ static ROUND: Array<u64> = Array::with_max_entries(1, 0);
 static FILTER_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
-#[unsafe(no_mangle)]
-static UNZONED_ACCEPT: u8 = 0;
 
 /// Reads a constant that the compiler must not believe.
 #[inline(always)]
@@ -133,11 +131,6 @@ impl Lookup for Kernel {
     #[inline(always)]
     fn nft_behind(&self) -> bool {
         constant(&NFT_BEHIND) != 0
-    }
-
-    #[inline(always)]
-    fn unzoned_accept(&self) -> bool {
-        constant(&UNZONED_ACCEPT) != 0
     }
 }
 

@@ -4,7 +4,7 @@
 use super::ebpf::tables::{inside, local_addresses, sources, zone};
 use super::{Holdings, Plane};
 use crate::policy::ZoneId;
-use crate::policy::image::{Change, Image, Unzoned, ZoneImage};
+use crate::policy::image::{Change, Image, ZoneImage};
 use crate::policy::port::ClassMask;
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone, decide, judge};
@@ -213,13 +213,6 @@ impl Lookup for ModelPlane {
     fn nft_behind(&self) -> bool {
         self.nft_behind
     }
-
-    fn unzoned_accept(&self) -> bool {
-        match self.image.as_ref().map(|image| image.unzoned) {
-            Some(Unzoned::Accept) => true,
-            Some(Unzoned::Drop) | None => false,
-        }
-    }
 }
 
 /// The address that wire words are.
@@ -320,5 +313,71 @@ impl Plane for ModelPlane {
 
     fn describe(&self) -> Vec<String> {
         vec!["in memory".to_owned()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::image::{Inbound, Mode, Unzoned};
+    use crate::policy::links::{InterfacePattern, Link};
+    use egressd_common::transport::protocol;
+    use egressd_common::verdict::{Action, NO_ZONE, Reason};
+
+    /// `lan0` at index 1 has the zone's clients, 10.20/16; nothing is granted.
+    fn image() -> Image {
+        let link = Link {
+            name: "lan0".to_owned(),
+            up: true,
+            mac: Vec::new(),
+            ethernet: true,
+            addresses: vec!["10.20.0.1/16".parse().unwrap()],
+        };
+        let mut image = Image {
+            zones: vec![ZoneImage {
+                id: ZoneId(0),
+                name: "managed".to_owned(),
+                interfaces: vec![InterfacePattern::Exact("lan0".to_owned())],
+                sources: vec!["10.20.0.0/16".parse().unwrap()],
+                mode: Mode::Enforce,
+                inbound: Inbound::Allow,
+                serves: Vec::new(),
+                networks: Vec::new(),
+            }],
+            ..Image::default()
+        };
+        image.links.0.insert(1, link);
+        image
+    }
+
+    fn check(image: &Image, source: &str, expected: (Action, Reason)) {
+        let transport = Transport {
+            protocol: protocol::TCP,
+            port: 443,
+            source_port: 5000,
+            opens: true,
+        };
+        let ends = [source, "198.51.100.1"].map(|text| text.parse().unwrap());
+        for nft_behind in [true, false] {
+            let verdict = ModelPlane::of(image, nft_behind)
+                .judge_flow(1, ends[0], ends[1], transport)
+                .unwrap();
+            let found = (verdict.action, verdict.reason);
+            assert_eq!(found, expected, "{source}, nft behind {nft_behind}");
+            let claimed = verdict.reason == Reason::PortClosed;
+            assert_eq!(verdict.zone == NO_ZONE, !claimed);
+        }
+    }
+
+    #[test]
+    fn a_forged_source_is_forged_whatever_happens_to_interfaces_in_no_zone() {
+        let mut image = image();
+        for unzoned in [Unzoned::Drop, Unzoned::Accept] {
+            image.unzoned = unzoned;
+            // No class holds the port.
+            check(&image, "10.20.3.3", (Action::Drop, Reason::PortClosed));
+            check(&image, "192.168.1.1", (Action::Drop, Reason::Spoofed));
+            check(&image, "0.0.0.0", (Action::Pass, Reason::LinkBound));
+        }
     }
 }

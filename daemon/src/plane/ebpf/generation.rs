@@ -59,7 +59,6 @@ impl Generation {
             .btf(None)
             .override_global(name::FILTER_MASK, &filter_mask, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
-            .override_global(name::UNZONED_ACCEPT, &u8::from(tables.unzoned_accept), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))

@@ -1,7 +1,7 @@
 //! PURE: what the kernel's maps and globals must hold for an image.
 
 use crate::policy::ZoneId;
-use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
+use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
 use crate::policy::links::Links;
 use crate::policy::port::{SCTP, TCP, UDP};
 use egressd_common::address::{v4, v6};
@@ -19,8 +19,6 @@ pub(super) struct Tables {
     pub(super) ports: Vec<u8>,
     /// The distinct masks of ports, the first one empty, then one for each protocol.
     pub(super) masks: Vec<u64>,
-    /// Packets of no zone are left to others.
-    pub(super) unzoned_accept: bool,
     /// The interfaces to attach to, with their packed entries.
     pub(super) interfaces: BTreeMap<u32, Wanted>,
     /// Packed zones by interface and source.
@@ -90,10 +88,6 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
     let mut tables = Tables {
         ports,
         masks,
-        unzoned_accept: match image.unzoned {
-            Unzoned::Accept => true,
-            Unzoned::Drop => false,
-        },
         interfaces: BTreeMap::new(),
         sources: Prefixes::default(),
         places: Prefixes::default(),
