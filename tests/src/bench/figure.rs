@@ -119,6 +119,20 @@ mod tests {
     }
 
     #[test]
+    fn json_has_the_promised_keys() {
+        let round = Round {
+            subject: 3.0,
+            peer: 2.0,
+        };
+        let figure = Figure::of("deny-v4", "packets/s", Better::Higher, &[round; 5]);
+        let expected = serde_json::json!({
+            "id": "deny-v4", "unit": "packets/s", "subject": 3.0, "peer": 2.0, "ratio": 1.5,
+            "runs": 5, "spread": [1.5, 1.5],
+        });
+        assert_eq!(serde_json::to_value(figure).unwrap(), expected);
+    }
+
+    #[test]
     fn better_is_above_one_whatever_the_unit() {
         fn check(better: Better, rounds: &[(f64, f64)], ratio: f64, spread: [f64; 2]) {
             let rounds: Vec<Round> = rounds
