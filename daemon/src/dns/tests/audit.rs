@@ -48,14 +48,12 @@ fn what_would_be_refused_is_told_and_forwarded() {
                 other => Some(other),
             })
             .flatten()
-            .any(|happened| match &happened.what {
-                Happening::QuestionRefused {
-                    name: asked,
-                    why,
-                    audited: true,
-                    ..
-                } => format!("{asked}.") == name && *why == expected,
-                _ => false,
+            .any(|happened| {
+                matches!(
+                    &happened.what,
+                    Happening::QuestionRefused { name: asked, why, audited: true, .. }
+                        if format!("{asked}.") == name && *why == expected
+                )
             })
         };
         // Other tests flood the same bus: ask again until it is heard.
