@@ -9,11 +9,11 @@ pub mod engine;
 mod engine_tests;
 mod flows;
 pub mod planes;
+mod reload;
 pub mod state;
 mod views;
 
 use crate::config::{self, DnsSettings, EbpfMode, Settings};
-use crate::control::protocol::{Failure, Reloaded};
 use crate::control::{self, Reply, Request};
 use crate::dns::{self, Release};
 use crate::links;
@@ -43,9 +43,6 @@ const BACKLOG: usize = 8192;
 
 /// Events taken into one round, and so into one commit.
 const ROUND: usize = 1024;
-
-/// A catalogue that loses more than this share of its entries is refused without `--force`.
-const SHRINK_PERCENT: usize = 30;
 
 /// Now, on the boot clock.
 #[must_use]
@@ -169,19 +166,11 @@ struct Daemon {
     planes: PlaneThread,
     flows: std::sync::mpsc::Sender<flows::Job>,
     edge: Option<dns::Edge>,
-    reloads: Vec<Reloading>,
+    reloads: Vec<reload::Reloading>,
     store: state::Store,
     saved: Saved,
     started: Moment,
     since: String,
-}
-
-/// A reload that waits for its commit.
-struct Reloading {
-    cut_before: u64,
-    summary: String,
-    warnings: Vec<String>,
-    reply: Option<oneshot::Sender<Reply>>,
 }
 
 type Call = (Request, oneshot::Sender<Reply>);
@@ -418,130 +407,6 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again. All or nothing: what cannot be used leaves the running policy.
-    fn reload(&mut self, force: bool, reply: Option<oneshot::Sender<Reply>>) {
-        notify(&[
-            sd_notify::NotifyState::Reloading,
-            sd_notify::NotifyState::monotonic_usec_now().expect("Linux has this clock"),
-        ]);
-        match self.take_settings(force) {
-            Ok((summary, warnings)) => self.reloads.push(Reloading {
-                cut_before: self.engine.cut_flows(),
-                summary,
-                warnings,
-                reply,
-            }),
-            Err(error) => {
-                notify(&[sd_notify::NotifyState::Ready]);
-                let text = format!("{error:#}");
-                observe::record(Happening::Reloaded {
-                    outcome: Err(text.clone()),
-                });
-                if let Some(reply) = reply {
-                    let _ = reply.send(Reply::Failed(Failure::ConfigRefused { text }));
-                }
-            }
-        }
-    }
-
-    fn take_settings(&mut self, force: bool) -> anyhow::Result<(String, Vec<String>)> {
-        let mut settings = config::load(&self.path)?;
-        if !force {
-            refuse_shrinking(&self.settings, &settings)?;
-        }
-        let mut warnings = Vec::new();
-        let running = &self.settings;
-        if settings.planes != running.planes
-            || settings.control != running.control
-            || settings.pins != running.pins
-            || settings.state != running.state
-            || settings.intent.limits.learned != running.intent.limits.learned
-        {
-            warnings.push(
-                "changes of [planes], [control], [service] and [limits] learned take effect at the next restart"
-                    .to_owned(),
-            );
-        }
-        settings.planes = running.planes;
-        settings.control = running.control.clone();
-        settings.pins = running.pins.clone();
-        settings.state = running.state.clone();
-        settings.intent.limits.learned = running.intent.limits.learned;
-
-        let moved = settings.dns != running.dns || self.edge.is_none();
-        if moved {
-            self.move_edge(&settings.dns)?;
-        }
-        let links = self.engine.policy().rules().links().clone();
-        match self
-            .engine
-            .replace(Arc::new(settings.intent.clone()), links)
-        {
-            Ok(changed) => {
-                self.settings = settings;
-                let summary =
-                    format!("{changed} learned grants opened, closed or changed their ports");
-                Ok((summary, warnings))
-            }
-            Err(error) => {
-                if moved {
-                    let old = self.settings.dns.clone();
-                    self.move_edge(&old)
-                        .context("open the DNS edge as it was")?;
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Opens the DNS edge anew. When that fails the edge is opened as it was: the addresses of both
-    /// may be the same, so they cannot be open at once.
-    fn move_edge(&mut self, settings: &DnsSettings) -> anyhow::Result<()> {
-        if let Some(edge) = self.edge.take() {
-            edge.stop();
-        }
-        match self.open_edge(settings) {
-            Ok(edge) => self.edge = Some(edge),
-            Err(error) => {
-                self.edge = Some(self.open_edge(&self.settings.dns).with_context(|| {
-                    format!("{error:#}; and the edge cannot be opened as it was either")
-                })?);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn finish_reloads(&mut self) {
-        let committed = self.engine.committed();
-        let fault = self.engine.fault().map(str::to_owned);
-        if !self.engine.is_settled() && fault.is_none() {
-            return;
-        }
-        for reload in self.reloads.drain(..) {
-            notify(&[sd_notify::NotifyState::Ready]);
-            let outcome = match &fault {
-                None => Ok(reload.summary.clone()),
-                Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),
-            };
-            observe::record(Happening::Reloaded {
-                outcome: outcome.clone(),
-            });
-            let Some(reply) = reload.reply else { continue };
-            let message = match outcome {
-                Ok(summary) => Reply::Reloaded(Reloaded {
-                    changed: true,
-                    revision: committed.0,
-                    cut: self.engine.cut_flows() - reload.cut_before,
-                    summary,
-                    warnings: reload.warnings,
-                }),
-                Err(text) => Reply::Failed(Failure::Internal { text }),
-            };
-            let _ = reply.send(message);
-        }
-    }
-
     /// Starts a snapshot of what was learned, if one is due. It is written off the loop.
     fn save(&mut self) {
         let now = now();
@@ -588,34 +453,6 @@ struct Saved {
 
 /// Learned addresses from which on snapshots are taken less often.
 const MANY: usize = 20_000;
-
-/// Refuses a catalogue that lost most of itself: more likely a broken file than a policy.
-fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {
-    for catalogue in &old.intent.catalogues {
-        let entries = |settings: &Settings| -> usize {
-            let same = settings
-                .intent
-                .catalogues
-                .iter()
-                .filter(|c| c.name == catalogue.name);
-            same.flat_map(|c| &c.sets)
-                .map(|set| set.patterns.len() + set.networks.len())
-                .sum()
-        };
-        let (before, after) = (entries(old), entries(new));
-        let named = new
-            .intent
-            .catalogues
-            .iter()
-            .any(|c| c.name == catalogue.name);
-        anyhow::ensure!(
-            !named || after * 100 >= before * (100 - SHRINK_PERCENT),
-            "catalogue `{}` shrank from {before} to {after} entries; if that is meant, reload with --force",
-            catalogue.name
-        );
-    }
-    Ok(())
-}
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     // Without a service manager there is nobody to tell.

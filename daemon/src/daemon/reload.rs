@@ -1,0 +1,175 @@
+//! Reading the configuration again: all or nothing.
+
+use super::{Daemon, notify};
+use crate::config::{self, DnsSettings, Settings};
+use crate::control::Reply;
+use crate::control::protocol::{Failure, Reloaded};
+use crate::observe::{self, Happening};
+use anyhow::Context as _;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A catalogue that loses more than this share of its entries is refused without `--force`.
+const SHRINK_PERCENT: usize = 30;
+
+/// A reload that waits for its commit.
+pub(super) struct Reloading {
+    cut_before: u64,
+    summary: String,
+    warnings: Vec<String>,
+    reply: Option<oneshot::Sender<Reply>>,
+}
+
+impl Daemon {
+    /// Reads the configuration again. All or nothing: what cannot be used leaves the running policy.
+    pub(super) fn reload(&mut self, force: bool, reply: Option<oneshot::Sender<Reply>>) {
+        notify(&[
+            sd_notify::NotifyState::Reloading,
+            sd_notify::NotifyState::monotonic_usec_now().expect("Linux has this clock"),
+        ]);
+        match self.take_settings(force) {
+            Ok((summary, warnings)) => self.reloads.push(Reloading {
+                cut_before: self.engine.cut_flows(),
+                summary,
+                warnings,
+                reply,
+            }),
+            Err(error) => {
+                notify(&[sd_notify::NotifyState::Ready]);
+                let text = format!("{error:#}");
+                observe::record(Happening::Reloaded {
+                    outcome: Err(text.clone()),
+                });
+                if let Some(reply) = reply {
+                    let _ = reply.send(Reply::Failed(Failure::ConfigRefused { text }));
+                }
+            }
+        }
+    }
+
+    fn take_settings(&mut self, force: bool) -> anyhow::Result<(String, Vec<String>)> {
+        let mut settings = config::load(&self.path)?;
+        if !force {
+            refuse_shrinking(&self.settings, &settings)?;
+        }
+        let mut warnings = Vec::new();
+        let running = &self.settings;
+        if settings.planes != running.planes
+            || settings.control != running.control
+            || settings.pins != running.pins
+            || settings.state != running.state
+            || settings.intent.limits.learned != running.intent.limits.learned
+        {
+            warnings.push(
+                "changes of [planes], [control], [service] and [limits] learned take effect at the next restart"
+                    .to_owned(),
+            );
+        }
+        settings.planes = running.planes;
+        settings.control = running.control.clone();
+        settings.pins = running.pins.clone();
+        settings.state = running.state.clone();
+        settings.intent.limits.learned = running.intent.limits.learned;
+
+        let moved = settings.dns != running.dns || self.edge.is_none();
+        if moved {
+            self.move_edge(&settings.dns)?;
+        }
+        let links = self.engine.policy().rules().links().clone();
+        match self
+            .engine
+            .replace(Arc::new(settings.intent.clone()), links)
+        {
+            Ok(changed) => {
+                self.settings = settings;
+                let summary =
+                    format!("{changed} learned grants opened, closed or changed their ports");
+                Ok((summary, warnings))
+            }
+            Err(error) => {
+                if moved {
+                    let old = self.settings.dns.clone();
+                    self.move_edge(&old)
+                        .context("open the DNS edge as it was")?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Opens the DNS edge anew. When that fails the edge is opened as it was: the addresses of both
+    /// may be the same, so they cannot be open at once.
+    fn move_edge(&mut self, settings: &DnsSettings) -> anyhow::Result<()> {
+        if let Some(edge) = self.edge.take() {
+            edge.stop();
+        }
+        match self.open_edge(settings) {
+            Ok(edge) => self.edge = Some(edge),
+            Err(error) => {
+                self.edge = Some(self.open_edge(&self.settings.dns).with_context(|| {
+                    format!("{error:#}; and the edge cannot be opened as it was either")
+                })?);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish_reloads(&mut self) {
+        let committed = self.engine.committed();
+        let fault = self.engine.fault().map(str::to_owned);
+        if !self.engine.is_settled() && fault.is_none() {
+            return;
+        }
+        for reload in self.reloads.drain(..) {
+            notify(&[sd_notify::NotifyState::Ready]);
+            let outcome = match &fault {
+                None => Ok(reload.summary.clone()),
+                Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),
+            };
+            observe::record(Happening::Reloaded {
+                outcome: outcome.clone(),
+            });
+            let Some(reply) = reload.reply else { continue };
+            let message = match outcome {
+                Ok(summary) => Reply::Reloaded(Reloaded {
+                    changed: true,
+                    revision: committed.0,
+                    cut: self.engine.cut_flows() - reload.cut_before,
+                    summary,
+                    warnings: reload.warnings,
+                }),
+                Err(text) => Reply::Failed(Failure::Internal { text }),
+            };
+            let _ = reply.send(message);
+        }
+    }
+}
+
+/// Refuses a catalogue that lost most of itself: more likely a broken file than a policy.
+fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {
+    for catalogue in &old.intent.catalogues {
+        let entries = |settings: &Settings| -> usize {
+            let same = settings
+                .intent
+                .catalogues
+                .iter()
+                .filter(|c| c.name == catalogue.name);
+            same.flat_map(|c| &c.sets)
+                .map(|set| set.patterns.len() + set.networks.len())
+                .sum()
+        };
+        let (before, after) = (entries(old), entries(new));
+        let named = new
+            .intent
+            .catalogues
+            .iter()
+            .any(|c| c.name == catalogue.name);
+        anyhow::ensure!(
+            !named || after * 100 >= before * (100 - SHRINK_PERCENT),
+            "catalogue `{}` shrank from {before} to {after} entries; if that is meant, reload with --force",
+            catalogue.name
+        );
+    }
+    Ok(())
+}
