@@ -154,22 +154,35 @@ fn doors(image: &Image) -> Vec<(&InterfacePattern, Option<IpNet>, &ZoneImage)> {
 
 /// Connections into zones that refuse them. A zone's own clients (`of`) reach each other.
 fn inbound(image: &Image, of: Option<ZoneId>) -> Vec<Rule> {
-    doors(image)
-        .into_iter()
-        .flat_map(|(interface, source, zone)| {
-            let mut rule = vec![Part::Leaves(interface.clone())];
-            rule.extend(source.map(Part::Destination));
-            match zone.inbound {
-                Inbound::Deny if of != Some(zone.id) => {
-                    refuse(&rule, tally(Some(zone.id), Action::Drop, "inbound"))
-                }
-                Inbound::Deny | Inbound::Allow => {
-                    rule.push(Part::Return);
-                    vec![rule]
-                }
-            }
-        })
-        .collect()
+    let refuses = |zone: &ZoneImage| match zone.inbound {
+        Inbound::Deny => of != Some(zone.id),
+        Inbound::Allow => false,
+    };
+    let refuse = |zone: &ZoneImage, matches: &[Part]| {
+        refuse(matches, tally(Some(zone.id), Action::Drop, "inbound"))
+    };
+    let mut rules: Vec<Rule> = image
+        .upstream
+        .iter()
+        .map(|interface| vec![Part::Leaves(interface.clone()), Part::Return])
+        .collect();
+    for (interface, source, zone) in doors(image) {
+        let mut rule = vec![Part::Leaves(interface.clone())];
+        rule.extend(source.map(Part::Destination));
+        if refuses(zone) {
+            rules.extend(refuse(zone, &rule));
+        } else {
+            rule.push(Part::Return);
+            rules.push(rule);
+        }
+    }
+    // Destinations that no zone claims: who is behind the interface all the same.
+    for zone in image.zones.iter().filter(|zone| refuses(zone)) {
+        for interface in zone.interfaces.iter().filter(|_| !zone.sources.is_empty()) {
+            rules.extend(refuse(zone, &[Part::Leaves(interface.clone())]));
+        }
+    }
+    rules
 }
 
 impl Ruleset {
@@ -179,8 +192,10 @@ impl Ruleset {
         let mut rules = Vec::new();
         let foreign = |other: &ZoneImage| other.inbound == Inbound::Deny && other.id != id;
         let guarded = image.zones.iter().any(foreign);
+        // Before anything of this zone's own: what it may reach is no way into another zone.
         if guarded {
             self.chain(&into(Some(id)), inbound(image, Some(id)));
+            rules.push(vec![Part::Jump(into(Some(id)))]);
         }
         for family in Family::ALL {
             let set = format!("internal_{}", family.digit());
@@ -188,9 +203,6 @@ impl Ruleset {
                 continue;
             }
             let asked = Part::Asked(family, set);
-            if guarded {
-                rules.push(vec![asked.clone(), Part::Jump(into(Some(id)))]);
-            }
             rules.push(vec![
                 asked,
                 count(Some(id), Action::Pass, INTERNAL),
@@ -528,12 +540,12 @@ mod tests {
         forward(
             &image(vec![wide.clone(), narrow.clone(), all]),
             &[
+                UPSTREAM,
                 "iifname \"lan*\" ip6 saddr 2001:db8::/32 goto z1_a",
                 "iifname \"lan*\" ip saddr 10.1.0.0/16 goto z1_a",
                 "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z0_a",
                 "iifname \"lan*\" goto z2_a",
                 "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
-                UPSTREAM,
                 REST,
             ],
         );
@@ -544,11 +556,11 @@ mod tests {
                 zone(1, "lan0", &["10.0.0.0/8"]),
             ]),
             &[
+                UPSTREAM,
                 "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z1_a",
                 "iifname \"lan*\" ip saddr 10.0.0.0/8 goto z0_a",
                 "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
                 "iifname \"lan*\" counter name \"any_drop_spoofed\" drop",
-                UPSTREAM,
                 REST,
             ],
         );
@@ -561,10 +573,38 @@ mod tests {
         forward(
             &image,
             &[
+                UPSTREAM,
                 "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z0_a",
                 "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
-                UPSTREAM,
                 "counter name \"any_pass_unzoned\" accept",
+            ],
+        );
+    }
+
+    #[test]
+    fn upstream_is_upstream_whatever_zones_match() {
+        let mut everywhere = zone(0, "*", &[]);
+        everywhere.inbound = Inbound::Deny;
+        let image = image(vec![everywhere, zone(1, "lan0", &["10.0.0.0/8"])]);
+        forward(
+            &image,
+            &[
+                "iifname \"wan*\" jump inbound_a",
+                UPSTREAM,
+                "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z1_a",
+                "iifname \"*\" goto z0_a",
+                "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
+                REST,
+            ],
+        );
+        // What leaves there is not on its way into the zone.
+        check(
+            &image,
+            "z1_inbound_a",
+            &[
+                "oifname \"wan*\" return",
+                "oifname \"lan0\" ip daddr 10.0.0.0/8 return",
+                "oifname \"*\" counter name \"z0_drop_inbound\" drop",
             ],
         );
     }
@@ -578,23 +618,27 @@ mod tests {
         forward(
             &image,
             &[
+                "iifname \"wan*\" jump inbound_a",
+                UPSTREAM,
                 "iifname \"lan0\" ip saddr 10.1.0.0/16 goto z1_a",
                 "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z0_a",
                 "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
-                "iifname \"wan*\" jump inbound_a",
-                UPSTREAM,
                 REST,
             ],
         );
+        let upstream = "oifname \"wan*\" return";
         let open = "oifname \"lan0\" ip daddr 10.1.0.0/16 return";
         let closed = "oifname \"lan0\" ip daddr 10.0.0.0/8 counter name \"z0_drop_inbound\" drop";
-        check(&image, "inbound_a", &[open, closed]);
-        check(&image, "z1_inbound_a", &[open, closed]);
+        // What is behind its interface and in no zone is as closed.
+        let unclaimed = "oifname \"lan0\" counter name \"z0_drop_inbound\" drop";
+        let rules = [upstream, open, closed, unclaimed];
+        check(&image, "inbound_a", &rules);
+        check(&image, "z1_inbound_a", &rules);
         check(
             &image,
             "z1_a",
             &[
-                "ct original ip daddr @internal_4_a jump z1_inbound_a",
+                "jump z1_inbound_a",
                 "ct original ip daddr @internal_4_a counter name \"z1_pass_internal\" accept",
                 "meta l4proto vmap @z1_protocols_a",
                 "goto z1_refuse_port_a",

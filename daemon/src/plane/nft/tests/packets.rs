@@ -133,6 +133,56 @@ fn the_original_destination_is_judged() {
 }
 
 #[test]
+fn a_grant_is_no_way_into_a_zone_that_denies_it() {
+    let Some(lab) = Lab::new() else { return };
+    lab.serve(Place::Internet, "[::]:443");
+    lab.gateway(
+        "nft -f -",
+        "table inet nat {\n chain pre { type nat hook prerouting priority dstnat;
+            ip daddr 192.0.2.1 dnat ip to 203.0.113.1
+        }
+        }\n",
+    );
+    let mut plane = plane(&lab);
+    let mut image = image();
+    // What is beyond `wan0` is another zone now.
+    image.upstream.clear();
+    image.zones.push(ZoneImage {
+        id: ZoneId(1),
+        name: "closed".to_owned(),
+        interfaces: vec![InterfacePattern::Exact("wan0".to_owned())],
+        sources: vec!["203.0.113.0/30".parse().unwrap()],
+        networks: Vec::new(),
+        ..image.zones[0].clone()
+    });
+    image.grants = ["203.0.113.1", "203.0.113.7", "192.0.2.1", "2001:db8:ff::1"]
+        .map(|address| grant(address, &[WEB]))
+        .to_vec();
+    for (mode, inbound) in [
+        (Mode::Enforce, Inbound::Allow),
+        (Mode::Enforce, Inbound::Deny),
+        (Mode::Audit, Inbound::Deny),
+    ] {
+        image.zones[0].mode = mode;
+        image.zones[1].inbound = inbound;
+        plane.replace(&image).unwrap();
+        let open = inbound == Inbound::Allow;
+        lab.tcp("203.0.113.1:443", open);
+        lab.tcp("192.0.2.1:443", open);
+        // A catalogue network, an address that no zone claims, and the other family.
+        lab.tcp("203.0.113.4:443", open);
+        lab.tcp("203.0.113.7:443", open);
+        lab.tcp("[2001:db8:ff::1]:443", open);
+    }
+    let drops = plane
+        .counters()
+        .into_iter()
+        .find(|c| c.reason == "inbound")
+        .unwrap();
+    assert!(drops.packets >= 10 && drops.zone == "closed", "{drops:?}");
+}
+
+#[test]
 fn audit_passes_counts_and_reports() {
     let Some(lab) = Lab::new() else { return };
     lab.serve(Place::Internet, "[::]:80");
