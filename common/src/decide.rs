@@ -27,6 +27,8 @@ pub struct Zone {
 pub struct Interface {
     /// Frames begin with an Ethernet header.
     pub ethernet: bool,
+    /// Every zone here is in audit mode, so that packets of none of them pass as well.
+    pub audit: bool,
     /// The one zone that takes every source here; `None` means that the source decides.
     pub sole: Option<Zone>,
 }
@@ -108,7 +110,7 @@ pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict
         }
         Err(reason) => reason,
     };
-    conclude(Err(reason), interface.sole)
+    conclude(Err(reason), interface.sole, interface)
 }
 
 /// The verdict on a packet already read, for `explain` too.
@@ -123,7 +125,7 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
         Some(zone) => Some(zone),
         None => lookup.zone(index, &packet.source),
     };
-    let verdict = conclude(admit(packet, zone, lookup), zone);
+    let verdict = conclude(admit(packet, zone, lookup), zone, interface);
     match verdict.action {
         Action::Pass => {}
         Action::Drop | Action::Audit => lookup.refused(index, packet, verdict),
@@ -132,10 +134,10 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
 }
 
 #[inline(always)]
-fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>) -> Verdict {
+fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>, interface: Interface) -> Verdict {
     let (id, audit) = match zone {
         Some(zone) => (zone.id, zone.audit),
-        None => (NO_ZONE, false),
+        None => (NO_ZONE, interface.audit),
     };
     let (action, reason) = match outcome {
         Ok(reason) => (Action::Pass, reason),

@@ -65,7 +65,7 @@ pub const XDP_PROGRAM: &str = "egressd_xdp";
 pub const TCX_PROGRAM: &str = "egressd_tcx";
 
 /// Raised whenever the meaning of an entry changes while its size does not.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Slots for interfaces; a power of two. An entry is at its index's slot or shortly after.
 pub const SLOTS: u32 = 4096;
@@ -234,6 +234,7 @@ pub const fn slot(index: u32, probe: u32) -> u32 {
 const AUDIT: u32 = 1 << 8;
 const INBOUND_DENY: u32 = 1 << 9;
 const SERVES: u32 = 1 << 10;
+const ALL_AUDIT: u32 = 1 << 27;
 const SOLE: u32 = 1 << 30;
 const ETHERNET: u32 = 1 << 31;
 
@@ -271,11 +272,17 @@ impl Interface {
     /// As a map's value.
     #[must_use]
     pub const fn pack(self) -> u32 {
-        let sole = match self.sole {
+        let mut packed = match self.sole {
             Some(zone) => SOLE | zone.pack(),
             None => 0,
         };
-        if self.ethernet { sole | ETHERNET } else { sole }
+        if self.audit {
+            packed |= ALL_AUDIT;
+        }
+        if self.ethernet {
+            packed |= ETHERNET;
+        }
+        packed
     }
 
     /// From a map's value.
@@ -284,6 +291,7 @@ impl Interface {
     pub const fn unpack(packed: u32) -> Self {
         Self {
             ethernet: packed & ETHERNET != 0,
+            audit: packed & ALL_AUDIT != 0,
             sole: if packed & SOLE != 0 {
                 Some(Zone::unpack(packed))
             } else {
@@ -448,6 +456,7 @@ mod tests {
             for sole in [None, Some(zone)] {
                 let interface = Interface {
                     ethernet: flag(0),
+                    audit: flag(1),
                     sole,
                 };
                 assert_eq!(Interface::unpack(interface.pack()), interface);

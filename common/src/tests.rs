@@ -14,12 +14,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 struct World {
     nft_behind: bool,
     audit: bool,
+    /// So is every other zone of the interface.
+    all_audit: bool,
     inbound_deny: bool,
 }
 
 const BEHIND: World = World {
     nft_behind: true,
     audit: false,
+    all_audit: false,
     inbound_deny: false,
 };
 const ALONE: World = World {
@@ -42,6 +45,7 @@ impl Lookup for World {
     fn interface(&self, index: u32) -> Option<Interface> {
         (index == 1).then_some(Interface {
             ethernet: true,
+            audit: self.all_audit,
             sole: None,
         })
     }
@@ -295,6 +299,13 @@ fn sources() {
         &frame,
         (Drop, Reason::Spoofed),
     );
+    let all_audit = World {
+        audit: true,
+        all_audit: true,
+        ..ALONE
+    };
+    check(all_audit, &frame, (Audit, Reason::Spoofed));
+    check(all_audit, &frame[..30], (Audit, Reason::Truncated));
     let ends = (Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(10, 20, 0, 1));
     check_both(
         &ethernet(&[], &ipv4(ends, 0, &[], 6, &tcp(5, 22, SYN))),

@@ -8,7 +8,7 @@ pub enum Action {
     Pass = 0,
     /// It ended here.
     Drop = 1,
-    /// It went on only because its zone is in audit mode.
+    /// It went on only because its zone is in audit mode, or every zone of its interface is.
     Audit = 2,
 }
 

@@ -1,7 +1,7 @@
 //! A plane in memory, for tests and for `explain`: the same verdict as the kernel's programs, looked
 //! up in the image itself instead of in maps made of it.
 
-use super::ebpf::tables::{inside, local_addresses, sources, zone};
+use super::ebpf::tables::{all_audit, inside, local_addresses, sources, zone};
 use super::{Holdings, Plane};
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image, ZoneImage};
@@ -194,6 +194,7 @@ impl Lookup for ModelPlane {
         };
         Some(Interface {
             ethernet: link.ethernet,
+            audit: all_audit(&here),
             sole,
         })
     }
@@ -379,5 +380,21 @@ mod tests {
             check(&image, "192.168.1.1", (Action::Drop, Reason::Spoofed));
             check(&image, "0.0.0.0", (Action::Pass, Reason::LinkBound));
         }
+    }
+
+    #[test]
+    fn audit_drops_nothing_where_every_zone_is_in_audit_mode() {
+        let mut image = image();
+        image.zones[0].mode = Mode::Audit;
+        check(&image, "192.168.1.1", (Action::Audit, Reason::Spoofed));
+        let other = ZoneImage {
+            id: ZoneId(1),
+            sources: vec!["10.30.0.0/16".parse().unwrap()],
+            mode: Mode::Enforce,
+            ..image.zones[0].clone()
+        };
+        image.zones.push(other);
+        check(&image, "192.168.1.1", (Action::Drop, Reason::Spoofed));
+        check(&image, "10.20.3.3", (Action::Audit, Reason::PortClosed));
     }
 }

@@ -1,6 +1,6 @@
 #![expect(
     clippy::disallowed_methods,
-    reason = "shell: reads what the kernel says of its links"
+    reason = "shell: reads what the kernel says of its links, waits until one is gone"
 )]
 //! The links between programs and interfaces: attaches, pins, adopts, swaps and checks them.
 //! A pinned link outlives the process, and swapping its program is one atomic step.
@@ -14,6 +14,10 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{TcAttachType, XdpMode};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longer than the kernel takes to detach a link that nothing holds any more.
+const DETACHED: Duration = Duration::from_millis(500);
 
 /// Where in the kernel's receive path a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,16 +88,25 @@ impl Attached {
         directory: &Path,
     ) -> anyhow::Result<Self> {
         // A device runs XDP in one place only: what an earlier configuration chose must go first.
+        let mut removed = false;
         for other in [Hook::XdpNative, Hook::XdpGeneric] {
             if hook != Hook::Tcx && hook != other {
-                remove_if_there(&pin_path(directory, &wanted.name, other))?;
+                removed |= remove_if_there(&pin_path(directory, &wanted.name, other))?;
             }
         }
-        let link = match hook {
-            Hook::XdpNative => attach_xdp(generation, index, XdpMode::Driver)?,
-            Hook::XdpGeneric => attach_xdp(generation, index, XdpMode::Skb)?,
-            Hook::Tcx => attach_tcx(generation, &wanted.name)?,
+        let mut attach = || match hook {
+            Hook::XdpNative => attach_xdp(generation, index, XdpMode::Driver),
+            Hook::XdpGeneric => attach_xdp(generation, index, XdpMode::Skb),
+            Hook::Tcx => attach_tcx(generation, &wanted.name),
         };
+        let mut link = attach();
+        // The kernel detaches a link whose last pin went a moment later, on a work queue.
+        let deadline = Instant::now() + DETACHED;
+        while removed && link.as_ref().is_err_and(is_taken) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+            link = attach();
+        }
+        let link = link?;
         let facts = facts(&link)?;
         anyhow::ensure!(
             facts.interface == index,
@@ -222,7 +235,7 @@ impl Attached {
 
     /// Removes the pin and closes the link, which detaches the program.
     pub(super) fn detach(self) -> anyhow::Result<()> {
-        remove_if_there(&self.pin)
+        remove_if_there(&self.pin).map(drop)
     }
 }
 
@@ -248,29 +261,44 @@ fn pin_path(directory: &Path, interface: &str, hook: Hook) -> PathBuf {
     directory.join(format!("{}:{}", interface.replace('.', "::"), hook.word()))
 }
 
-/// Removes every pin in `directory` that is not of `kept`; a link that nothing else holds is
-/// detached by that.
+/// Removes every pin in `directory` that is not of `kept`, and returns how many those were; a link
+/// that nothing else holds is detached by that. A pin that stays does not keep the others.
 pub(super) fn sweep<'a>(
     directory: &Path,
     kept: impl Iterator<Item = &'a Attached>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<usize> {
     let kept: Vec<&Path> = kept.map(|attached| attached.pin.as_path()).collect();
+    let mut removed = 0;
+    let mut outcome = Ok(());
     for entry in std::fs::read_dir(directory).context("list the pinned links")? {
         let path = entry?.path();
-        if !kept.contains(&path.as_path()) {
-            log::info!(target: "ebpf", "detach the left-over link {}", path.display());
-            remove_if_there(&path)?;
+        if kept.contains(&path.as_path()) {
+            continue;
+        }
+        log::info!(target: "ebpf", "detach the left-over link {}", path.display());
+        match remove_if_there(&path) {
+            Ok(there) => removed += usize::from(there),
+            Err(error) => outcome = outcome.and(Err(error)),
         }
     }
-    Ok(())
+    outcome.map(|()| removed)
 }
 
-fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+/// Whether an attach failed because another XDP program is on the device: in the same mode
+/// (`EBUSY`) or in the other one (`EEXIST`), see `dev_xdp_attach` in Linux `net/core/dev.c`.
+pub(super) fn is_taken(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
+        .any(|code| code == libc::EBUSY || code == libc::EEXIST)
+}
+
+/// Tells whether it was there.
+fn remove_if_there(path: &Path) -> anyhow::Result<bool> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
     }
 }
 

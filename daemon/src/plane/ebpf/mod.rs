@@ -23,7 +23,7 @@ use generation::Generation;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tables::{Tables, Wanted};
 
 /// Most reports of refused packets taken at once.
@@ -54,6 +54,25 @@ pub struct EbpfPlane {
     retired: Option<(aya::maps::Map, Vec<(u8, String)>)>,
     reports: Vec<layout::Report>,
     unreported: u64,
+}
+
+/// Removes the links that an earlier run pinned below `pin_dir`, and so detaches its programs: a
+/// plane that is switched off must not stay in force. To be called once other planes are in force.
+/// Returns how many there were; none where there is no such directory.
+///
+/// # Errors
+/// When a pin cannot be removed; the others are gone all the same.
+pub fn sweep_pins(pin_dir: &Path) -> anyhow::Result<usize> {
+    let links = links_dir(pin_dir);
+    match links.try_exists() {
+        Ok(false) => Ok(0),
+        Ok(true) => attach::sweep(&links, std::iter::empty()),
+        Err(error) => Err(error).with_context(|| format!("look for {}", links.display())),
+    }
+}
+
+fn links_dir(pin_dir: &Path) -> PathBuf {
+    pin_dir.join("links")
 }
 
 /// Packets by zone name, action and reason.
@@ -88,7 +107,7 @@ impl EbpfPlane {
     }
 
     fn links_dir(&self) -> PathBuf {
-        self.options.pin_dir.join("links")
+        links_dir(&self.options.pin_dir)
     }
 
     fn current(&self) -> anyhow::Result<&Generation> {
@@ -145,6 +164,16 @@ impl EbpfPlane {
                 Ok(attached) => {
                     log::info!(target: "ebpf", "{}: {hook}{}", wanted.name, because(&failures));
                     return Ok((attached, true));
+                }
+                // Another program would run before ours on the next hook, and after us on none.
+                Err(error) if attach::is_taken(&error) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "attach to {}: {hook}: another program is there; remove it, or set \
+                             ebpf = \"tc\" to run behind it",
+                            wanted.name
+                        )
+                    });
                 }
                 Err(error) => failures.push(format!("{hook}: {error:#}")),
             }
@@ -248,7 +277,7 @@ impl Plane for EbpfPlane {
         // Everything is in force; what is left is housekeeping.
         warn(
             "detach left-over links",
-            attach::sweep(&self.links_dir(), self.attached.values()),
+            attach::sweep(&self.links_dir(), self.attached.values()).map(drop),
         );
         warn("pin the maps", self.pin_maps());
         Ok(())

@@ -136,6 +136,11 @@ pub(in crate::plane) fn zone(zone: &ZoneImage) -> Zone {
     }
 }
 
+/// Whether all of the zones of an interface are in audit mode.
+pub(in crate::plane) fn all_audit(zones: &[&ZoneImage]) -> bool {
+    zones.iter().all(|zone| zone.mode == Mode::Audit)
+}
+
 /// The gateway's own addresses and the broadcast and router-anycast addresses (RFC 4291 §2.6.1) of
 /// its subnets: what the kernel delivers to itself.
 pub(in crate::plane) fn local_addresses(links: &Links) -> impl Iterator<Item = IpAddr> {
@@ -277,6 +282,7 @@ fn enter_interfaces(image: &Image, tables: &mut Tables) -> Result<(), DoesNotFit
             .ok_or(DoesNotFit::Interfaces)?;
         let interface = Interface {
             ethernet: link.ethernet,
+            audit: all_audit(&here),
             sole,
         };
         let wanted = Wanted {

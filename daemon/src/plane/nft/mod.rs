@@ -316,6 +316,37 @@ impl NftPlane {
     }
 }
 
+/// Deletes the table that an earlier run left behind in the calling thread's network namespace: a
+/// plane that is switched off must not stay in force. To be called once other planes are in force.
+/// Returns whether there was one. A table that a living process owns stays.
+///
+/// # Errors
+/// When the kernel cannot be asked, or refuses.
+pub fn remove_left_behind() -> anyhow::Result<bool> {
+    let mut socket = Socket::open(PATIENCE).context("open a netlink socket")?;
+    let table = kernel::table(&mut socket).context("read the nft table")?;
+    // With its socket an owner loses the table: who is named here lives.
+    match table.map(|table| table.owner) {
+        None => Ok(false),
+        Some(Some(owner)) => {
+            log::warn!(
+                target: "plane", plane = "nft";
+                "table inet {TABLE} stays: it belongs to another running process (netlink port {owner})"
+            );
+            Ok(false)
+        }
+        Some(None) => {
+            let mut scratch = Vec::new();
+            let mut transaction = Transaction::new(&mut scratch);
+            transaction.remove_table();
+            transaction
+                .commit(&mut socket)
+                .context("remove the nft table that was left behind")?;
+            Ok(true)
+        }
+    }
+}
+
 /// Everything of `ruleset` but counters and learned sets, into a table that has those.
 fn fill(transaction: &mut Transaction<'_>, ruleset: &Ruleset, log_group: Option<u16>, fresh: bool) {
     ruleset

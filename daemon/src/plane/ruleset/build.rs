@@ -93,20 +93,27 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
         rules.push(rule);
     }
     // A source that no zone of its interface claims is forged, whatever `unzoned` says.
-    for interface in image
-        .zones
-        .iter()
+    let interfaces: BTreeSet<_> = (image.zones.iter())
         .flat_map(|zone| &zone.interfaces)
-        .collect::<BTreeSet<_>>()
-    {
+        .collect();
+    let mut interfaces: Vec<_> = interfaces.into_iter().collect();
+    interfaces.sort_by_key(|interface| Reverse(exactness(interface)));
+    for interface in interfaces {
         let open =
             |zone: &ZoneImage| zone.sources.is_empty() && zone.interfaces.contains(interface);
-        if !image.zones.iter().any(open) {
-            rules.extend(refuse(
-                &[Part::Entered(interface.clone())],
-                tally(None, Action::Drop, SPOOFED),
-            ));
+        if image.zones.iter().any(open) {
+            continue;
         }
+        let entered = Part::Entered(interface.clone());
+        let action = if all_audit(image, interface) {
+            if guarded {
+                rules.push(vec![entered.clone(), Part::Jump(into(None))]);
+            }
+            Action::Audit
+        } else {
+            Action::Drop
+        };
+        rules.extend(refuse(&[entered], tally(None, action, SPOOFED)));
     }
     match image.unzoned {
         Unzoned::Drop => rules.extend(refuse(&[], tally(None, Action::Drop, UNZONED))),
@@ -138,18 +145,37 @@ fn doors(image: &Image) -> Vec<(&InterfacePattern, Option<IpNet>, &ZoneImage)> {
         })
         .collect();
     doors.sort_by_key(|(interface, source, zone)| {
-        let exactness = match interface {
-            InterfacePattern::Exact(_) => usize::MAX,
-            InterfacePattern::Prefix(stem) => stem.len(),
-        };
         (
             Reverse(source.map(|net| net.prefix_len())),
-            Reverse(exactness),
+            Reverse(exactness(interface)),
             zone.id,
             *source,
         )
     });
     doors
+}
+
+/// Larger for the pattern that is matched by fewer interfaces.
+const fn exactness(interface: &InterfacePattern) -> usize {
+    match interface {
+        InterfacePattern::Exact(_) => usize::MAX,
+        InterfacePattern::Prefix(stem) => stem.len(),
+    }
+}
+
+/// Whether every zone is in audit mode that has all the interfaces `interface` matches. Zones that
+/// have only some of them have patterns of their own, which are asked before this one.
+fn all_audit(image: &Image, interface: &InterfacePattern) -> bool {
+    let covers = |known: &InterfacePattern| match interface {
+        InterfacePattern::Exact(name) => known.matches(name),
+        InterfacePattern::Prefix(stem) => match known {
+            InterfacePattern::Exact(_) => false,
+            InterfacePattern::Prefix(known) => stem.starts_with(known),
+        },
+    };
+    (image.zones.iter())
+        .filter(|zone| zone.interfaces.iter().any(covers))
+        .all(|zone| zone.mode == Mode::Audit)
 }
 
 /// Connections into zones that refuse them. A zone's own clients (`of`) reach each other.
@@ -577,6 +603,59 @@ mod tests {
                 "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z0_a",
                 "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
                 "counter name \"any_pass_unzoned\" accept",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_forged_source_passes_where_every_zone_is_in_audit_mode() {
+        let mut zones = vec![
+            zone(0, "lan*", &["10.0.0.0/8"]),
+            zone(1, "lan0", &["10.1.0.0/16"]),
+            zone(2, "lab*", &["10.2.0.0/16"]),
+            zone(3, "l*", &["10.3.0.0/16"]),
+        ];
+        for id in [0, 2, 3] {
+            zones[id].mode = Mode::Audit;
+        }
+        let mut image = image(zones);
+        let doors = [
+            UPSTREAM,
+            "iifname \"lan0\" ip saddr 10.1.0.0/16 goto z1_a",
+            "iifname \"lab*\" ip saddr 10.2.0.0/16 goto z2_a",
+            "iifname \"l*\" ip saddr 10.3.0.0/16 goto z3_a",
+            "iifname \"lan*\" ip saddr 10.0.0.0/8 goto z0_a",
+        ];
+        let spoofed = [
+            "iifname \"lan0\" counter name \"any_drop_spoofed\" drop",
+            "iifname \"lab*\" counter name \"any_audit_spoofed\" accept",
+            "iifname \"lan*\" counter name \"any_audit_spoofed\" accept",
+            "iifname \"l*\" counter name \"any_audit_spoofed\" accept",
+            REST,
+        ];
+        forward(&image, &[&doors[..], &spoofed].concat());
+        // A zone around all of them that enforces.
+        image.zones[3].mode = Mode::Enforce;
+        let dropped: Vec<String> = spoofed
+            .iter()
+            .map(|rule| rule.replace("audit_spoofed\" accept", "drop_spoofed\" drop"))
+            .collect();
+        let dropped: Vec<&str> = dropped.iter().map(String::as_str).collect();
+        forward(&image, &[&doors[..], &dropped].concat());
+        // Audit of one zone is no way into another.
+        let mut image = self::image(vec![zone(0, "lan0", &["10.0.0.0/8"]), zone(1, "dmz", &[])]);
+        image.zones[0].mode = Mode::Audit;
+        image.zones[1].inbound = Inbound::Deny;
+        forward(
+            &image,
+            &[
+                "iifname \"wan*\" jump inbound_a",
+                UPSTREAM,
+                "iifname \"lan0\" ip saddr 10.0.0.0/8 goto z0_a",
+                "iifname \"dmz\" goto z1_a",
+                "iifname \"lan0\" jump inbound_a",
+                "iifname \"lan0\" counter name \"any_audit_spoofed\" accept",
+                REST,
             ],
         );
     }

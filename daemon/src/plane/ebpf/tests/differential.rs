@@ -4,7 +4,7 @@
 use super::super::generation::Generation;
 use super::{can_run, image, load};
 use crate::plane::model::ModelPlane;
-use crate::policy::image::{Image, Unzoned};
+use crate::policy::image::{Image, Mode};
 use aya::programs::{TestRun as _, TestRunOptions};
 use egressd_common::layout::{COUNTERS, counter_index};
 use egressd_common::samples;
@@ -293,13 +293,16 @@ fn images() -> Vec<Image> {
     sole.zones.remove(1);
     sole.zones.remove(1);
     sole.zones[0].sources.clear();
-    let mut shared = base.clone();
-    shared.unzoned = Unzoned::Accept;
+    let mut trial = base.clone();
+    trial
+        .zones
+        .iter_mut()
+        .for_each(|zone| zone.mode = Mode::Audit);
     let mut bare = base.clone();
     bare.links.0.get_mut(&1).unwrap().ethernet = false;
     let mut single = base.clone();
     single.zones.retain(|zone| zone.name == "managed");
-    vec![base, sole, shared, bare, single]
+    vec![base, sole, trial, bare, single]
 }
 
 #[test]

@@ -4,7 +4,7 @@
 )]
 //! The plane on real interfaces: client, gateway and server in namespaces of their own.
 
-use super::super::{EbpfOptions, EbpfPlane};
+use super::super::{EbpfOptions, EbpfPlane, sweep_pins};
 use super::{can_run, image};
 use crate::config::EbpfMode;
 use crate::plane::Plane as _;
@@ -106,9 +106,13 @@ impl World {
     }
 
     fn open(&self, mode: EbpfMode) -> EbpfPlane {
+        self.open_at(mode, "")
+    }
+
+    fn open_at(&self, mode: EbpfMode, pins: &str) -> EbpfPlane {
         let options = EbpfOptions {
             mode,
-            pin_dir: self.pins.clone(),
+            pin_dir: self.pins.join(pins),
             nft_behind: false,
             learned: 1000,
         };
@@ -407,6 +411,75 @@ fn lost_and_foreign_links() {
     world.inside("gateway", || plane.replace(&image).unwrap());
     plane.verify().unwrap();
     assert_eq!(plane.describe(), ["lan0: xdp native"]);
+}
+
+#[test]
+fn a_plane_that_is_switched_off_does_not_stay_in_force() {
+    let test = "off";
+    if !can_run(test) {
+        return;
+    }
+    let world = World::new(test);
+    let mut wire = Wire::new(&world);
+    wire.warm_up();
+    assert_eq!(sweep_pins(&world.pins).unwrap(), 0);
+    for mode in [EbpfMode::Xdp, EbpfMode::Tc] {
+        let mut plane = world.open(mode);
+        let image = world.image(0);
+        world.inside("gateway", || plane.replace(&image).unwrap());
+        drop(plane);
+        wire.check(&[2], &[]);
+        assert_eq!(sweep_pins(&world.pins).unwrap(), 1);
+        // The kernel detaches it a moment later.
+        wire.warm_up();
+        assert_eq!(sweep_pins(&world.pins).unwrap(), 0);
+    }
+}
+
+#[test]
+fn another_program_on_the_interface_is_an_error() {
+    let test = "taken";
+    if !can_run(test) {
+        return;
+    }
+    let world = World::new(test);
+    let image = world.image(0);
+    for (theirs, ours) in [
+        (EbpfMode::Xdp, EbpfMode::Auto),
+        (EbpfMode::XdpGeneric, EbpfMode::Auto),
+    ] {
+        let mut other = world.open_at(theirs, "theirs");
+        world.inside("gateway", || other.replace(&image).unwrap());
+        let mut plane = world.open(ours);
+        let error = world.inside("gateway", || plane.replace(&image).unwrap_err());
+        assert!(
+            format!("{error:#}").contains("another program"),
+            "{error:#}"
+        );
+        assert!(plane.describe().is_empty());
+        other.verify().unwrap();
+        drop(other);
+        sweep_pins(&world.pins.join("theirs")).unwrap();
+    }
+}
+
+#[test]
+fn another_mode_takes_the_place_of_the_one_before() {
+    let test = "mode";
+    if !can_run(test) {
+        return;
+    }
+    let world = World::new(test);
+    let image = world.image(0);
+    for (mode, described) in [
+        (EbpfMode::XdpGeneric, "lan0: xdp generic"),
+        (EbpfMode::Auto, "lan0: xdp native"),
+        (EbpfMode::XdpGeneric, "lan0: xdp generic"),
+    ] {
+        let mut plane = world.open(mode);
+        world.inside("gateway", || plane.replace(&image).unwrap());
+        assert_eq!(plane.describe(), [described]);
+    }
 }
 
 #[test]

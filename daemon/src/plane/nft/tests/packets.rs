@@ -197,15 +197,21 @@ fn audit_passes_counts_and_reports() {
         .into_iter()
         .find(|c| c.action == "audit" && c.reason == "port-closed");
     assert_eq!(would.unwrap().packets, 2);
+    // A source that no zone of the interface claims.
+    let patience = Duration::from_secs(3);
+    let forged = lab.connect(Place::Client, "10.99.0.2", "203.0.113.1:80", patience);
+    assert!(forged.is_some(), "audit dropped a packet");
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut reports = Vec::new();
-    while reports.len() < 2 && Instant::now() < deadline {
+    while reports.len() < 3 && Instant::now() < deadline {
         reports.extend(plane.refused());
     }
     assert!(
-        reports.len() == 2 && reports.iter().all(|packet| packet.audited),
+        reports.len() == 3 && reports.iter().all(|packet| packet.audited),
         "{reports:?}"
     );
+    let spoofed = reports.iter().find(|packet| packet.reason == "spoofed");
+    assert_eq!(spoofed.unwrap().zone, None);
 }
 
 #[test]

@@ -278,6 +278,27 @@ fn other_tables_of_our_name() {
 }
 
 #[test]
+fn what_an_earlier_run_left_behind_is_removed() {
+    let Some(lab) = Lab::new() else { return };
+    let remove = || lab.within(Place::Gateway, || remove_left_behind().unwrap());
+    assert!(!remove(), "there was nothing");
+    let mut plane = plane(&lab);
+    plane.replace(&image()).unwrap();
+    if plane.standing.as_ref().unwrap().table.owner.is_some() {
+        assert!(!remove(), "it was a living process's");
+        plane.verify().unwrap();
+    }
+    drop(plane);
+    lab.tcp("203.0.113.1:80", false);
+    lab.gateway("nft add table inet other", "");
+    assert!(remove());
+    assert_eq!(
+        lab.gateway("nft list tables", "").trim(),
+        "table inet other"
+    );
+}
+
+#[test]
 fn an_unowned_table_is_checked_by_its_rules() {
     let Some(lab) = Lab::new() else { return };
     let mut plane = plane(&lab);
