@@ -19,8 +19,8 @@ use crate::dns::{self, Release};
 use crate::links;
 use crate::observe::{self, Happening};
 use crate::plane::Plane;
-use crate::plane::ebpf::{EbpfOptions, EbpfPlane};
-use crate::plane::nft::NftPlane;
+use crate::plane::ebpf::{self, EbpfOptions, EbpfPlane};
+use crate::plane::nft::{self, NftPlane};
 use crate::policy::grant::Policy;
 use crate::policy::links::Links;
 use crate::policy::rules::Rules;
@@ -148,6 +148,27 @@ fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
     Ok(planes)
 }
 
+/// Takes out of force what an earlier run left of planes that are now switched off: it would refuse
+/// what today's policy grants. The other plane is in force already.
+fn clear_switched_off(settings: &Settings) {
+    let cleared = |plane: &str, done: anyhow::Result<bool>| match done {
+        Ok(true) => log::info!(target: "plane", "{plane} is switched off; what it left is removed"),
+        Ok(false) => {}
+        Err(error) => {
+            log::error!(target: "plane", "{plane} is switched off, but still refuses: {error:#}");
+        }
+    };
+    if settings.planes.ebpf == EbpfMode::Off {
+        cleared(
+            "ebpf",
+            ebpf::sweep_pins(&settings.pins).map(|links| links > 0),
+        );
+    }
+    if !settings.planes.nft {
+        cleared("nft", nft::remove_left_behind());
+    }
+}
+
 fn name_zones(rules: &Rules) {
     observe::name_zones(
         rules
@@ -183,6 +204,7 @@ impl Daemon {
         mut followed: JoinHandle<anyhow::Result<std::convert::Infallible>>,
     ) -> anyhow::Result<()> {
         self.first_commit(&mut inbox).await?;
+        clear_switched_off(&self.settings);
         self.edge = Some(self.open_edge(&self.settings.dns)?);
         let (calls, mut called) = mpsc::unbounded_channel::<Call>();
         let server = control::Server::bind(&self.settings.control)?;
