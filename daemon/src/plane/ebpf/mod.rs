@@ -165,7 +165,7 @@ impl EbpfPlane {
                     log::info!(target: "ebpf", "{}: {hook}{}", wanted.name, because(&failures));
                     return Ok((attached, true));
                 }
-                // Another program would run before ours on the next hook, and after us on none.
+                // It could redirect packets before TCX sees them: never fall back behind it unasked.
                 Err(error) if attach::is_taken(&error) => {
                     return Err(error).with_context(|| {
                         format!(
