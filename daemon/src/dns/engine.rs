@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 /// Most questions open at once.
 const MOST_OPEN: usize = 16_384;
 
-/// Most of them from one client address.
+/// Most of them from one client (over IPv6: one /64).
 const MOST_PER_CLIENT: usize = 4096;
 
 /// Fewest times a question is sent before it is given up, time allowing.
@@ -159,14 +159,14 @@ impl Engine {
     }
 
     fn admit(&mut self, client: Client, question: Question, zone: Option<ZoneId>) {
-        let address = client.address();
-        let of_client = self.per_client.get(&address).copied().unwrap_or_default();
+        let owner = client.owner();
+        let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
         if self.open.len() >= MOST_OPEN || of_client >= MOST_PER_CLIENT {
             self.counters.shed.add(1);
             let why = Extended::other("too many questions are open");
             return self.servfail(&client, &question, why);
         }
-        self.per_client.insert(address, of_client + 1);
+        self.per_client.insert(owner, of_client + 1);
         let token = Token(self.next_token);
         self.next_token += 1;
         let cased = self.chance.cased(&question.wire);
@@ -531,11 +531,11 @@ impl Engine {
             Stage::Held(_) => self.counters.waiting.take(1),
             Stage::Asking(_) => {}
         }
-        let address = open.client.address();
-        if let Some(count) = self.per_client.get_mut(&address) {
+        let owner = open.client.owner();
+        if let Some(count) = self.per_client.get_mut(&owner) {
             *count -= 1;
             if *count == 0 {
-                self.per_client.remove(&address);
+                self.per_client.remove(&owner);
             }
         }
         Some(open)
