@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 /// Datagrams taken per wake-up before others have their turn.
 const PER_WAKE: usize = 32;
 
-/// Most TCP connections, in all and from one address.
+/// Most TCP connections, in all and from one client (over IPv6: one /64).
 const MOST_STREAMS: usize = 256;
 const MOST_PER_CLIENT: usize = 16;
 
@@ -63,6 +63,11 @@ impl Client {
         }
     }
 
+    /// Whom the caps per client count it under.
+    pub(super) fn owner(&self) -> IpAddr {
+        owner(self.address())
+    }
+
     /// Its zone; the gateway itself is in none.
     pub(super) fn zone(&self, rules: &Rules) -> Option<ZoneId> {
         let address = self.address();
@@ -86,6 +91,15 @@ impl Client {
             Self::Datagram { .. } => question.udp_limit(),
             Self::Stream { .. } => usize::from(u16::MAX),
         }
+    }
+}
+
+/// Whom the caps per client count `address` under: over IPv6 its /64, of which one host can use every
+/// address.
+fn owner(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -202,11 +216,12 @@ impl Clients {
 
     /// Takes in a connection; `None` when there are too many.
     fn enter(&mut self, peer: IpAddr) -> Option<(u64, UnboundedReceiver<Box<[u8]>>)> {
-        let of_client = self.per_client.get(&peer).copied().unwrap_or_default();
+        let owner = owner(peer);
+        let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
         if of_client >= MOST_PER_CLIENT || self.streams.len() >= MOST_STREAMS {
             return None;
         }
-        self.per_client.insert(peer, of_client + 1);
+        self.per_client.insert(owner, of_client + 1);
         let (queue, replies) = unbounded_channel();
         let connection = self.next_stream;
         self.next_stream += 1;
@@ -216,10 +231,11 @@ impl Clients {
 
     fn leave(&mut self, connection: u64, peer: IpAddr) {
         self.streams.remove(&connection);
-        if let Some(count) = self.per_client.get_mut(&peer) {
+        let owner = owner(peer);
+        if let Some(count) = self.per_client.get_mut(&owner) {
             *count -= 1;
             if *count == 0 {
-                self.per_client.remove(&peer);
+                self.per_client.remove(&owner);
             }
         }
     }
@@ -458,4 +474,29 @@ async fn converse(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_count_by_client() {
+        fn check(peers: [&str; 2], shared: bool) {
+            let [first, second] = peers.map(|peer| peer.parse().unwrap());
+            let mut clients = Clients::default();
+            // The queues' other ends stay: a connection ends by `leave` alone.
+            let entered: Vec<_> = (0..MOST_PER_CLIENT)
+                .map(|_| clients.enter(first).expect("a client may have so many"))
+                .collect();
+            assert!(clients.enter(first).is_none());
+            assert_eq!(clients.enter(second).is_none(), shared, "{peers:?}");
+            clients.leave(entered[0].0, first);
+            assert!(clients.enter(second).is_some(), "{peers:?}");
+        }
+        check(["192.0.2.1", "192.0.2.2"], false);
+        check(["2001:db8::1", "2001:db8:0:0:ffff:ffff:ffff:ffff"], true);
+        check(["2001:db8::1", "2001:db8:0:1::1"], false);
+        check(["::1", "0.0.0.1"], false);
+    }
 }

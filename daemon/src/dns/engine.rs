@@ -7,6 +7,7 @@ use super::course::{Course, Refused, audits, decide};
 use super::deadlines::Deadlines;
 use super::message::{self, Extended, Question, Unread, rcode};
 use super::open::{Asking, Attempt, Open, Stage};
+use super::outstanding::{Known, Outstanding};
 use super::stats::Counters;
 use super::upstream::{Line, Pool, Way};
 use super::{Clock, Release, Submit, Token, Waiting};
@@ -17,7 +18,7 @@ use crate::policy::answer::wire::HEADER;
 use crate::policy::answer::{Answer, Reading};
 use crate::policy::rules::{Refusal, Rules};
 use arc_swap::ArcSwap;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use tokio::sync::Notify;
 /// Most questions open at once.
 const MOST_OPEN: usize = 16_384;
 
-/// Most of them from one client address.
+/// Most of them from one client (over IPv6: one /64).
 const MOST_PER_CLIENT: usize = 4096;
 
 /// Fewest times a question is sent before it is given up, time allowing.
@@ -57,10 +58,7 @@ pub(super) struct Engine {
     open: BTreeMap<Token, Box<Open>>,
     next_token: u64,
     per_client: BTreeMap<IpAddr, usize>,
-    /// What is outstanding upstream; `None` where the question was settled otherwise.
-    asked: BTreeMap<(Line, u16), Option<Token>>,
-    /// When settled entries of `asked` are forgotten, soonest first.
-    forget: VecDeque<(u64, (Line, u16))>,
+    asked: Outstanding,
     deadlines: Deadlines,
     /// The message being written; kept for its allocation.
     out: Vec<u8>,
@@ -85,8 +83,7 @@ impl Engine {
             open: BTreeMap::new(),
             next_token: EDGES.fetch_add(1, Ordering::Relaxed) << 40,
             per_client: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            forget: VecDeque::new(),
+            asked: Outstanding::default(),
             deadlines: Deadlines::new(),
             out: Vec::with_capacity(4096),
         }
@@ -162,14 +159,14 @@ impl Engine {
     }
 
     fn admit(&mut self, client: Client, question: Question, zone: Option<ZoneId>) {
-        let address = client.address();
-        let of_client = self.per_client.get(&address).copied().unwrap_or_default();
+        let owner = client.owner();
+        let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
         if self.open.len() >= MOST_OPEN || of_client >= MOST_PER_CLIENT {
             self.counters.shed.add(1);
             let why = Extended::other("too many questions are open");
             return self.servfail(&client, &question, why);
         }
-        self.per_client.insert(address, of_client + 1);
+        self.per_client.insert(owner, of_client + 1);
         let token = Token(self.next_token);
         self.next_token += 1;
         let cased = self.chance.cased(&question.wire);
@@ -246,19 +243,17 @@ impl Engine {
             self.pool.failed(upstream, now);
             return false;
         };
-        let key = loop {
-            let key = (path.line, self.chance.id());
-            if !self.asked.contains_key(&key) {
-                break key;
-            }
+        let Some(key) = self.asked.take(path.line, token, || self.chance.id()) else {
+            log::debug!(target: "dns", "too many questions wait on one line to an upstream");
+            return false;
         };
         open.question.forward(key.1, &open.cased, &mut self.out);
         if !path.send(&self.out) {
+            self.asked.remove(key);
             self.pool.failed(upstream, now);
             return false;
         }
         self.counters.asked.add(1);
-        self.asked.insert(key, Some(token));
         let deadline = now + millis(self.settings.timeout);
         asking.attempts.push(Attempt {
             key,
@@ -275,13 +270,13 @@ impl Engine {
             return self.forged(line);
         };
         let key = (line, u16::from_be_bytes([high, low]));
-        let token = match self.asked.get(&key) {
+        let token = match self.asked.get(key) {
             None => return self.forged(line),
-            Some(None) => {
-                self.asked.remove(&key);
+            Some(Known::Settled) => {
+                self.asked.remove(key);
                 return self.counters.late.add(1);
             }
-            Some(Some(token)) => *token,
+            Some(Known::Awaited(token)) => token,
         };
         let Some(open) = self.open.get_mut(&token) else {
             return;
@@ -303,7 +298,7 @@ impl Engine {
             return self.counters.late.add(1);
         }
         let attempt = asking.attempts.swap_remove(at);
-        self.asked.remove(&key);
+        self.asked.remove(key);
         self.pool.answered(attempt.upstream);
         if message::is_truncated(bytes) {
             let whole =
@@ -351,15 +346,7 @@ impl Engine {
         }
         // First, so that what is asked again does not take the same way.
         self.pool.broken(line);
-        let keys: Vec<_> = self
-            .asked
-            .range((line, 0)..=(line, u16::MAX))
-            .map(|(k, _)| *k)
-            .collect();
-        for key in keys {
-            let Some(Some(token)) = self.asked.remove(&key) else {
-                continue;
-            };
+        for (key, token) in self.asked.end(line) {
             let Some(asking) = self.asking(token) else {
                 continue;
             };
@@ -531,8 +518,7 @@ impl Engine {
             return;
         };
         for attempt in std::mem::take(&mut asking.attempts) {
-            self.asked.insert(attempt.key, None);
-            self.forget.push_back((until, attempt.key));
+            self.asked.settle(attempt.key, until);
         }
     }
 
@@ -545,11 +531,11 @@ impl Engine {
             Stage::Held(_) => self.counters.waiting.take(1),
             Stage::Asking(_) => {}
         }
-        let address = open.client.address();
-        if let Some(count) = self.per_client.get_mut(&address) {
+        let owner = open.client.owner();
+        if let Some(count) = self.per_client.get_mut(&owner) {
             *count -= 1;
             if *count == 0 {
-                self.per_client.remove(&address);
+                self.per_client.remove(&owner);
             }
         }
         Some(open)
@@ -568,21 +554,13 @@ impl Engine {
     /// When [`Engine::tick`] must be called, in milliseconds of the clock; `None` while nothing is
     /// open. An earlier deadline that comes up rings the alarm.
     pub(super) fn arm(&mut self) -> Option<u64> {
-        let forget = self.forget.front().map(|(due, _)| *due);
-        self.deadlines.arm(forget)
+        self.deadlines.arm(self.asked.due())
     }
 
     /// Does what is due.
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
-        while let Some((due, key)) = self.forget.front().copied()
-            && due <= now
-        {
-            self.forget.pop_front();
-            if let Some(None) = self.asked.get(&key) {
-                self.asked.remove(&key);
-            }
-        }
+        self.asked.expire(now);
         while let Some(token) = self.deadlines.pop(now) {
             let Some(open) = self.open.get_mut(&token) else {
                 continue;
@@ -609,8 +587,7 @@ impl Engine {
             .attempts
             .extract_if(.., |attempt| attempt.deadline <= now)
         {
-            self.asked.insert(attempt.key, None);
-            self.forget.push_back((until, attempt.key));
+            self.asked.settle(attempt.key, until);
             self.pool.failed(attempt.upstream, now);
         }
         if asking.race_at <= now || asking.attempts.is_empty() {

@@ -12,6 +12,7 @@ mod deadlines;
 mod engine;
 mod message;
 mod open;
+mod outstanding;
 mod stats;
 mod stream;
 mod upstream;

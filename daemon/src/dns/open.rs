@@ -2,7 +2,7 @@
 
 use super::clients::Client;
 use super::message::Question;
-use super::upstream::Line;
+use super::outstanding::Key;
 use crate::policy::ZoneId;
 
 /// A question from its arrival to its reply.
@@ -38,7 +38,7 @@ pub(super) struct Asking {
 /// A question under way to one upstream.
 pub(super) struct Attempt {
     /// Where it went, and under which id.
-    pub(super) key: (Line, u16),
+    pub(super) key: Key,
     pub(super) upstream: usize,
     pub(super) deadline: u64,
 }

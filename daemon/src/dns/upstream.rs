@@ -41,6 +41,14 @@ pub(super) struct Line {
 }
 
 impl Line {
+    #[cfg(test)]
+    pub(super) fn of_test(number: u64) -> Self {
+        Self {
+            stream: true,
+            number,
+        }
+    }
+
     /// Whether it is a TCP connection.
     pub(super) fn is_stream(self) -> bool {
         self.stream
