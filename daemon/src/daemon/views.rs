@@ -186,11 +186,7 @@ pub(super) fn grants(
 ) -> Result<GrantPage, Failure> {
     let policy = engine.policy();
     let rules = policy.rules();
-    let chosen = query
-        .zone
-        .as_deref()
-        .map(|name| zone_of(policy, name))
-        .transpose()?;
+    let chosen = chosen_zone(policy, query.zone.as_deref())?;
     let wanted = |zone: ZoneId, network: IpNet| {
         chosen.is_none_or(|chosen| chosen == zone)
             && query
@@ -304,6 +300,11 @@ fn reason(policy: &Policy, reason: &explain::Reason, now: Moment) -> Reason {
     }
 }
 
+/// The zone a question is limited to, if it is.
+fn chosen_zone(policy: &Policy, name: Option<&str>) -> Result<Option<ZoneId>, Failure> {
+    name.map(|name| zone_of(policy, name)).transpose()
+}
+
 fn zone_of(policy: &Policy, name: &str) -> Result<ZoneId, Failure> {
     let found = policy
         .rules()
@@ -344,11 +345,7 @@ pub(super) fn explain(
 ) -> Result<Pending, Failure> {
     let policy = engine.policy();
     let rules = policy.rules();
-    let chosen = query
-        .zone
-        .as_deref()
-        .map(|name| zone_of(policy, name))
-        .transpose()?;
+    let chosen = chosen_zone(policy, query.zone.as_deref())?;
     let (subject, text) = match &query.subject {
         Subject::Address(address) => (explain::Subject::Address(*address), address.to_string()),
         Subject::Name(name) => (explain::Subject::Name(name.clone()), name.to_string()),
