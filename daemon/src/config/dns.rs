@@ -8,6 +8,28 @@ use std::time::Duration;
 /// Where questions go unless the upstream says otherwise (RFC 1035 §4.2).
 const PORT: u16 = 53;
 
+/// What the cache takes unless the operator says otherwise, in MiB.
+const CACHE_MIB: u64 = 32;
+
+/// Types that may be asked for listed names where `types` names them (IANA DNS parameters). A, AAAA,
+/// CNAME, HTTPS, SVCB, SRV, PTR, SOA and NS may be asked anyway.
+const TYPES: [(&str, u16); 14] = [
+    ("MX", 15),
+    ("TXT", 16),
+    ("LOC", 29),
+    ("NAPTR", 35),
+    ("CERT", 37),
+    ("DNAME", 39),
+    ("DS", 43),
+    ("SSHFP", 44),
+    ("DNSKEY", 48),
+    ("TLSA", 52),
+    ("SMIMEA", 53),
+    ("OPENPGPKEY", 61),
+    ("URI", 256),
+    ("CAA", 257),
+];
+
 pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
     let listen = collect(&mut table, "listen", listener);
     let upstreams = collect(&mut table, "upstreams", upstream);
@@ -49,11 +71,14 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
             .duration(key, ms(least), ms(most))
             .unwrap_or(ms(default))
     };
-    let (timeout, race, hold) = (
+    let (timeout, race, hold, stale) = (
         time("timeout", 2000, 10, 30_000),
         time("race", 300, 0, 30_000),
         time("hold", 250, 1, 30_000),
+        time("stale", 0, 0, 7 * 86_400_000),
     );
+    let cache = table.number("cache_mib", 0, 4096).unwrap_or(CACHE_MIB) << 20;
+    let types = collect(&mut table, "types", record_type);
     let dns = DnsSettings {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         upstreams: upstreams
@@ -65,6 +90,10 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
         timeout,
         race,
         hold,
+        cache,
+        stale,
+        own_lookups: table.flag("own_lookups").unwrap_or(true),
+        types: types.into_iter().map(|(kind, _)| kind).collect(),
     };
     table.finish();
     dns
@@ -101,6 +130,28 @@ fn listener(text: &str) -> Result<SocketAddr, String> {
         )),
         (Err(_), None) => Err(format!("`{text}` is not an address; {example}")),
     }
+}
+
+fn record_type(text: &str) -> Result<u16, String> {
+    let known = TYPES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text));
+    if let Some((_, kind)) = known {
+        return Ok(*kind);
+    }
+    // RFC 3597 §5. Neither the protocol's own types nor those that ask for more than data.
+    let numbered = text
+        .strip_prefix("TYPE")
+        .and_then(|number| number.parse().ok());
+    numbered
+        .filter(|kind| *kind != 0 && *kind != 41 && !(128..=255).contains(kind))
+        .ok_or_else(|| {
+            let names: Vec<_> = TYPES.iter().map(|(name, _)| *name).collect();
+            format!(
+                "`{text}` is not a type of record that can be allowed; write one of {} or such as `TYPE65280`",
+                names.join(", ")
+            )
+        })
 }
 
 fn upstream(text: &str) -> Result<Upstream, String> {

@@ -97,6 +97,14 @@ pub struct DnsSettings {
     pub race: Duration,
     /// How long an answer may wait for the planes before the client gets SERVFAIL.
     pub hold: Duration,
+    /// Most bytes of answers that are kept for the next who asks; 0 keeps none.
+    pub cache: u64,
+    /// How long after its end an answer may be told when no upstream answers; zero: never.
+    pub stale: Duration,
+    /// Whether the exact names of every zone are looked up without a client asking.
+    pub own_lookups: bool,
+    /// Types of records that may be asked for listed names beside the usual ones.
+    pub types: Vec<u16>,
 }
 
 /// One upstream resolver.

@@ -101,6 +101,8 @@ pub enum Effect {
     Release(Vec<Release>),
     /// The rules the edges answer by changed.
     Publish,
+    /// From now on no edge tells again what it was released before. Before anything is taken back.
+    Raise(u64),
     /// Tell the operator.
     Record(Happening),
 }
@@ -111,6 +113,8 @@ pub struct Engine {
     policy: Policy,
     /// The newest state that every plane holds.
     committed: Revision,
+    /// Raised before anything granted is taken back, and when the planes may not hold it.
+    epoch: u64,
     in_flight: Option<Revision>,
     batch: BTreeMap<(ZoneId, IpAddr), (ClassMask, ClassMask)>,
     must_replace: bool,
@@ -136,6 +140,7 @@ impl Engine {
         let mut engine = Self {
             policy,
             committed: Revision(0),
+            epoch: 0,
             in_flight: None,
             batch: BTreeMap::new(),
             must_replace: true,
@@ -248,7 +253,10 @@ impl Engine {
             Event::Verified(Err(what)) => {
                 self.verifying = false;
                 self.must_replace = true;
+                self.raise();
                 self.record_plane(format!("{what}; repairing"));
+                // Until the repair nothing is in force, whatever was committed.
+                self.fault = Some(what);
             }
             Event::InUse(used) => {
                 // Only what was due when the question was asked: what fell due since was not asked
@@ -294,6 +302,7 @@ impl Engine {
         let changes = self.policy.replace(intent, links)?;
         self.batch.clear();
         self.must_replace = true;
+        self.raise();
         self.effects.push(Effect::Publish);
         Ok(changes.len())
     }
@@ -306,9 +315,10 @@ impl Engine {
         let bears = |links: &Links| links.bearing(&patterns);
         let same = bears(&links) == bears(self.policy.rules().links());
         let followed = if same {
-            self.policy
-                .replace(intent, links)
-                .map(|_| self.effects.push(Effect::Publish))
+            self.policy.replace(intent, links).map(|_| {
+                self.raise();
+                self.effects.push(Effect::Publish);
+            })
         } else {
             self.replace(intent, links).map(drop)
         };
@@ -342,7 +352,7 @@ impl Engine {
                 if revision <= self.committed && self.fault.is_none() {
                     self.effects.push(Effect::Release(vec![Release {
                         token,
-                        outcome: Ok(()),
+                        outcome: Ok(self.epoch),
                     }]));
                 } else {
                     self.waiting.entry(revision).or_default().push(waiting);
@@ -423,6 +433,7 @@ impl Engine {
                     self.record_plane(format!("the kernel refused {} addresses", refused.len()));
                     // A removal that failed leaves open what is closed: only a replacement mends that.
                     self.must_replace |= refused.iter().any(|c| !c.was.without(c.now).is_empty());
+                    self.raise();
                     let addresses: Vec<_> = refused.iter().map(|c| (c.zone, c.address)).collect();
                     let changes = self.policy.withdraw(&addresses);
                     self.queue(changes);
@@ -437,6 +448,7 @@ impl Engine {
                 self.sweep();
             }
             Outcome::Failed(why) => {
+                self.raise();
                 self.record_plane(why.clone());
                 // After a failed step the whole image is due at once; if that fails, a little later.
                 if self.fault.is_some() {
@@ -477,7 +489,7 @@ impl Engine {
                     Some(_) | None => {
                         releases.push(Release {
                             token: waiting.token,
-                            outcome: Ok(()),
+                            outcome: Ok(self.epoch),
                         });
                     }
                 },
@@ -522,6 +534,11 @@ impl Engine {
     fn sweep(&mut self) {
         self.sweeping += 1;
         self.effects.push(Effect::Sweep);
+    }
+
+    fn raise(&mut self) {
+        self.epoch += 1;
+        self.effects.push(Effect::Raise(self.epoch));
     }
 
     fn record_plane(&mut self, what: String) {

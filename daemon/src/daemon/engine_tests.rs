@@ -126,7 +126,11 @@ impl World {
                     self.sweeps += 1;
                     self.engine.handle(Event::Swept(Ok(())), self.now);
                 }
-                Effect::Verify | Effect::Publish | Effect::Record(_) | Effect::Learned { .. } => {}
+                Effect::Raise(_)
+                | Effect::Verify
+                | Effect::Publish
+                | Effect::Record(_)
+                | Effect::Learned { .. } => {}
             }
         }
     }

@@ -33,6 +33,7 @@ use planes::{Job, PlaneThread};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -88,6 +89,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         settings,
         engine,
         rules,
+        epoch: Arc::default(),
         events,
         planes,
         flows,
@@ -183,6 +185,8 @@ struct Daemon {
     settings: Settings,
     engine: Engine,
     rules: Arc<ArcSwap<Rules>>,
+    /// Of what the edges may tell again; see [`Effect::Raise`].
+    epoch: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
     planes: PlaneThread,
     flows: std::sync::mpsc::Sender<flows::Job>,
@@ -295,12 +299,13 @@ impl Daemon {
 
     fn open_edge(&self, settings: &DnsSettings) -> anyhow::Result<dns::Edge> {
         let events = self.events.clone();
-        dns::start(settings, Arc::clone(&self.rules), move |waiting| {
+        let submit = move |waiting| {
             events
                 .try_send(Event::Answered(waiting))
                 .map_err(|_| dns::Busy)
-        })
-        .context("open the DNS edge")
+        };
+        let (rules, epoch) = (Arc::clone(&self.rules), Arc::clone(&self.epoch));
+        dns::start(settings, rules, epoch, submit).context("open the DNS edge")
     }
 
     fn perform(&mut self) {
@@ -332,6 +337,7 @@ impl Daemon {
                 // Written by `keep_learned`, before all else of this round.
                 Effect::Learned { .. } => {}
                 Effect::Record(happening) => observe::record(happening),
+                Effect::Raise(epoch) => self.epoch.store(epoch, Ordering::Release),
             }
         }
         if let Some(edge) = &self.edge

@@ -1,7 +1,7 @@
 //! The clients' side: listeners over UDP and TCP, and the way back to whoever asked.
 #![expect(clippy::disallowed_methods, reason = "shell: sockets to the clients")]
 
-use super::message::Question;
+use super::message::Asked;
 use super::{Shared, stream, zone};
 use crate::policy::ZoneId;
 use crate::policy::rules::Rules;
@@ -86,9 +86,9 @@ impl Client {
     }
 
     /// The longest reply it takes, in bytes.
-    pub(super) fn limit(&self, question: &Question) -> usize {
+    pub(super) fn limit(&self, asked: &Asked<'_>) -> usize {
         match self {
-            Self::Datagram { .. } => question.udp_limit(),
+            Self::Datagram { .. } => asked.udp_limit(),
             Self::Stream { .. } => usize::from(u16::MAX),
         }
     }

@@ -96,12 +96,16 @@ fn judge(
         };
     };
     match (rules.ask(zone, &question.name), settings.unlisted) {
-        (Ask::Forward, _) if LISTED_KINDS.contains(&question.kind) => Course::Teach(zone),
+        (Ask::Forward, _) if may_be_asked(settings, question.kind) => Course::Teach(zone),
         (Ask::Forward, _) => refuse(rcode::REFUSED, Refusal::Type),
         (Ask::Refuse(Refusal::Unlisted), Unlisted::Forward) => pass(question),
         (Ask::Refuse(why), Unlisted::NxDomain) => refuse(rcode::NXDOMAIN, why),
         (Ask::Refuse(why), Unlisted::Refuse | Unlisted::Forward) => refuse(rcode::REFUSED, why),
     }
+}
+
+fn may_be_asked(settings: &DnsSettings, kind: u16) -> bool {
+    LISTED_KINDS.contains(&kind) || settings.types.contains(&kind)
 }
 
 fn text(why: Refusal) -> &'static str {

@@ -14,17 +14,14 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(super) fn new() -> Self {
+    /// `alarm` is rung when a deadline comes up that is earlier than the one [`Deadlines::arm`]
+    /// gave.
+    pub(super) fn new(alarm: Rc<Notify>) -> Self {
         Self {
             due: BTreeSet::new(),
             armed: 0,
-            alarm: Rc::new(Notify::new()),
+            alarm,
         }
-    }
-
-    /// Rung when a deadline comes up that is earlier than the one [`Deadlines::arm`] gave.
-    pub(super) fn alarm(&self) -> Rc<Notify> {
-        Rc::clone(&self.alarm)
     }
 
     /// Replaces the deadline `was` of `token` by `now`.

@@ -1,23 +1,23 @@
-//! Every open question, from the client's datagram to its reply. No task and no lock per question:
-//! the sockets' tasks call in, one at a time.
+//! Every question from the client's datagram to its reply. No task and no lock per question: the
+//! sockets' tasks call in, one at a time. Who asks what the cache holds is answered at once.
 
-use super::chance::Chance;
+use super::cache::{Cache, Key, Ready, Stored, lease, variant};
 use super::clients::{Client, Clients};
 use super::course::{Course, Refused, audits, decide};
 use super::deadlines::Deadlines;
-use super::message::{self, Extended, Question, Unread, rcode};
-use super::open::{Asking, Attempt, Open, Stage};
-use super::outstanding::{Known, Outstanding};
+use super::lookups::{Lookups, Patience, Subject};
+use super::message::{self, Asked, Extended, Question, Unread, rcode};
+use super::own::{Outcome, Own, Target};
 use super::stats::Counters;
-use super::upstream::{Line, Pool, Way};
-use super::{Clock, Release, Submit, Token, Waiting};
-use crate::config::DnsSettings;
+use super::upstream::{Line, Pool};
+use super::view::View;
+use super::waiter::{Held, Origin, Purpose, Waiter};
+use super::{Clock, Parts, Release, Token, Waiting};
 use crate::observe::{Happening, record};
 use crate::policy::ZoneId;
-use crate::policy::answer::wire::HEADER;
-use crate::policy::answer::{Answer, Reading};
+use crate::policy::answer::{Answer, Malformed, Reading};
 use crate::policy::rules::{Refusal, Rules};
-use arc_swap::ArcSwap;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -26,65 +26,71 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Most questions open at once.
+/// Most questions of clients open at once.
 const MOST_OPEN: usize = 16_384;
 
 /// Most of them from one client (over IPv6: one /64).
 const MOST_PER_CLIENT: usize = 4096;
 
-/// Fewest times a question is sent before it is given up, time allowing.
-const FEWEST_TRIES: u32 = 3;
+/// TTL of an answer that is told beyond its end, in seconds (RFC 8767 §4).
+const STALE_TTL: u32 = 30;
+
+/// Milliseconds between looks whether the rules changed.
+const FOLLOW: u64 = 1000;
 
 /// Edges opened so far. A reload opens another, and the loop's word on an answer of the old one must
 /// not release one of the new: their tokens never meet.
 static EDGES: AtomicU64 = AtomicU64::new(0);
 
-pub(super) struct Parts {
-    pub(super) settings: DnsSettings,
-    pub(super) rules: Arc<ArcSwap<Rules>>,
-    pub(super) submit: Submit,
-    pub(super) counters: Arc<Counters>,
-}
-
 pub(super) struct Engine {
-    settings: DnsSettings,
-    rules: Arc<ArcSwap<Rules>>,
-    submit: Submit,
-    counters: Arc<Counters>,
+    parts: Parts,
     clock: Clock,
     pub(super) clients: Clients,
-    pub(super) pool: Pool,
-    chance: Chance,
-    open: BTreeMap<Token, Box<Open>>,
+    pub(super) lookups: Lookups<Waiter>,
+    cache: Cache,
+    own: Own,
+    /// The rules that `own` follows, and when to look again.
+    followed: Option<Arc<Rules>>,
+    follow_at: u64,
+    held: BTreeMap<Token, Box<Held>>,
     next_token: u64,
+    open: usize,
     per_client: BTreeMap<IpAddr, usize>,
-    asked: Outstanding,
     deadlines: Deadlines,
+    alarm: Rc<Notify>,
     /// The message being written; kept for its allocation.
     out: Vec<u8>,
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
 }
 
 impl Engine {
     pub(super) fn new(parts: Parts, clock: Clock) -> Self {
-        let pool = Pool::new(&parts.settings.upstreams, millis(parts.settings.timeout));
+        let settings = &parts.settings;
+        let patience = Patience {
+            timeout: millis(settings.timeout),
+            race: millis(settings.race),
+        };
+        let pool = Pool::new(&settings.upstreams, patience.timeout);
+        let alarm = Rc::new(Notify::new());
+        let counters = Arc::clone(&parts.counters);
         Self {
-            settings: parts.settings,
-            rules: parts.rules,
-            submit: parts.submit,
-            counters: parts.counters,
+            cache: Cache::new(settings.cache, millis(settings.stale)),
+            parts,
             clock,
             clients: Clients::default(),
-            pool,
-            chance: Chance::new(),
-            open: BTreeMap::new(),
+            lookups: Lookups::new(pool, patience, counters, Rc::clone(&alarm)),
+            own: Own::default(),
+            followed: None,
+            follow_at: 0,
+            held: BTreeMap::new(),
             next_token: EDGES.fetch_add(1, Ordering::Relaxed) << 40,
+            open: 0,
             per_client: BTreeMap::new(),
-            asked: Outstanding::default(),
-            deadlines: Deadlines::new(),
+            deadlines: Deadlines::new(Rc::clone(&alarm)),
+            alarm,
             out: Vec::with_capacity(4096),
         }
     }
@@ -94,37 +100,125 @@ impl Engine {
     }
 
     pub(super) fn alarm(&self) -> Rc<Notify> {
-        self.deadlines.alarm()
+        Rc::clone(&self.alarm)
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.parts.counters
+    }
+
+    fn epoch(&self) -> u64 {
+        self.parts.epoch.load(Ordering::Acquire)
     }
 
     /// A message from a client.
     pub(super) fn question(&mut self, client: Client, bytes: &[u8]) {
-        self.counters.questions.add(1);
-        let question = match Question::read(bytes) {
-            Ok(question) => question,
-            Err(Unread::Silent) => {
-                self.counters.malformed.add(1);
-                self.clients.close(&client);
-                return;
-            }
-            Err(Unread::Code(code)) => {
-                self.counters.malformed.add(1);
-                message::fault(bytes, code, &mut self.out);
-                self.clients.send(&client, &self.out);
-                return;
-            }
+        self.counters().questions.add(1);
+        let asked = match Asked::read(bytes) {
+            Ok(asked) => asked,
+            Err(why) => return self.unread(&client, bytes, why),
         };
-        let rules = self.rules.load();
+        // Before the epoch: an answer of the cache belongs to the rules that its zone comes from.
+        let rules = self.parts.rules.load();
         let zone = client.zone(&rules);
-        match decide(&rules, &self.settings, zone, &question) {
-            Course::Teach(zone) => self.admit(client, question, Some(zone)),
-            Course::Pass => self.admit(client, question, None),
-            Course::Audit(why) => {
-                self.tell(&client, &question, zone, why, true);
-                self.admit(client, question, None);
-            }
-            Course::Refuse(refused) => self.refuse(&client, &question, zone, refused),
+        let key = Key::new(zone, &asked);
+        if self.tell_again(&client, &asked, zone, &key, &rules) {
+            return;
         }
+        let question = match asked.keep() {
+            Ok(question) => question,
+            Err(why) => return self.unread(&client, bytes, why),
+        };
+        let course = decide(&rules, &self.parts.settings, zone, &question);
+        match course {
+            Course::Refuse(refused) => return self.refuse(&client, &question, zone, refused),
+            Course::Audit(why) => self.tell(&client, &question, zone, why, true),
+            Course::Teach(_) | Course::Pass => {}
+        }
+        let Some(purpose) = Purpose::of(course) else {
+            return;
+        };
+        if !self.enter(&client) {
+            self.counters().shed.add(1);
+            let why = Extended::other("too many questions are open");
+            return self.servfail(&client, &asked, why);
+        }
+        let origin = Origin::Client(client);
+        self.seek(Waiter {
+            origin,
+            question,
+            key,
+            purpose,
+        });
+    }
+
+    fn unread(&mut self, client: &Client, bytes: &[u8], why: Unread) {
+        self.counters().malformed.add(1);
+        match why {
+            Unread::Silent => self.clients.close(client),
+            Unread::Code(code) => {
+                message::fault(bytes, code, &mut self.out);
+                self.clients.send(client, &self.out);
+            }
+        }
+    }
+
+    /// Answers from the cache, without a word to the loop but for the lease.
+    fn tell_again(
+        &mut self,
+        client: &Client,
+        asked: &Asked<'_>,
+        zone: Option<ZoneId>,
+        key: &Key,
+        rules: &Rules,
+    ) -> bool {
+        let now = self.clock.now();
+        let Some(ready) = self.cache.ready(key, self.epoch(), now) else {
+            return false;
+        };
+        let limit = client.limit(asked);
+        self.parts.counters.answers.add(1);
+        self.parts.counters.cached.add(1);
+        ready
+            .view
+            .write(asked, ready.age(now), limit, &mut self.out);
+        self.clients.send(client, &self.out);
+        let limits = rules.intent().limits;
+        let renewal = ready.renewal(now, limits);
+        let refresh = ready.wants_refresh(now);
+        if let (Some(zone), Some(answer)) = (zone, renewal) {
+            self.renew(zone, answer);
+        }
+        if refresh && let Ok(question) = asked.keep() {
+            self.refresh(zone, question, key.clone());
+        }
+        true
+    }
+
+    /// Lets the grants of an answer last as if it had been given now.
+    fn renew(&self, zone: ZoneId, answer: Answer) {
+        // A busy loop hears of it with the next one; the lease is not over.
+        let _ = (self.parts.submit)(Waiting {
+            zone,
+            answer,
+            token: Token::NOBODY,
+        });
+    }
+
+    fn refresh(&mut self, zone: Option<ZoneId>, question: Question, key: Key) {
+        let rules = self.parts.rules.load();
+        let course = decide(&rules, &self.parts.settings, zone, &question);
+        let Some(purpose) = Purpose::of(course) else {
+            return;
+        };
+        self.counters().prefetched.add(1);
+        let origin = Origin::Refresh;
+        self.look_up(Waiter {
+            origin,
+            question,
+            key,
+            purpose,
+        });
     }
 
     fn refuse(
@@ -134,8 +228,9 @@ impl Engine {
         zone: Option<ZoneId>,
         refused: Refused,
     ) {
-        let limit = client.limit(question);
-        question.bare(refused.code, Some(refused.extended), limit, &mut self.out);
+        let asked = question.asked();
+        let limit = client.limit(&asked);
+        asked.bare(refused.code, Some(refused.extended), limit, &mut self.out);
         self.clients.send(client, &self.out);
         self.tell(client, question, zone, refused.why, false);
     }
@@ -148,7 +243,7 @@ impl Engine {
         why: Refusal,
         audited: bool,
     ) {
-        self.counters.refused.add(1);
+        self.counters().refused.add(1);
         record(Happening::QuestionRefused {
             zone,
             client: client.address(),
@@ -158,220 +253,154 @@ impl Engine {
         });
     }
 
-    fn admit(&mut self, client: Client, question: Question, zone: Option<ZoneId>) {
+    fn enter(&mut self, client: &Client) -> bool {
         let owner = client.owner();
         let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
-        if self.open.len() >= MOST_OPEN || of_client >= MOST_PER_CLIENT {
-            self.counters.shed.add(1);
-            let why = Extended::other("too many questions are open");
-            return self.servfail(&client, &question, why);
+        if self.open >= MOST_OPEN || of_client >= MOST_PER_CLIENT {
+            return false;
         }
         self.per_client.insert(owner, of_client + 1);
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        let cased = self.chance.cased(&question.wire);
-        let stage = Stage::Asking(Asking::default());
-        let open = Open {
-            client,
-            question,
-            cased,
-            zone,
-            due: u64::MAX,
-            stage,
-        };
-        self.open.insert(token, Box::new(open));
-        self.counters.open.set(self.open.len() as u64);
-        self.ask_on(
-            token,
-            self.clock.now(),
-            Extended::network("no upstream can be reached"),
-        );
-    }
-
-    /// Sends the question once more where that is possible; if nothing is under way then, gives up.
-    fn ask_on(&mut self, token: Token, now: u64, why: Extended<'static>) {
-        let most = FEWEST_TRIES.max(u32::try_from(self.pool.len()).unwrap_or(u32::MAX));
-        loop {
-            let Some(asking) = self.asking(token) else {
-                return;
-            };
-            if asking.tries >= most {
-                break;
-            }
-            asking.tries += 1;
-            let round = asking.round;
-            let (upstream, round) = self.pool.choose(round, now);
-            let way = self.pool.way(upstream);
-            let Some(asking) = self.asking(token) else {
-                return;
-            };
-            asking.round = round;
-            if self.transmit(token, upstream, way, now) {
-                break;
-            }
-        }
-        let race = millis(self.settings.race);
-        let Some(asking) = self.asking(token) else {
-            return;
-        };
-        if asking.attempts.is_empty() {
-            return self.give_up(token, why);
-        }
-        asking.race_at = if asking.tries < most {
-            now + race
-        } else {
-            u64::MAX
-        };
-        self.reschedule(token);
-    }
-
-    fn asking(&mut self, token: Token) -> Option<&mut Asking> {
-        match &mut self.open.get_mut(&token)?.stage {
-            Stage::Asking(asking) => Some(asking),
-            Stage::Held(_) => None,
-        }
-    }
-
-    fn transmit(&mut self, token: Token, upstream: usize, way: Way, now: u64) -> bool {
-        let Some(open) = self.open.get_mut(&token) else {
-            return false;
-        };
-        let Stage::Asking(asking) = &mut open.stage else {
-            return false;
-        };
-        let Some(path) = self.pool.path(upstream, way, &mut self.chance, now) else {
-            self.pool.failed(upstream, now);
-            return false;
-        };
-        let Some(key) = self.asked.take(path.line, token, || self.chance.id()) else {
-            log::debug!(target: "dns", "too many questions wait on one line to an upstream");
-            return false;
-        };
-        open.question.forward(key.1, &open.cased, &mut self.out);
-        if !path.send(&self.out) {
-            self.asked.remove(key);
-            self.pool.failed(upstream, now);
-            return false;
-        }
-        self.counters.asked.add(1);
-        let deadline = now + millis(self.settings.timeout);
-        asking.attempts.push(Attempt {
-            key,
-            upstream,
-            deadline,
-        });
+        self.open += 1;
+        self.counters().open.set(self.open as u64);
         true
     }
 
+    fn leave(&mut self, client: &Client) {
+        self.open -= 1;
+        self.counters().open.set(self.open as u64);
+        let owner = client.owner();
+        if let Some(count) = self.per_client.get_mut(&owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_client.remove(&owner);
+            }
+        }
+    }
+
+    /// Takes what an upstream said not long ago, or asks.
+    fn seek(&mut self, waiter: Waiter) {
+        let now = self.clock.now();
+        match self.cache.fresh(&waiter.key, now) {
+            Some(said) => {
+                let (message, born) = (said.message.clone(), said.born);
+                self.conclude(vec![waiter], &message, born, false);
+            }
+            None => self.look_up(waiter),
+        }
+    }
+
+    fn look_up(&mut self, waiter: Waiter) {
+        let now = self.clock.now();
+        let asked = waiter.question.asked();
+        let variant = variant(&asked);
+        let wire = asked.wire.to_vec();
+        let key = waiter.key.clone();
+        self.lookups.begin(key.question(), waiter, now, || {
+            let mut wire = wire;
+            let name = wire.len() - 4;
+            wire[..name].make_ascii_lowercase();
+            Subject {
+                wire: wire.into(),
+                variant,
+            }
+        });
+        self.take_finished();
+    }
+
     /// A message from an upstream.
-    pub(super) fn reply(&mut self, line: Line, bytes: &mut [u8]) {
-        let now = self.clock.now();
-        let Some([high, low]) = bytes.first_chunk().copied() else {
-            return self.forged(line);
-        };
-        let key = (line, u16::from_be_bytes([high, low]));
-        let token = match self.asked.get(key) {
-            None => return self.forged(line),
-            Some(Known::Settled) => {
-                self.asked.remove(key);
-                return self.counters.late.add(1);
-            }
-            Some(Known::Awaited(token)) => token,
-        };
-        let Some(open) = self.open.get_mut(&token) else {
-            return;
-        };
-        if !message::answers(bytes, &open.cased) {
-            return self.forged(line);
-        }
-        let Stage::Asking(asking) = &mut open.stage else {
-            return;
-        };
-        let Some(at) = asking
-            .attempts
-            .iter()
-            .position(|attempt| attempt.key == key)
-        else {
-            return;
-        };
-        if asking.attempts[at].deadline <= now {
-            return self.counters.late.add(1);
-        }
-        let attempt = asking.attempts.swap_remove(at);
-        self.asked.remove(key);
-        self.pool.answered(attempt.upstream);
-        if message::is_truncated(bytes) {
-            let whole =
-                !line.is_stream() && self.transmit(token, attempt.upstream, Way::Stream, now);
-            if whole {
-                return self.reschedule(token);
-            }
-            return self.ask_on(
-                token,
-                now,
-                Extended::network("the upstream's reply is truncated"),
-            );
-        }
-        match message::code(bytes) {
-            rcode::NO_ERROR | rcode::NXDOMAIN => self.conclude(token, bytes),
-            _ => {
-                // The same upstream would only say it again.
-                let round = self.asking(token).map_or(0, |asking| asking.round);
-                if self.pool.all_in(round)
-                    && let Some(asking) = self.asking(token)
-                {
-                    asking.tries = u32::MAX;
-                }
-                self.ask_on(
-                    token,
-                    now,
-                    Extended::unreachable("the upstreams report an error"),
-                );
-            }
-        }
+    pub(super) fn reply(&mut self, line: Line, bytes: &[u8]) {
+        self.lookups.reply(line, bytes, self.clock.now());
+        self.take_finished();
     }
 
-    fn forged(&mut self, line: Line) {
-        self.counters.forged.add(1);
-        if let Some(upstream) = self.pool.address(line) {
-            record(Happening::Forgery { upstream });
-        }
-    }
-
-    /// A line to an upstream failed: what was asked over it is asked elsewhere, at once.
+    /// A line to an upstream failed.
     pub(super) fn broken(&mut self, line: Line) {
+        self.lookups.broken(line, self.clock.now());
+        self.take_finished();
+    }
+
+    fn take_finished(&mut self) {
         let now = self.clock.now();
-        if let Some(upstream) = self.pool.index(line) {
-            self.pool.failed(upstream, now);
-        }
-        // First, so that what is asked again does not take the same way.
-        self.pool.broken(line);
-        for (key, token) in self.asked.end(line) {
-            let Some(asking) = self.asking(token) else {
-                continue;
-            };
-            asking.attempts.retain(|attempt| attempt.key != key);
-            self.ask_on(token, now, Extended::network("no upstream can be reached"));
+        for finished in self.lookups.finished() {
+            match finished.outcome {
+                Ok(message) => {
+                    if let Some(lifetime) = self.conclude(finished.waiters, &message, now, false) {
+                        self.cache.keep(&finished.key, &message, lifetime, now);
+                    }
+                }
+                Err(why) => self.give_up(finished.waiters, why, now),
+            }
         }
     }
 
-    fn conclude(&mut self, token: Token, bytes: &mut [u8]) {
-        let Some(open) = self.open.get_mut(&token) else {
-            return;
-        };
-        // The client's letter case, everywhere that compression refers to the question.
-        bytes[HEADER..HEADER + open.question.wire.len()].copy_from_slice(&open.question.wire);
-        let limit = open.client.limit(&open.question);
-        let Some(zone) = open.zone else {
-            let done = open.question.pass(bytes, limit, &mut self.out);
-            return self.respond(token, done.is_ok());
-        };
-        let rules = self.rules.load();
+    /// Makes an upstream's message the answer of all who wait for it; gives how long it may be
+    /// kept, in seconds.
+    fn conclude(
+        &mut self,
+        mut waiters: Vec<Waiter>,
+        message: &[u8],
+        born: u64,
+        stale: bool,
+    ) -> Option<u32> {
+        // Before the rules: what they allow is good only while this lasts.
+        let epoch = self.epoch();
+        let rules = self.parts.rules.load_full();
+        let mut lifetime = None;
+        while let Some(first) = waiters.first() {
+            let (key, purpose) = (first.key.clone(), first.purpose);
+            let like = |waiter: &mut Waiter| waiter.key == key && waiter.purpose == purpose;
+            let group: Vec<_> = waiters.extract_if(.., like).collect();
+            let question = &group[0].question;
+            match self.view(&rules, purpose, question, message) {
+                Err(_) => {
+                    let why = Extended::other("the upstream's reply is malformed");
+                    self.fail(group, why);
+                }
+                Ok((mut view, mut answer)) => {
+                    lifetime = lifetime.max(Some(view.lifetime()));
+                    if stale {
+                        view.make_stale(STALE_TTL);
+                        answer = answer.map(|answer| Answer {
+                            ttl: STALE_TTL,
+                            ..answer
+                        });
+                    }
+                    match (purpose.zone(), answer) {
+                        (Some(zone), Some(answer)) => {
+                            self.hold(zone, group, view, answer, born);
+                        }
+                        (_, _) => {
+                            self.respond(group, &view, born);
+                            if purpose != Purpose::Audit {
+                                self.make_ready(&key, view, None, born, epoch);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        lifetime
+    }
+
+    /// What clients of one zone may see of `message`, and what it teaches.
+    fn view(
+        &self,
+        rules: &Rules,
+        purpose: Purpose,
+        question: &Question,
+        message: &[u8],
+    ) -> Result<(View, Option<Answer>), Malformed> {
         let limits = rules.intent().limits;
-        let audited = audits(&rules, zone);
-        let Ok(mut reading) = Reading::of(bytes) else {
-            let passed = audited && open.question.pass(bytes, limit, &mut self.out).is_ok();
-            return self.respond(token, passed);
+        let (length, ceiling) = (question.asked().wire.len(), limits.ttl_ceiling);
+        let pass = || View::passed(message, length, ceiling).map(|view| (view, None));
+        let Some(zone) = purpose.zone() else {
+            return pass();
+        };
+        let audited = audits(rules, zone);
+        let mut reading = match Reading::of(message) {
+            Ok(reading) => reading,
+            Err(_) if audited => return pass(),
+            Err(malformed) => return Err(malformed),
         };
         let mut addresses = Vec::with_capacity(reading.found().len());
         let mut struck = 0;
@@ -382,10 +411,10 @@ impl Engine {
                     continue;
                 }
                 Ok(()) => {
-                    log::debug!(target: "answer", "{}: more addresses than one answer may teach", open.question.name);
+                    log::debug!(target: "answer", "{}: more addresses than one answer may teach", question.name);
                 }
                 Err(why) => {
-                    let (name, address) = (open.question.name.clone(), found.address);
+                    let (name, address) = (question.name.clone(), found.address);
                     record(Happening::RecordRefused {
                         zone,
                         name,
@@ -400,206 +429,241 @@ impl Engine {
                 struck += 1;
             }
         }
-        self.counters.removed.add(struck);
+        self.counters().removed.add(struck);
         addresses.sort_unstable();
         addresses.dedup();
-        let flags = message::flags(bytes);
-        let ceiling = limits.ttl_ceiling;
-        let done = open
-            .question
-            .reply(&reading, flags, struck > 0, ceiling, limit, &mut self.out);
-        if done.is_err() || addresses.is_empty() {
-            return self.respond(token, done.is_ok());
-        }
-        let name = open.question.name.clone();
-        let answer = Answer {
-            name,
+        let dnssec = question.asked().dnssec();
+        let view = View::taught(&reading, message, length, struck > 0, dnssec, ceiling)?;
+        let answer = (!addresses.is_empty()).then(|| Answer {
+            name: question.name.clone(),
             addresses,
-            ttl: reading.ttl(),
+            ttl: reading.ttl().min(ceiling),
+        });
+        Ok((view, answer))
+    }
+
+    /// Keeps an answer until the loop has its addresses in force.
+    fn hold(&mut self, zone: ZoneId, waiters: Vec<Waiter>, view: View, answer: Answer, born: u64) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let due = self.clock.now() + millis(self.parts.settings.hold);
+        let held = Held {
+            waiters,
+            view,
+            answer: answer.clone(),
+            born,
+            due,
         };
-        self.hold(Waiting {
+        self.held.insert(token, Box::new(held));
+        self.counters().waiting.set(self.held.len() as u64);
+        self.deadlines.set(token, due, due);
+        let waiting = Waiting {
             zone,
             answer,
             token,
-        });
-    }
-
-    /// Sends the reply that was just written, or SERVFAIL where it could not be.
-    fn respond(&mut self, token: Token, written: bool) {
-        let Some(open) = self.settle(token) else {
-            return;
         };
-        if written {
-            self.counters.answers.add(1);
-            self.clients.send(&open.client, &self.out);
-        } else {
-            let why = Extended::other("the upstream's reply is malformed");
-            self.servfail(&open.client, &open.question, why);
+        if (self.parts.submit)(waiting).is_err() {
+            self.withhold(token, "the gateway is busy");
         }
     }
 
-    /// Keeps the reply that was just written until the loop has its addresses in force.
-    fn hold(&mut self, waiting: Waiting) {
-        let token = waiting.token;
-        self.abandon(token);
-        let Some(open) = self.open.get_mut(&token) else {
-            return;
-        };
-        open.stage = Stage::Held(self.out.as_slice().into());
-        self.counters.waiting.add(1);
-        if (self.submit)(waiting).is_err() {
-            return self.withhold(token, "the gateway is busy");
-        }
-        self.reschedule(token);
+    fn unhold(&mut self, token: Token) -> Option<Box<Held>> {
+        let held = self.held.remove(&token)?;
+        self.deadlines.remove(token, held.due);
+        self.counters().waiting.set(self.held.len() as u64);
+        Some(held)
     }
 
     /// The loop's word on a waiting answer.
     pub(super) fn release(&mut self, release: Release) {
-        let held = self.open.get(&release.token).map(|open| &open.stage);
-        let Some(Stage::Held(_)) = held else { return };
-        if let Err(why) = release.outcome {
-            return self.withhold(release.token, &why);
-        }
-        let Some(open) = self.settle(release.token) else {
+        let epoch = match release.outcome {
+            Ok(epoch) => epoch,
+            Err(why) => return self.withhold(release.token, &why),
+        };
+        let Some(held) = self.unhold(release.token) else {
             return;
         };
-        if let Stage::Held(reply) = &open.stage {
-            self.counters.answers.add(1);
-            self.clients.send(&open.client, reply);
+        let Held {
+            waiters,
+            view,
+            answer,
+            born,
+            ..
+        } = *held;
+        let Some(key) = waiters.first().map(|waiter| waiter.key.clone()) else {
+            return;
+        };
+        let now = self.clock.now();
+        for waiter in &waiters {
+            self.settle_own(waiter, || Outcome::Granted(answer.clone()), now);
         }
+        self.respond(waiters, &view, born);
+        self.make_ready(&key, view, Some(answer), born, epoch);
+    }
+
+    fn make_ready(&mut self, key: &Key, view: View, answer: Option<Answer>, born: u64, epoch: u64) {
+        let limits = self.parts.rules.load().intent().limits;
+        let ready = Ready {
+            leased: Cell::new(lease(born, view.lifetime(), limits)),
+            view,
+            born,
+            epoch,
+            answer,
+            refreshing: Cell::new(false),
+        };
+        self.cache.make_ready(key, ready);
     }
 
     /// The planes do not hold the answer: no release, except in audit mode, where packets pass anyway.
     fn withhold(&mut self, token: Token, why: &str) {
-        let Some(open) = self.settle(token) else {
+        let Some(held) = self.unhold(token) else {
             return;
         };
-        self.counters.withheld.add(1);
-        let audited = open
-            .zone
-            .is_some_and(|zone| audits(&self.rules.load(), zone));
-        match &open.stage {
-            Stage::Held(reply) if audited => {
-                self.counters.answers.add(1);
-                self.clients.send(&open.client, reply);
-            }
-            Stage::Held(_) | Stage::Asking(_) => {
-                self.servfail(&open.client, &open.question, Extended::other(why));
-            }
-        }
-        if let Some(zone) = open.zone {
+        self.counters().withheld.add(1);
+        let zone = held.waiters.first().and_then(|w| w.purpose.zone());
+        let audited = zone.is_some_and(|zone| audits(&self.parts.rules.load(), zone));
+        if let Some(zone) = zone {
             record(Happening::Withheld {
                 zone,
-                name: open.question.name,
+                name: held.answer.name.clone(),
                 why: why.to_owned(),
                 audited,
             });
         }
+        if audited {
+            let now = self.clock.now();
+            for waiter in &held.waiters {
+                self.settle_own(waiter, || Outcome::Failed, now);
+            }
+            self.respond(held.waiters, &held.view, held.born);
+        } else {
+            self.fail(held.waiters, Extended::other(why));
+        }
     }
 
-    fn give_up(&mut self, token: Token, why: Extended<'_>) {
-        let Some(open) = self.settle(token) else {
-            return;
-        };
-        self.servfail(&open.client, &open.question, why);
+    /// Nobody could be asked: an older answer where that is allowed, else SERVFAIL.
+    fn give_up(&mut self, mut waiters: Vec<Waiter>, why: Extended<'static>, now: u64) {
+        let Some(first) = waiters.first() else { return };
+        if let Some(said) = self.cache.stale(&first.key, now) {
+            let message = said.message.clone();
+            let clients: Vec<_> = waiters
+                .extract_if(.., |waiter| waiter.origin.client().is_some())
+                .collect();
+            self.counters().stale.add(clients.len() as u64);
+            self.conclude(clients, &message, now, true);
+        }
+        self.fail(waiters, why);
     }
 
-    fn servfail(&mut self, client: &Client, question: &Question, why: Extended<'_>) {
-        self.counters.servfail.add(1);
-        let limit = client.limit(question);
-        question.bare(rcode::SERVFAIL, Some(why), limit, &mut self.out);
+    /// Sends a reply to all who wait for it.
+    fn respond(&mut self, waiters: Vec<Waiter>, view: &View, born: u64) {
+        let now = self.clock.now();
+        let age = u32::try_from(now.saturating_sub(born) / 1000).unwrap_or(u32::MAX);
+        for waiter in waiters {
+            self.settle_own(&waiter, || Outcome::Nothing, now);
+            let Origin::Client(client) = &waiter.origin else {
+                continue;
+            };
+            self.leave(client);
+            let asked = waiter.question.asked();
+            view.write(&asked, age, client.limit(&asked), &mut self.out);
+            self.counters().answers.add(1);
+            self.clients.send(client, &self.out);
+        }
+    }
+
+    /// Sends SERVFAIL to all who wait.
+    fn fail(&mut self, waiters: Vec<Waiter>, why: Extended<'_>) {
+        let now = self.clock.now();
+        for waiter in waiters {
+            self.settle_own(&waiter, || Outcome::Failed, now);
+            if let Origin::Client(client) = &waiter.origin {
+                self.leave(client);
+                self.servfail(client, &waiter.question.asked(), why);
+            }
+        }
+    }
+
+    fn servfail(&mut self, client: &Client, asked: &Asked<'_>, why: Extended<'_>) {
+        self.counters().servfail.add(1);
+        let limit = client.limit(asked);
+        asked.bare(rcode::SERVFAIL, Some(why), limit, &mut self.out);
         self.clients.send(client, &self.out);
     }
 
-    /// Stops waiting for upstreams; what they still say is late, not forged.
-    fn abandon(&mut self, token: Token) {
-        let until = self.clock.now() + 2 * millis(self.settings.timeout);
-        let Some(asking) = self.asking(token) else {
+    /// Tells the schedule how a look-up of its own ended; only the first word counts.
+    fn settle_own(&mut self, waiter: &Waiter, outcome: impl FnOnce() -> Outcome, now: u64) {
+        let (Origin::Own, Some(zone)) = (&waiter.origin, waiter.purpose.zone()) else {
             return;
         };
-        for attempt in std::mem::take(&mut asking.attempts) {
-            self.asked.settle(attempt.key, until);
+        let target = Target {
+            zone,
+            name: waiter.question.name.clone(),
+            kind: waiter.question.kind,
+        };
+        let chance = self.lookups.chance().id();
+        if let Some(answer) = self.own.settle(&target, outcome(), now, chance) {
+            self.renew(zone, answer);
+        }
+        if let Some(names) = self.own.unresolved() {
+            self.parts.unresolved.store(Arc::new(names));
         }
     }
 
-    fn settle(&mut self, token: Token) -> Option<Box<Open>> {
-        self.abandon(token);
-        let open = self.open.remove(&token)?;
-        self.deadlines.remove(token, open.due);
-        self.counters.open.set(self.open.len() as u64);
-        match &open.stage {
-            Stage::Held(_) => self.counters.waiting.take(1),
-            Stage::Asking(_) => {}
+    /// Begins the look-ups of our own that are due.
+    fn pursue(&mut self, now: u64) {
+        if !self.parts.settings.own_lookups {
+            return;
         }
-        let owner = open.client.owner();
-        if let Some(count) = self.per_client.get_mut(&owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&owner);
+        if self.follow_at <= now {
+            self.follow_at = now + FOLLOW;
+            let rules = self.parts.rules.load_full();
+            let same = |old: &Arc<Rules>| Arc::ptr_eq(old, &rules);
+            if !self.followed.as_ref().is_some_and(same) {
+                self.own.follow(&rules, now);
+                self.followed = Some(rules);
             }
         }
-        Some(open)
+        while let Some(target) = self.own.next(now) {
+            let question = Question::own(&target.name, target.kind);
+            let key = Key::new(Some(target.zone), &question.asked());
+            let waiter = Waiter {
+                origin: Origin::Own,
+                question,
+                key,
+                purpose: Purpose::Teach(target.zone),
+            };
+            // Another zone may just have asked; else the time of what is known is nearly over.
+            let young = |said: &Stored| now - said.born < said.until - now;
+            match self.cache.fresh(&waiter.key, now) {
+                Some(said) if young(said) => self.seek(waiter),
+                Some(_) | None => self.look_up(waiter),
+            }
+        }
     }
 
-    fn reschedule(&mut self, token: Token) {
-        let hold = self.clock.now() + millis(self.settings.hold);
-        let Some(open) = self.open.get_mut(&token) else {
-            return;
-        };
-        let due = open.next_due(hold);
-        self.deadlines.set(token, open.due, due);
-        open.due = due;
-    }
-
-    /// When [`Engine::tick`] must be called, in milliseconds of the clock; `None` while nothing is
-    /// open. An earlier deadline that comes up rings the alarm.
+    /// When [`Engine::tick`] must be called, in milliseconds of the clock; `None` while there is
+    /// nothing to wait for. An earlier deadline that comes up rings the alarm.
     pub(super) fn arm(&mut self) -> Option<u64> {
-        self.deadlines.arm(self.asked.due())
+        let own = self.parts.settings.own_lookups.then(|| {
+            let due = self.own.due().unwrap_or(u64::MAX);
+            due.min(self.follow_at)
+        });
+        let lookups = self.lookups.arm();
+        [self.deadlines.arm(own), lookups]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
-        self.asked.expire(now);
+        self.lookups.tick(now);
+        self.take_finished();
         while let Some(token) = self.deadlines.pop(now) {
-            let Some(open) = self.open.get_mut(&token) else {
-                continue;
-            };
-            match &mut open.stage {
-                Stage::Held(_) => {
-                    self.withhold(token, "the planes did not take the answer in time")
-                }
-                Stage::Asking(_) => self.overdue(token, now),
-            }
+            self.withhold(token, "the planes did not take the answer in time");
         }
-    }
-
-    fn overdue(&mut self, token: Token, now: u64) {
-        let until = now + 2 * millis(self.settings.timeout);
-        let Some(Open {
-            stage: Stage::Asking(asking),
-            ..
-        }) = self.open.get_mut(&token).map(|open| &mut **open)
-        else {
-            return;
-        };
-        for attempt in asking
-            .attempts
-            .extract_if(.., |attempt| attempt.deadline <= now)
-        {
-            self.asked.settle(attempt.key, until);
-            self.pool.failed(attempt.upstream, now);
-        }
-        if asking.race_at <= now || asking.attempts.is_empty() {
-            if asking.attempts.is_empty() {
-                self.counters.timeouts.add(1);
-            }
-            return self.ask_on(
-                token,
-                now,
-                Extended::unreachable("no upstream answered in time"),
-            );
-        }
-        self.reschedule(token);
+        self.pursue(now);
     }
 }

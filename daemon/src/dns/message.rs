@@ -1,7 +1,6 @@
 //! Clients' questions and what is written back to them, as bytes. Pure.
 
-use crate::policy::answer::wire::{HEADER, IN, answers_end, kind};
-use crate::policy::answer::{Malformed, Reading, Written};
+use crate::policy::answer::wire::{HEADER, IN, kind};
 use crate::policy::name::Name;
 
 /// Largest UDP message sent to anyone, safe from fragmentation (DNS flag day 2020).
@@ -27,6 +26,18 @@ const DO: u8 = 0x80;
 
 /// The option that carries an extended error (RFC 8914 §2).
 const EXTENDED_ERROR: u16 = 15;
+
+/// Most bytes of a name (RFC 1035 §2.3.4).
+pub(super) const MOST_NAME: usize = 255;
+
+/// What of a question, beside the name and the type, changes what an upstream says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Variant {
+    /// Signatures are wanted.
+    pub(super) dnssec: bool,
+    /// The upstream need not validate.
+    pub(super) checking_disabled: bool,
+}
 
 /// Response codes (IANA DNS RCODEs).
 pub(super) mod rcode {
@@ -57,6 +68,12 @@ impl<'t> Extended<'t> {
         Self { code: 18, text }
     }
 
+    /// 3, stale answer.
+    pub(super) const STALE: Self = Self {
+        code: 3,
+        text: "the upstreams do not answer; this is an older answer",
+    };
+
     /// 22, no reachable authority.
     pub(super) const fn unreachable(text: &'t str) -> Self {
         Self { code: 22, text }
@@ -77,16 +94,26 @@ pub(super) struct Edns {
     pub(super) dnssec: bool,
 }
 
-/// A client's question.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+/// A question as it stands in a client's message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked<'m> {
     pub(super) id: u16,
     flags: u16,
     /// Name, type and class as they came.
-    pub(super) wire: Box<[u8]>,
-    pub(super) name: Name,
+    pub(super) wire: &'m [u8],
     pub(super) kind: u16,
     pub(super) edns: Option<Edns>,
+}
+
+/// A client's question that outlives its message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    id: u16,
+    flags: u16,
+    wire: Box<[u8]>,
+    pub(super) name: Name,
+    pub(super) kind: u16,
+    edns: Option<Edns>,
 }
 
 /// Why a message is no question that can be looked at.
@@ -105,9 +132,9 @@ fn short(message: &[u8], at: usize) -> Result<u16, Unread> {
         .ok_or(Unread::Code(rcode::FORMERR))
 }
 
-impl Question {
+impl<'m> Asked<'m> {
     /// Reads a client's message: one question of class IN, without compression (RFC 9619).
-    pub(super) fn read(message: &[u8]) -> Result<Self, Unread> {
+    pub(super) fn read(message: &'m [u8]) -> Result<Self, Unread> {
         const MALFORMED: Unread = Unread::Code(rcode::FORMERR);
         if message.len() < HEADER {
             return Err(Unread::Silent);
@@ -131,7 +158,9 @@ impl Question {
                 64.. => return Err(MALFORMED),
             }
         }
-        let name = Name::from_wire(&message[HEADER..=at]).map_err(|_| MALFORMED)?;
+        if at - HEADER >= MOST_NAME {
+            return Err(MALFORMED);
+        }
         let (kind, class) = (short(message, at + 1)?, short(message, at + 3)?);
         let end = at + 5;
         let edns = read_edns(&message[end..], short(message, 10)?)?;
@@ -141,10 +170,23 @@ impl Question {
         Ok(Self {
             id,
             flags,
-            wire: message[HEADER..end].into(),
-            name,
+            wire: &message[HEADER..end],
             kind,
             edns,
+        })
+    }
+
+    /// Keeps it beyond its message.
+    pub(super) fn keep(&self) -> Result<Question, Unread> {
+        let name = Name::from_wire(&self.wire[..self.wire.len() - 4])
+            .map_err(|_| Unread::Code(rcode::FORMERR))?;
+        Ok(Question {
+            id: self.id,
+            flags: self.flags,
+            wire: self.wire.into(),
+            name,
+            kind: self.kind,
+            edns: self.edns,
         })
     }
 
@@ -156,22 +198,14 @@ impl Question {
         )
     }
 
-    fn dnssec(&self) -> bool {
+    /// Whether the client wants signatures (RFC 3225).
+    pub(super) fn dnssec(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec)
     }
 
-    /// Writes the question to an upstream: with the name's letters as in `cased`, EDNS of our own.
-    pub(super) fn forward(&self, id: u16, cased: &[u8], out: &mut Vec<u8>) {
-        let wants_ad = if self.dnssec() { AD } else { 0 };
-        let flags = RD | (self.flags & (CD | AD)) | wants_ad;
-        out.clear();
-        header(out, id, flags, [1, 0, 0, 1]);
-        out.extend(cased);
-        let dnssec = if self.dnssec() { DO } else { 0 };
-        out.push(0);
-        out.extend(kind::OPT.to_be_bytes());
-        out.extend(SAFE_UDP.to_be_bytes());
-        out.extend([0, 0, dnssec, 0, 0, 0]);
+    /// Whether the client validates for itself (RFC 4035 §3.2.2).
+    pub(super) fn checking_disabled(&self) -> bool {
+        self.flags & CD != 0
     }
 
     /// Writes a reply without records.
@@ -182,66 +216,24 @@ impl Question {
         limit: usize,
         out: &mut Vec<u8>,
     ) {
-        self.begin(code, 0, Written::default(), out);
+        self.begin(code, false, [0, 0], out);
         self.finish(extended, limit, out);
     }
 
-    /// Writes what a client may see of `reading`. The bit AD stays only where nothing was changed
-    /// and the client asked for it (RFC 6840 §5.7).
-    pub(super) fn reply(
-        &self,
-        reading: &Reading<'_>,
-        upstream_flags: u16,
-        struck: bool,
-        ceiling: u32,
-        limit: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
-        let ad = if struck { 0 } else { upstream_flags & AD };
-        self.begin(upstream_flags & RCODE, ad, Written::default(), out);
-        let written = reading.write(out, self.dnssec(), ceiling)?;
-        out[6..8].copy_from_slice(&written.answers.to_be_bytes());
-        out[8..10].copy_from_slice(&written.authority.to_be_bytes());
-        let extended = struck.then_some(Extended::prohibited("addresses were removed"));
-        self.finish(extended, limit, out);
-        Ok(())
-    }
-
-    /// Writes an upstream's `message` as it is, up to the additional section, for clients whose
-    /// look-ups teach nothing. The header and the question keep their lengths, so every compression
-    /// pointer keeps its target.
-    pub(super) fn pass(
-        &self,
-        message: &[u8],
-        limit: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
-        let end = answers_end(message)?;
-        let flags = flags(message);
-        self.begin(flags & RCODE, flags & AD, Written::default(), out);
-        out[6..10].copy_from_slice(&message[6..10]);
-        out.extend(&message[HEADER + self.wire.len()..end]);
-        self.finish(None, limit, out);
-        Ok(())
-    }
-
-    fn begin(&self, code: u16, ad: u16, written: Written, out: &mut Vec<u8>) {
+    /// Begins a reply: header and question. `authentic` reaches only a client that asked for it
+    /// (RFC 6840 §5.7); `counts` are those of the answer and authority sections.
+    pub(super) fn begin(&self, code: u16, authentic: bool, counts: [u16; 2], out: &mut Vec<u8>) {
         let wants_ad = self.flags & AD != 0 || self.dnssec();
-        let ad = if wants_ad { ad } else { 0 };
+        let ad = if authentic && wants_ad { AD } else { 0 };
         let flags = QR | (self.flags & (RD | CD)) | RA | ad | (code & RCODE);
         out.clear();
-        header(
-            out,
-            self.id,
-            flags,
-            [1, written.answers, written.authority, 0],
-        );
-        out.extend(&self.wire);
+        header(out, self.id, flags, [1, counts[0], counts[1], 0]);
+        out.extend(self.wire);
     }
 
     /// Adds OPT where the client spoke EDNS; what is over `limit` bytes leaves as a truncated reply
     /// without records (RFC 2181 §9).
-    fn finish(&self, extended: Option<Extended<'_>>, limit: usize, out: &mut Vec<u8>) {
+    pub(super) fn finish(&self, extended: Option<Extended<'_>>, limit: usize, out: &mut Vec<u8>) {
         let opt = if self.edns.is_some() { OPT_LENGTH } else { 0 };
         if out.len() + opt > limit {
             out.truncate(HEADER + self.wire.len());
@@ -255,6 +247,44 @@ impl Question {
     }
 }
 
+impl Question {
+    /// A question of the gateway's own.
+    pub(super) fn own(name: &Name, kind: u16) -> Self {
+        let wire = [name.wire(), &kind.to_be_bytes(), &IN.to_be_bytes()].concat();
+        Self {
+            id: 0,
+            flags: RD,
+            wire: wire.into(),
+            name: name.clone(),
+            kind,
+            edns: None,
+        }
+    }
+
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked {
+            id: self.id,
+            flags: self.flags,
+            wire: &self.wire,
+            kind: self.kind,
+            edns: self.edns,
+        }
+    }
+}
+
+/// Writes a question to an upstream: `cased` is its name, type and class; EDNS of our own. The bit
+/// AD asks for the upstream's opinion (RFC 6840 §5.7), whoever will read it.
+pub(super) fn forward(id: u16, cased: &[u8], variant: Variant, out: &mut Vec<u8>) {
+    let cd = if variant.checking_disabled { CD } else { 0 };
+    out.clear();
+    header(out, id, RD | AD | cd, [1, 0, 0, 1]);
+    out.extend(cased);
+    out.push(0);
+    out.extend(kind::OPT.to_be_bytes());
+    out.extend(SAFE_UDP.to_be_bytes());
+    out.extend([0, 0, if variant.dnssec { DO } else { 0 }, 0, 0, 0]);
+}
+
 /// The flags of a message that has a header.
 pub(super) fn flags(message: &[u8]) -> u16 {
     u16::from_be_bytes([message[2], message[3]])
@@ -263,6 +293,11 @@ pub(super) fn flags(message: &[u8]) -> u16 {
 /// Whether `message` is truncated.
 pub(super) fn is_truncated(message: &[u8]) -> bool {
     flags(message) & TC != 0
+}
+
+/// Whether an upstream vouches for `message`.
+pub(super) fn is_authentic(message: &[u8]) -> bool {
+    flags(message) & AD != 0
 }
 
 /// The response code in the header.
@@ -389,7 +424,7 @@ mod tests {
     #[test]
     fn questions() {
         fn check(message: &[u8], expected: Result<Option<Edns>, Unread>) {
-            let got = Question::read(message);
+            let got = Asked::read(message).and_then(|asked| asked.keep());
             assert_eq!(
                 got.as_ref().map(|question| question.edns).map_err(|e| *e),
                 expected
@@ -455,7 +490,8 @@ mod tests {
     #[test]
     fn replies_fit() {
         let rest = [asked(1, 1), OPT_512_DO.to_vec()].concat();
-        let question = Question::read(&message(RD, [1, 0, 0, 1], &rest)).unwrap();
+        let bytes = message(RD, [1, 0, 0, 1], &rest);
+        let question = Asked::read(&bytes).unwrap();
         assert_eq!(question.udp_limit(), 512);
         let text = "ü".repeat(400);
         let mut out = Vec::new();

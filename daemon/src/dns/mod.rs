@@ -5,17 +5,21 @@
     reason = "shell: it reads the clock for the edge"
 )]
 
+mod cache;
 mod chance;
 mod clients;
 mod course;
 mod deadlines;
 mod engine;
+mod lookups;
 mod message;
-mod open;
 mod outstanding;
+mod own;
 mod stats;
 mod stream;
 mod upstream;
+mod view;
+mod waiter;
 mod zone;
 
 #[cfg(test)]
@@ -26,15 +30,17 @@ pub use stats::Stats;
 use crate::config::DnsSettings;
 use crate::policy::ZoneId;
 use crate::policy::answer::Answer;
+use crate::policy::name::Name;
 use crate::policy::rules::Rules;
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use engine::{Engine, Parts};
+use engine::Engine;
 use stats::Counters;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -43,6 +49,11 @@ use tokio::task::LocalSet;
 /// Names one waiting answer between the edge and the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token(pub u64);
+
+impl Token {
+    /// An answer that nobody waits for: a renewal. Its release is ignored.
+    pub const NOBODY: Self = Self(u64::MAX);
+}
 
 /// An answer that waits for the kernel.
 #[derive(Clone, Debug)]
@@ -60,8 +71,9 @@ pub struct Waiting {
 pub struct Release {
     /// Which.
     pub token: Token,
-    /// Every plane holds its addresses, or why the client must get SERVFAIL.
-    pub outcome: Result<(), String>,
+    /// Every plane holds its addresses: the epoch in which that is so. Or why the client must get
+    /// SERVFAIL.
+    pub outcome: Result<u64, String>,
 }
 
 /// The loop takes no more answers now; the client gets SERVFAIL.
@@ -71,10 +83,24 @@ pub struct Busy;
 
 type Submit = Box<dyn Fn(Waiting) -> Result<(), Busy> + Send>;
 
+/// Names of zones' policies that have no address so far.
+pub type Unresolved = Vec<(ZoneId, Name)>;
+
+/// What the edge works by.
+struct Parts {
+    settings: DnsSettings,
+    rules: Arc<ArcSwap<Rules>>,
+    epoch: Arc<AtomicU64>,
+    submit: Submit,
+    counters: Arc<Counters>,
+    unresolved: Arc<ArcSwap<Unresolved>>,
+}
+
 /// The running edge.
 pub struct Edge {
     orders: UnboundedSender<Order>,
     counters: Arc<Counters>,
+    unresolved: Arc<ArcSwap<Unresolved>>,
     addresses: Vec<SocketAddr>,
     thread: JoinHandle<()>,
 }
@@ -87,13 +113,16 @@ enum Order {
 
 /// Opens the listeners and starts the edge. `submit` is called on the edge's thread for every answer
 /// with addresses; it must not block. Each submitted answer waits for [`Edge::release`] for at most
-/// `settings.hold`.
+/// `settings.hold`. An answer that was released is told again from the cache for as long as it
+/// lives and `epoch` is the one of its release: raise that before anything granted is taken back,
+/// and before `rules` change.
 ///
 /// # Errors
 /// When a listener cannot be opened; names its address.
 pub fn start(
     settings: &DnsSettings,
     rules: Arc<ArcSwap<Rules>>,
+    epoch: Arc<AtomicU64>,
     submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
 ) -> anyhow::Result<Edge> {
     let doors = settings
@@ -114,11 +143,14 @@ pub fn start(
         .context("start the DNS edge's runtime")?;
     let (orders, received) = unbounded_channel();
     let counters = Arc::new(Counters::default());
+    let unresolved = Arc::new(ArcSwap::default());
     let parts = Parts {
         settings: settings.clone(),
         rules,
+        epoch,
         submit: Box::new(submit),
         counters: Arc::clone(&counters),
+        unresolved: Arc::clone(&unresolved),
     };
     let thread = std::thread::Builder::new()
         .name("dns".to_owned())
@@ -132,6 +164,7 @@ pub fn start(
     Ok(Edge {
         orders,
         counters,
+        unresolved,
         addresses,
         thread,
     })
@@ -162,6 +195,13 @@ impl Edge {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.counters.read()
+    }
+
+    /// The exact names that zones may reach and that have no address so far. Empty where the edge
+    /// makes no look-ups of its own.
+    #[must_use]
+    pub fn unresolved(&self) -> Arc<Unresolved> {
+        self.unresolved.load_full()
     }
 
     /// Closes the listeners and ends the thread. What waits gets no reply; clients ask again.

@@ -26,8 +26,14 @@ macro_rules! counters {
 counters! {
     /// Messages from clients.
     questions,
-    /// Replies with what an upstream said.
+    /// Replies with what an upstream said, now or before.
     answers,
+    /// Those of them that the cache gave, without asking anybody.
+    cached,
+    /// Answers of the cache that were fetched anew before their end.
+    prefetched,
+    /// Answers told beyond their end because no upstream answered.
+    stale,
     /// Questions that policy refuses, those of zones in audit mode included: they go on all the same.
     refused,
     /// Messages from clients that were no well-formed questions.
@@ -61,11 +67,6 @@ impl Count {
     /// Only the edge's thread writes, so no read-modify-write is needed.
     pub(super) fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed) + more, Relaxed);
-    }
-
-    pub(super) fn take(&self, less: u64) {
-        self.0
-            .store(self.0.load(Relaxed).saturating_sub(less), Relaxed);
     }
 
     pub(super) fn set(&self, value: u64) {

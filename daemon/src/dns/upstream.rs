@@ -116,7 +116,7 @@ type WeakShared = Weak<std::cell::RefCell<super::engine::Engine>>;
 
 /// Tells the pool whom its sockets' tasks report to.
 pub(super) fn wire_up(shared: &Shared) {
-    shared.engine.borrow_mut().pool.shared = Rc::downgrade(&shared.engine);
+    shared.engine.borrow_mut().lookups.pool.shared = Rc::downgrade(&shared.engine);
 }
 
 impl Pool {
@@ -251,7 +251,7 @@ impl Pool {
             tokio::time::sleep(linger).await;
             old.reader.abort();
             if let Some(engine) = shared.upgrade() {
-                engine.borrow_mut().pool.lines.remove(&old.line);
+                engine.borrow_mut().lookups.pool.lines.remove(&old.line);
             }
         });
     }
@@ -359,7 +359,7 @@ async fn receive(shared: WeakShared, socket: Rc<UdpSocket>, line: Line) {
                 )?)
             });
             match received {
-                Ok(length) => engine.borrow_mut().reply(line, &mut buffer[..length]),
+                Ok(length) => engine.borrow_mut().reply(line, &buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => engine.borrow_mut().broken(line),
             }

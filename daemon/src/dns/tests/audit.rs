@@ -153,13 +153,6 @@ fn answers_are_held_and_leave_when_the_planes_fail() {
     assert_eq!((stats.withheld, stats.answers, stats.servfail), (2, 2, 0));
     assert_eq!((stats.waiting, stats.open), (0, 0));
 
-    let full = start(&settings(&[upstream(good)]), rules(Mode::Audit), |_| {
-        Err(Busy)
-    });
-    let (_, submitted) = std::sync::mpsc::channel();
-    let stage = Stage {
-        edge: full.unwrap(),
-        submitted,
-    };
+    let stage = Stage::busy(Mode::Audit, &settings(&[upstream(good)]));
     assert_eq!(told(&stage.ask("www.a.example.", RecordType::A)).len(), 2);
 }

@@ -5,6 +5,7 @@
 )]
 
 mod audit;
+mod cached;
 mod stage;
 
 use super::*;
@@ -406,7 +407,7 @@ fn what_is_only_forwarded_teaches_nothing() {
             local,
             ..settings.clone()
         };
-        let edge = start(&settings, Arc::clone(&nowhere), submit).unwrap();
+        let edge = start(&settings, Arc::clone(&nowhere), Arc::default(), submit).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.connect(edge.addresses()[0]).unwrap();
@@ -444,19 +445,8 @@ fn what_the_planes_do_not_take_is_servfail() {
     assert_eq!(stage.edge.stats().withheld, 2);
     assert_eq!(stage.edge.stats().waiting, 0);
 
-    let busy = start(&settings(&[upstream(good)]), rules(Mode::Enforce), |_| {
-        Err(Busy)
-    })
-    .unwrap();
-    let (_, submitted) = std::sync::mpsc::channel();
-    check(
-        &Stage {
-            edge: busy,
-            submitted,
-        },
-        |_| {},
-        0,
-    );
+    let busy = Stage::busy(Mode::Enforce, &settings(&[upstream(good)]));
+    check(&busy, |_| {}, 0);
 }
 
 #[test]
@@ -536,14 +526,14 @@ fn streams_are_pipelined_and_bounded() {
     let stage = Stage::with(good);
     let mut stream = stage.connect();
     for id in 0..20u16 {
-        let mut asked = question("www.a.example.", RecordType::A);
+        let mut asked = question(&format!("www{id}.a.example."), RecordType::A);
         asked[..2].copy_from_slice(&id.to_be_bytes());
         write_frame(&mut stream, &asked);
     }
     let waiting: Vec<_> = (0..20).map(|_| stage.waiting()).collect();
     let releases = waiting.iter().rev().map(|w| Release {
         token: w.token,
-        outcome: Ok(()),
+        outcome: Ok(7),
     });
     stage.edge.release_all(releases.collect());
     let mut ids: Vec<u16> = (0..20)
@@ -608,7 +598,7 @@ fn what_cannot_be_listened_on_is_named() {
         listen: vec![address],
         ..settings(&[])
     };
-    let error = start(&settings, rules(Mode::Enforce), |_| Ok(()))
+    let error = start(&settings, rules(Mode::Enforce), Arc::default(), |_| Ok(()))
         .err()
         .expect("the port is taken");
     assert!(

@@ -69,12 +69,18 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         timeout: Duration::from_millis(1000),
         race: Duration::from_millis(150),
         hold: Duration::from_millis(1500),
+        cache: 1 << 20,
+        stale: Duration::ZERO,
+        own_lookups: false,
+        types: vec![],
     }
 }
 
 /// The edge, and what it submitted.
 pub(super) struct Stage {
     pub(super) edge: Edge,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) epoch: Arc<AtomicU64>,
     pub(super) submitted: mpsc::Receiver<Waiting>,
 }
 
@@ -85,13 +91,33 @@ impl Stage {
 
     pub(super) fn in_mode(mode: Mode, settings: &DnsSettings) -> Self {
         let (send, submitted) = mpsc::channel();
-        let edge = start(settings, rules(mode), move |waiting| {
+        let submit = move |waiting| {
             // A test that looks away does not block the edge.
             let _ = send.send(waiting);
             Ok(())
-        });
+        };
+        Self::open(mode, settings, submit, submitted)
+    }
+
+    /// One whose loop takes nothing.
+    pub(super) fn busy(mode: Mode, settings: &DnsSettings) -> Self {
+        let (_, submitted) = mpsc::channel();
+        Self::open(mode, settings, |_| Err(Busy), submitted)
+    }
+
+    fn open(
+        mode: Mode,
+        settings: &DnsSettings,
+        submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
+        submitted: mpsc::Receiver<Waiting>,
+    ) -> Self {
+        let epoch = Arc::new(AtomicU64::new(7));
+        let rules = rules(mode);
+        let edge = start(settings, Arc::clone(&rules), Arc::clone(&epoch), submit);
         Self {
+            rules,
             edge: edge.unwrap(),
+            epoch,
             submitted,
         }
     }
@@ -137,7 +163,9 @@ impl Stage {
     pub(super) fn release(&self, token: Token, outcome: Result<(), &str>) {
         self.edge.release(Release {
             token,
-            outcome: outcome.map_err(str::to_owned),
+            outcome: outcome
+                .map(|()| self.epoch.load(std::sync::atomic::Ordering::Relaxed))
+                .map_err(str::to_owned),
         });
     }
 

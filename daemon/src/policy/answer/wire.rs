@@ -1,6 +1,6 @@
 //! Names and records of a DNS message, read in place from bytes that may be hostile.
 
-use super::Malformed;
+use super::{MOST_RECORDS, Malformed};
 
 /// Types of records (RFC 1035 §3.2.2 and later).
 pub mod kind {
@@ -199,4 +199,44 @@ pub fn answers_end(message: &[u8]) -> Result<usize, Malformed> {
     } else {
         Ok(at)
     }
+}
+
+/// How long a response lives, and where its TTLs stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Where the four bytes of each TTL of the answer and authority sections begin.
+    pub places: Vec<usize>,
+    /// The smallest TTL of the answer section in seconds; an SOA counts with its negative TTL too
+    /// (RFC 2308 §5). 0 where neither is there.
+    pub seconds: u32,
+}
+
+/// Reads the lifetime of `message`.
+///
+/// # Errors
+/// When it does not have exactly one question, or is malformed.
+pub fn lifetime(message: &[u8]) -> Result<Lifetime, Malformed> {
+    if short(message, 4)? != 1 {
+        return Err(Malformed::Question);
+    }
+    let answers = usize::from(short(message, 6)?);
+    let count = answers + usize::from(short(message, 8)?);
+    let mut at = skip(message, HEADER)? + 4;
+    let mut places = Vec::with_capacity(count.min(MOST_RECORDS));
+    let mut seconds = u32::MAX;
+    for position in 0..count {
+        let record = Record::read(message, at)?;
+        places.push(record.data - 6);
+        if position < answers {
+            seconds = seconds.min(record.ttl);
+        } else if record.kind == kind::SOA {
+            let minimum = record.end.checked_sub(4).filter(|at| *at >= record.data);
+            let minimum = minimum.ok_or(Malformed::Data)?;
+            let bytes = message[minimum..].first_chunk().ok_or(Malformed::Short)?;
+            seconds = seconds.min(record.ttl).min(u32::from_be_bytes(*bytes));
+        }
+        at = record.end;
+    }
+    let seconds = if seconds == u32::MAX { 0 } else { seconds };
+    Ok(Lifetime { places, seconds })
 }
