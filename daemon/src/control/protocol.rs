@@ -48,6 +48,8 @@ pub struct Status {
     pub grants: GrantCounts,
     /// The DNS edge since the daemon started.
     pub dns: DnsCounters,
+    /// Exact names that zones may reach and that have had no address so far.
+    pub unresolved: Vec<UnresolvedName>,
     /// Packets each plane has judged.
     pub packets: Vec<PacketCounts>,
     /// What an operator should look at; empty when all is well.
@@ -111,6 +113,15 @@ pub struct GrantCounts {
     pub ipv6: u64,
 }
 
+/// A name that egressd looks up itself and that has no address so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct UnresolvedName {
+    /// The zone that may reach it.
+    pub zone: String,
+    /// The name.
+    pub name: String,
+}
+
 /// What the DNS edge has done since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct DnsCounters {
@@ -118,6 +129,10 @@ pub struct DnsCounters {
     pub questions: u64,
     /// Answered from the cache.
     pub cached: u64,
+    /// Answers of the cache that were fetched anew before their end.
+    pub prefetched: u64,
+    /// Answered from the cache beyond the answer's end, because no upstream answered.
+    pub stale: u64,
     /// Sent to an upstream.
     pub forwarded: u64,
     /// Refused by policy.

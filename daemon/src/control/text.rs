@@ -64,9 +64,23 @@ pub fn status(status: &Status) -> String {
         "grants {} new, {} renewed, {} ended; records refused {}, forgeries ignored {}",
         dns.granted, dns.renewed, dns.ended, dns.records_refused, dns.forgeries
     );
+    if !status.unresolved.is_empty() {
+        let few = status.unresolved.iter().take(SOME_NAMES);
+        let few: Vec<_> = few.map(|of| format!("{} ({})", of.name, of.zone)).collect();
+        let more = status.unresolved.len() - few.len();
+        let more = if more > 0 {
+            format!(" and {more} more (--json shows all)")
+        } else {
+            String::new()
+        };
+        let _ = writeln!(text, "no address so far: {}{more}", few.join(", "));
+    }
     notes(&mut text, "warning", &status.warnings);
     text
 }
+
+/// Names that a line lists before it says how many more there are.
+const SOME_NAMES: usize = 5;
 
 /// `egressctl zones`.
 #[must_use]

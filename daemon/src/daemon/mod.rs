@@ -404,8 +404,10 @@ impl Daemon {
                 let mut status = views::status(&self.engine);
                 status.uptime = now().seconds_from(self.started);
                 status.since = self.since.clone();
-                status.dns =
-                    views::dns(self.edge.as_ref().map(dns::Edge::stats).unwrap_or_default());
+                if let Some(edge) = &self.edge {
+                    status.dns = views::dns(edge.stats());
+                    status.unresolved = views::unresolved(&self.engine, &edge.unresolved());
+                }
                 self.planes.ask(move |planes| {
                     views::add_planes(&mut status, planes);
                     let _ = reply.send(Reply::Status(Box::new(status)));

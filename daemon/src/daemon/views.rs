@@ -5,7 +5,7 @@ use super::engine::Engine;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
     MAX_REASONS, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason, SetMatch, State,
-    Status, Verdict, Zone, ZoneExplanation, ZoneList,
+    Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
@@ -79,7 +79,9 @@ pub(super) fn dns(edge: dns::Stats) -> DnsCounters {
     let counted = observe::counters();
     DnsCounters {
         questions: edge.questions,
-        cached: 0,
+        cached: edge.cached,
+        prefetched: edge.prefetched,
+        stale: edge.stale,
         forwarded: edge.asked,
         refused: edge.refused,
         withheld: edge.withheld,
@@ -90,6 +92,16 @@ pub(super) fn dns(edge: dns::Stats) -> DnsCounters {
         records_refused: edge.removed,
         forgeries: edge.forged,
     }
+}
+
+/// The names of zones that have no address so far.
+pub(super) fn unresolved(engine: &Engine, names: &dns::Unresolved) -> Vec<UnresolvedName> {
+    let rules = engine.policy().rules();
+    let named = names.iter().map(|(zone, name)| UnresolvedName {
+        zone: rules.zone_name(*zone).to_owned(),
+        name: name.to_string(),
+    });
+    named.collect()
 }
 
 /// Adds what only the planes know.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Questions open at a time. With 200, dnsmasq loses some: they do not fit into its socket's buffer.
 const OPEN: &str = "100";
@@ -20,11 +21,39 @@ pub(super) fn ask_all(client: &Namespace, server: IpAddr, file: &Path) -> Result
         .args(["-s", &server.to_string(), "-d"])
         .arg(file)
         .args(["-c", "8", "-q", OPEN, "-n", "1", "-t", "10"]);
-    rate(&client.output(&mut command)?)
+    Ok(read(&client.output(&mut command)?)?.rate)
 }
 
-/// Questions per second, if all that were sent were answered well.
-fn rate(printed: &str) -> Result<f64> {
+/// Has the questions of `file` asked over and over.
+///
+/// # Errors
+/// As [`ask_all`].
+pub(super) fn ask_for(
+    client: &Namespace,
+    server: IpAddr,
+    file: &Path,
+    time: Duration,
+) -> Result<Done> {
+    let mut command = Command::new("dnsperf");
+    command
+        .args(["-s", &server.to_string(), "-d"])
+        .arg(file)
+        .args(["-c", "8", "-q", OPEN, "-t", "10", "-l"])
+        .arg(time.as_secs().to_string());
+    read(&client.output(&mut command)?)
+}
+
+/// What dnsperf saw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Done {
+    /// Questions per second.
+    pub(super) rate: f64,
+    /// Questions that were answered.
+    pub(super) answered: f64,
+}
+
+/// Reads dnsperf's report, if all that were sent were answered well.
+fn read(printed: &str) -> Result<Done> {
     let value = |key: &str| {
         let line = printed
             .lines()
@@ -37,8 +66,14 @@ fn rate(printed: &str) -> Result<f64> {
         good == format!("NOERROR {sent} (100.00%)"),
         "of {sent} questions not all were answered: {good}\n{printed}"
     );
-    let rate = value("Queries per second:")?.trim();
-    rate.parse().with_context(|| format!("a rate: {rate}"))
+    let number = |text: &str| {
+        let text = text.trim();
+        text.parse().with_context(|| format!("a number: {text}"))
+    };
+    Ok(Done {
+        rate: number(value("Queries per second:")?)?,
+        answered: number(sent)?,
+    })
 }
 
 #[cfg(test)]
@@ -53,7 +88,11 @@ mod tests {
                  Response codes:       {codes}\n  Run time (s):         0.5\n  \
                  Queries per second:   1200.500000\n"
             );
-            assert_eq!(rate(&printed).ok(), expected, "{codes}");
+            assert_eq!(
+                read(&printed).ok().map(|done| done.rate),
+                expected,
+                "{codes}"
+            );
         }
         check("NOERROR 600 (100.00%)", Some(1200.5));
         check("NOERROR 599 (100.00%)", None);

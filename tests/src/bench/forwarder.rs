@@ -131,3 +131,48 @@ impl<'a> Dnsmasq<'a> {
         Ok(elements.map_or(0, |elements| elements.len() as u64))
     }
 }
+
+/// unbound with one thread; it enforces nothing.
+#[derive(Debug)]
+pub(super) struct Unbound {
+    process: Process,
+}
+
+impl Unbound {
+    /// Starts it with an empty cache.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(super) fn start(lab: &Lab) -> Result<Self> {
+        let gateway = plan::GATEWAY[0];
+        let config = lab.dir().join("unbound.conf");
+        std::fs::write(
+            &config,
+            format!(
+                "server:\n  interface: {gateway}\n  access-control: 0.0.0.0/0 allow\n  \
+                 num-threads: 1\n  do-daemonize: no\n  use-syslog: no\n  chroot: \"\"\n  \
+                 username: \"\"\n  pidfile: \"\"\n  directory: \"{}\"\n  \
+                 module-config: \"iterator\"\nremote-control:\n  control-enable: no\n\
+                 forward-zone:\n  name: \".\"\n  forward-addr: {}\n",
+                lab.dir().display(),
+                plan::UPSTREAM
+            ),
+        )?;
+        let mut command = Command::new("unbound");
+        command.arg("-c").arg(&config);
+        let mut process = Process::start(&lab.gateway, "unbound", &mut command, lab.dir())?;
+        let limit = Duration::from_millis(200);
+        let server = SocketAddr::new(gateway, 53);
+        until(Duration::from_secs(10), "unbound answers", || {
+            process.alive()?;
+            Ok(ask(&lab.client, server, "serial.lab", limit).ok())
+        })
+        .with_context(|| process.words())?;
+        Ok(Self { process })
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}

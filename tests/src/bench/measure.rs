@@ -26,11 +26,33 @@ pub enum Kind {
     Unfiltered,
 }
 
+/// A resolver that caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolver {
+    /// dnsmasq with `nftset`.
+    Dnsmasq,
+    /// unbound with one thread.
+    Unbound,
+}
+
+impl Resolver {
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dnsmasq => "dnsmasq",
+            Self::Unbound => "unbound",
+        }
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// New names per second, beside dnsmasq with `nftset`.
     Cold,
+    /// CPU time of the server for a question that its cache answers.
+    Hot(Resolver),
     /// What a resolver adds to a cold question, at this percentile, beside dnsmasq with `nftset`.
     Latency(usize),
     /// Refused packets per second, beside another gateway's.
@@ -52,11 +74,21 @@ pub struct Measure {
 }
 
 /// Ids without their family, what is measured, what that tells.
-const MEASURES: [(&str, Need, &str); 8] = [
+const MEASURES: [(&str, Need, &str); 10] = [
     (
         "dns-cold-vs-dnsmasq-nftset",
         Need::Cold,
         "new names per second, each with a new address that the kernel holds before the answer leaves",
+    ),
+    (
+        "dns-hot-vs-dnsmasq",
+        Need::Hot(Resolver::Dnsmasq),
+        "CPU time of the server per question that the cache answers; peer: dnsmasq with nftset",
+    ),
+    (
+        "dns-hot-vs-unbound",
+        Need::Hot(Resolver::Unbound),
+        "the same; peer: unbound with one thread, which enforces nothing",
     ),
     (
         "dns-added-latency",

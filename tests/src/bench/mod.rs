@@ -6,6 +6,7 @@ mod dnsperf;
 mod figure;
 mod forwarder;
 mod gateway;
+mod hot;
 mod latency;
 mod measure;
 mod names;
@@ -16,7 +17,7 @@ mod traffic;
 mod usage;
 
 pub use figure::{Better, Figure, Round};
-pub use measure::{Family, Kind, Measure, Need};
+pub use measure::{Family, Kind, Measure, Need, Resolver};
 pub use report::table;
 
 use crate::lab::Binaries;
@@ -43,6 +44,7 @@ impl Bench {
     pub fn run(&self, measures: &[Measure], say: &dyn Fn(&str)) -> Result<Vec<Figure>> {
         say(&format!("load before: {}", quiet::load()));
         let mut figures = cold::run(self, measures, say)?;
+        figures.extend(hot::run(self, measures, say)?);
         figures.extend(latency::run(self, measures, say)?);
         figures.extend(packets::run(self, measures, say)?);
         say(&format!("load after: {}", quiet::load()));
