@@ -23,7 +23,7 @@ pub(super) fn run(bench: &Bench, measures: &[Measure], say: &dyn Fn(&str)) -> Re
     let task = |measure: &Measure| match measure.need {
         Need::Deny(peer) => Some((*measure, Traffic::Refused, peer)),
         Need::Allow(peer) => Some((*measure, Traffic::Granted, peer)),
-        Need::Cold | Need::Latency(_) => None,
+        Need::Cold | Need::Hot(_) | Need::Latency(_) => None,
     };
     let tasks: Vec<_> = measures.iter().filter_map(task).collect();
     if tasks.is_empty() {

@@ -39,7 +39,7 @@ impl Group {
                 "nsd",
                 "openssl",
             ],
-            Self::Bench => &["bpftool", "dnsmasq-base", "dnsperf", "ethtool", "xdp-tools"],
+            Self::Bench => &["bpftool", "dnsmasq-base", "dnsperf", "ethtool", "unbound", "xdp-tools"],
         }
     }
 }
