@@ -1,8 +1,9 @@
 //! The part of a response that a client may see, written anew: nothing is moved in place, so no
 //! compression pointer can come to point at something else.
 
-use super::wire::{Expanded, HEADER, IN, Record, expand, kind, short};
-use super::{Malformed, Reading};
+use super::service::{Cut, Service};
+use super::wire::{Expanded, HEADER, IN, Record, expand, kind};
+use super::{Ech, Fate, Malformed, Reading};
 
 /// How many records were written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,25 +20,42 @@ const POINTER_REACH: usize = 0x4000;
 /// Names remembered for compression; chains are shorter.
 const MOST_NAMES: usize = 24;
 
-/// Parameters of HTTPS and SVCB records (RFC 9460 §14.3.2).
-const MANDATORY: u16 = 0;
-const HINTS: [u16; 2] = [4, 6];
+/// For records that have no parameters.
+const NOTHING: Cut = Cut {
+    hints: false,
+    ech: false,
+};
+
+/// Largest message (RFC 1035 §4.2.2).
+const MOST_BYTES: usize = 65_535;
+
+/// How a response is written for a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Whether signatures and denials are written.
+    pub dnssec: bool,
+    /// No TTL is above it, in seconds.
+    pub ceiling: u32,
+    /// What becomes of ECH in HTTPS and SVCB records.
+    pub ech: Ech,
+}
 
 impl Reading<'_> {
     /// Appends the answer and authority sections as the client may see them to `out`, which must
     /// hold a header and the client's own question. What stays: the chain, the records of the asked
     /// type that were not struck, the SOA of a negative answer, and with `dnssec` the signatures and
-    /// denials. Address hints of HTTPS and SVCB are stripped. No TTL exceeds `ceiling` seconds, nor,
-    /// in the answer, the smallest one along the chain.
+    /// denials. Address hints of HTTPS and SVCB that were not stripped stay; a record that says that
+    /// something stripped is mandatory leaves. No TTL exceeds the ceiling, nor, in the answer, the
+    /// smallest one along the chain.
     ///
     /// # Errors
-    /// When a record to be written is malformed; `out` is then to be thrown away.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        dnssec: bool,
-        ceiling: u32,
-    ) -> Result<Written, Malformed> {
+    /// When a record to be written is malformed or all do not fit; `out` is then to be thrown away.
+    pub fn write(&self, out: &mut Vec<u8>, shape: Shape) -> Result<Written, Malformed> {
+        let Shape {
+            dnssec,
+            ceiling,
+            ech,
+        } = shape;
         let mut names = Vec::with_capacity(MOST_NAMES);
         names.push((self.asked, HEADER));
         let mut writer = Writer {
@@ -47,9 +65,13 @@ impl Reading<'_> {
         };
         let mut written = Written::default();
         let cap = ceiling.min(self.ttl());
-        for (record, kept) in self.answers.iter().zip(&self.kept) {
+        for (record, fate) in self.answers.iter().zip(&self.fates) {
             let signature = dnssec && record.kind == kind::RRSIG && record.class == IN;
-            if (*kept || signature) && writer.record(record, cap)? {
+            let cut = Cut {
+                hints: *fate != Fate::Kept,
+                ech: ech == Ech::Strip,
+            };
+            if (*fate != Fate::Dropped || signature) && writer.record(record, cap, cut)? {
                 written.answers += 1;
             }
         }
@@ -59,7 +81,7 @@ impl Reading<'_> {
                 kind::RRSIG | kind::NSEC | kind::NSEC3 => dnssec,
                 _ => false,
             };
-            if wanted && record.class == IN && writer.record(record, ceiling)? {
+            if wanted && record.class == IN && writer.record(record, ceiling, NOTHING)? {
                 written.authority += 1;
             }
         }
@@ -75,15 +97,8 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Writes one record; `false` when it has to be left out.
-    fn record(&mut self, record: &Record, cap: u32) -> Result<bool, Malformed> {
+    fn record(&mut self, record: &Record, cap: u32, cut: Cut) -> Result<bool, Malformed> {
         let data = &self.message[record.data..record.end];
-        let stripped = match record.kind {
-            kind::HTTPS | kind::SVCB => match without_hints(data)? {
-                Some(stripped) => Some(stripped),
-                None => return Ok(false),
-            },
-            _ => None,
-        };
         let start = self.out.len();
         let owner = expand(self.message, record.owner)?.0;
         self.owner(&owner);
@@ -92,31 +107,39 @@ impl Writer<'_> {
         self.out.extend(record.ttl.min(cap).to_be_bytes());
         let length_at = self.out.len();
         self.out.extend([0, 0]);
-        match (record.kind, stripped) {
-            (_, Some(stripped)) => self.out.extend(stripped),
-            (kind::CNAME | kind::NS | kind::PTR | kind::DNAME, None) => {
+        let whole = match record.kind {
+            kind::HTTPS | kind::SVCB => Service::read(data)?.write(cut, self.out),
+            kind::CNAME | kind::NS | kind::PTR | kind::DNAME => {
                 ends(self.name(record.data)?, record.end)?;
+                true
             }
-            (kind::SOA, None) => {
+            kind::SOA => {
                 let primary_end = self.name(record.data)?;
                 let mailbox_end = self.name(primary_end)?;
                 ends(mailbox_end + 20, record.end)?;
                 self.out.extend(&self.message[mailbox_end..record.end]);
+                true
             }
-            (kind::SRV, None) => {
+            kind::SRV => {
                 self.out.extend(data.get(..6).ok_or(Malformed::Data)?);
                 ends(self.name(record.data + 6)?, record.end)?;
+                true
             }
             // No compressed names in these (RFC 4034 §3.1.7 and §4.1.1).
-            (kind::A | kind::AAAA | kind::RRSIG | kind::NSEC | kind::NSEC3, None) => {
+            kind::A | kind::AAAA | kind::RRSIG | kind::NSEC | kind::NSEC3 => {
                 self.out.extend(data);
+                true
             }
             // Data of other types may hold pointers that would come to point elsewhere.
-            (_, None) => {
-                self.names.retain(|(_, at)| *at < start);
-                self.out.truncate(start);
-                return Ok(false);
-            }
+            _ => false,
+        };
+        if !whole {
+            self.names.retain(|(_, at)| *at < start);
+            self.out.truncate(start);
+            return Ok(false);
+        }
+        if self.out.len() > MOST_BYTES {
+            return Err(Malformed::Size);
         }
         let length = self.out.len() - length_at - 2;
         let length = u16::try_from(length).map_err(|_| Malformed::Data)?;
@@ -156,34 +179,4 @@ fn ends(at: usize, end: usize) -> Result<(), Malformed> {
     } else {
         Err(Malformed::Data)
     }
-}
-
-/// The data of an HTTPS or SVCB record without its address hints; `None` when it says that they are
-/// mandatory.
-fn without_hints(data: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
-    let mut at = 2;
-    loop {
-        match *data.get(at).ok_or(Malformed::Data)? {
-            0 => break,
-            length @ 1..=63 => at += 1 + usize::from(length),
-            64.. => return Err(Malformed::Data),
-        }
-    }
-    at += 1;
-    let mut kept = data[..at].to_vec();
-    while at < data.len() {
-        let (key, length) = (short(data, at)?, usize::from(short(data, at + 2)?));
-        let end = at + 4 + length;
-        let parameter = data.get(at..end).ok_or(Malformed::Data)?;
-        let mut listed = parameter[4..].chunks(2);
-        if key == MANDATORY && listed.any(|key| HINTS.iter().any(|hint| hint.to_be_bytes() == key))
-        {
-            return Ok(None);
-        }
-        if !HINTS.contains(&key) {
-            kept.extend(parameter);
-        }
-        at = end;
-    }
-    Ok(Some(kept))
 }
