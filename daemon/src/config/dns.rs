@@ -1,7 +1,8 @@
 //! `[dns]`.
 
-use super::{DnsSettings, Local, Transport, Unlisted, Upstream};
+use super::{DnsSettings, Hints, Local, Transport, Unlisted, Upstream};
 use crate::document::Table;
+use crate::policy::answer::Ech;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
         ("forward", Unlisted::Forward),
     ];
     let local = [("refuse", Local::Refuse), ("forward", Local::Forward)];
+    let hints = [("admit", Hints::Admit), ("strip", Hints::Strip)];
+    let ech = [("keep", Ech::Keep), ("strip", Ech::Strip)];
     let ms = Duration::from_millis;
     let mut time = |key, default, least, most| {
         table
@@ -90,6 +93,8 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
         timeout,
         race,
         hold,
+        hints: table.choice("hints", &hints).unwrap_or_default(),
+        ech: table.choice("ech", &ech).unwrap_or_default(),
         cache,
         stale,
         own_lookups: table.flag("own_lookups").unwrap_or(true),

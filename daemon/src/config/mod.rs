@@ -15,6 +15,7 @@ pub use crate::document::{Problem, Problems};
 pub use load::load;
 
 use crate::document::Document;
+use crate::policy::answer::Ech;
 use crate::policy::rules::Intent;
 use catalogues::Catalogues;
 use std::io;
@@ -97,6 +98,10 @@ pub struct DnsSettings {
     pub race: Duration,
     /// How long an answer may wait for the planes before the client gets SERVFAIL.
     pub hold: Duration,
+    /// What becomes of address hints in HTTPS and SVCB records.
+    pub hints: Hints,
+    /// What becomes of Encrypted Client Hello in them.
+    pub ech: Ech,
     /// Most bytes of answers that are kept for the next who asks; 0 keeps none.
     pub cache: u64,
     /// How long after its end an answer may be told when no upstream answers; zero: never.
@@ -145,6 +150,16 @@ pub enum Local {
     Refuse,
     /// The upstream's answer, which teaches nothing.
     Forward,
+}
+
+/// `hints`: what becomes of address hints in HTTPS and SVCB records (RFC 9460 §7.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hints {
+    /// They are admitted as answers of the asked name; a record of which one may not be loses all.
+    #[default]
+    Admit,
+    /// No client sees any.
+    Strip,
 }
 
 /// `[planes]`.

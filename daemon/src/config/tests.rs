@@ -66,6 +66,9 @@ fn the_example_writes_the_defaults() {
     assert_eq!((example.state, example.pins), (bare.state, bare.pins));
     assert_eq!(example.intent.limits, bare.intent.limits);
     let dns = |dns: DnsSettings| (dns.timeout, dns.race, dns.hold, dns.unlisted, dns.local);
+    let services = |dns: &DnsSettings| (dns.hints, dns.ech);
+    assert_eq!(services(&example.dns), (Hints::Admit, Ech::Keep));
+    assert_eq!(services(&example.dns), services(&bare.dns));
     assert_eq!(dns(example.dns), dns(bare.dns));
     let (example, bare) = (&example.intent.zones[0], &bare.intent.zones[0]);
     assert_eq!((example.mode, example.inbound), (bare.mode, bare.inbound));

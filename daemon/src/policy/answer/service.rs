@@ -199,7 +199,11 @@ mod tests {
         check(four, HINTS, None);
         check(&[(0, &[0, 6]), (6, &[1; 16])], HINTS, None);
         check(&[(0, &[0, 5]), (5, b"ech")], ECH, None);
-        check(&[(0, &[0, 5]), (5, b"ech")], HINTS, Some(&[(0, &[0, 5]), (5, b"ech")]));
+        check(
+            &[(0, &[0, 5]), (5, b"ech")],
+            HINTS,
+            Some(&[(0, &[0, 5]), (5, b"ech")]),
+        );
         check(&[], HINTS, Some(&[]));
     }
 

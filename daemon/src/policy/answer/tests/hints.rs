@@ -1,12 +1,18 @@
 //! Address hints of HTTPS and SVCB records.
 
 use super::*;
-use hickory_proto::rr::rdata::svcb::{EchConfigList, IpHint, Mandatory, SvcParamKey, SvcParamValue};
+use hickory_proto::rr::rdata::svcb::{
+    EchConfigList, IpHint, Mandatory, SvcParamKey, SvcParamValue,
+};
 use hickory_proto::rr::rdata::{HTTPS, SVCB};
 
 const WWW: &str = "www.a.example.";
 
-fn https(owner: &str, priority: u16, parameters: Vec<(SvcParamKey, SvcParamValue)>) -> HickoryRecord {
+fn https(
+    owner: &str,
+    priority: u16,
+    parameters: Vec<(SvcParamKey, SvcParamValue)>,
+) -> HickoryRecord {
     let data = HTTPS(SVCB::new(priority, HickoryName::root(), parameters));
     record(owner, 300, RData::HTTPS(data))
 }
@@ -19,7 +25,10 @@ fn v4(last: &[u8]) -> (SvcParamKey, SvcParamValue) {
 
 fn v6(last: u16) -> (SvcParamKey, SvcParamValue) {
     let hint = AAAA(Ipv6Addr::new(0x2600, 0, 0, 0, 0, 0, 0, last));
-    (SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(vec![hint])))
+    (
+        SvcParamKey::Ipv6Hint,
+        SvcParamValue::Ipv6Hint(IpHint(vec![hint])),
+    )
 }
 
 fn ech() -> (SvcParamKey, SvcParamValue) {
@@ -71,12 +80,19 @@ fn hints_are_found_and_refused_record_by_record() {
         let told = told(&bytes, &reading, Ech::Keep);
         assert_eq!(told, expected);
         // The address that is told is one of a record that still has hints.
-        let hinting = told.iter().filter(|keys| keys.iter().any(|k| *k == 4 || *k == 6));
+        let hinting = told
+            .iter()
+            .filter(|keys| keys.iter().any(|k| *k == 4 || *k == 6));
         let mut positions = kept;
         positions.dedup();
         assert_eq!(hinting.count(), positions.len());
     }
-    let two = || vec![https(WWW, 1, vec![v4(&[1, 2]), ech(), v6(3)]), https(WWW, 2, vec![v4(&[4])])];
+    let two = || {
+        vec![
+            https(WWW, 1, vec![v4(&[1, 2]), ech(), v6(3)]),
+            https(WWW, 2, vec![v4(&[4])]),
+        ]
+    };
     let all = &["93.0.0.1", "93.0.0.2", "2600::3", "93.0.0.4"];
     check(two(), "", all, &[&[4, 5, 6], &[4]]);
     check(two(), "93.0.0.2", all, &[&[5], &[4]]);
@@ -84,14 +100,20 @@ fn hints_are_found_and_refused_record_by_record() {
     check(two(), "93.0.0.4", all, &[&[4, 5, 6], &[]]);
     // Another owner's record says nothing and is not told.
     check(
-        vec![https("b.example.", 1, vec![v4(&[1])]), https(WWW, 1, vec![v4(&[2])])],
+        vec![
+            https("b.example.", 1, vec![v4(&[1])]),
+            https(WWW, 1, vec![v4(&[2])]),
+        ],
         "",
         &["93.0.0.2"],
         &[&[4]],
     );
     // Along the chain.
     check(
-        vec![cname(WWW, 50, "b.example."), https("b.example.", 1, vec![v4(&[1])])],
+        vec![
+            cname(WWW, 50, "b.example."),
+            https("b.example.", 1, vec![v4(&[1])]),
+        ],
         "",
         &["93.0.0.1"],
         &[&[4]],
@@ -99,13 +121,21 @@ fn hints_are_found_and_refused_record_by_record() {
     // A client does not look at an alias's parameters, so neither do we.
     check(vec![https(WWW, 0, vec![v4(&[1]), ech()])], "", &[], &[&[5]]);
     check(
-        vec![https(WWW, 1, vec![mandatory(SvcParamKey::Ipv4Hint), v4(&[1])])],
+        vec![https(
+            WWW,
+            1,
+            vec![mandatory(SvcParamKey::Ipv4Hint), v4(&[1])],
+        )],
         "",
         &["93.0.0.1"],
         &[&[0, 4]],
     );
     check(
-        vec![https(WWW, 1, vec![mandatory(SvcParamKey::Ipv4Hint), v4(&[1])])],
+        vec![https(
+            WWW,
+            1,
+            vec![mandatory(SvcParamKey::Ipv4Hint), v4(&[1])],
+        )],
         "93.0.0.1",
         &["93.0.0.1"],
         &[],
@@ -127,7 +157,9 @@ fn all_hints_and_ech_can_be_stripped() {
     assert_eq!(told(&bytes, &reading, Ech::Keep), kept);
     assert_eq!(told(&bytes, &reading, Ech::Strip), [[0u16; 0]]);
     // Addresses of other kinds are still there.
-    let bytes = response(WWW, RecordType::A, vec![a(WWW, 9, 1)]).to_vec().unwrap();
+    let bytes = response(WWW, RecordType::A, vec![a(WWW, 9, 1)])
+        .to_vec()
+        .unwrap();
     let mut reading = Reading::of(&bytes).unwrap();
     reading.strip_all_hints();
     assert_eq!(reading.found().len(), 1);
