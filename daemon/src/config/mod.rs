@@ -4,6 +4,7 @@
 mod catalogues;
 mod dns;
 mod load;
+mod nat64;
 mod sections;
 mod verify;
 mod zone;
@@ -16,6 +17,7 @@ pub use load::load;
 
 use crate::document::Document;
 use crate::policy::answer::Ech;
+use crate::policy::nat64::Prefix;
 use crate::policy::rules::Intent;
 use catalogues::Catalogues;
 use std::io;
@@ -36,7 +38,7 @@ pub fn parse(
     let document = Document::new(text, file);
     let mut root = document.root();
     let gateway = sections::gateway(root.table("gateway"));
-    let dns = dns::dns(root.table("dns"));
+    let (dns, nat64) = dns::dns(root.table("dns"));
     let planes = sections::planes(root.table("planes"));
     let control = sections::control(root.table("control"));
     let (state, pins) = sections::service(root.table("service"));
@@ -52,6 +54,7 @@ pub fn parse(
             upstream: gateway.upstream,
             internal: gateway.internal,
             unzoned: gateway.unzoned,
+            nat64,
             catalogues: catalogues.list,
             zones: zones.into_iter().map(|zone| zone.spec).collect(),
             limits,
@@ -102,6 +105,8 @@ pub struct DnsSettings {
     pub hints: Hints,
     /// What becomes of Encrypted Client Hello in them.
     pub ech: Ech,
+    /// The prefix that IPv6 addresses are made with for names that have none (DNS64, RFC 6147).
+    pub dns64: Option<Prefix>,
     /// Most bytes of answers that are kept for the next who asks; 0 keeps none.
     pub cache: u64,
     /// How long after its end an answer may be told when no upstream answers; zero: never.

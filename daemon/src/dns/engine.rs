@@ -410,7 +410,7 @@ impl Engine {
         let mut fit = Vec::with_capacity(reading.found().len());
         let mut struck = 0;
         for found in reading.found().to_vec() {
-            match rules.fit(zone, found.address) {
+            match rules.fit(zone, &question.name, found.address) {
                 Ok(()) if fit.len() < limits.per_answer => {
                     fit.push(found);
                     continue;

@@ -29,16 +29,14 @@ fn services(question: &Message, _: bool) -> Vec<Vec<u8>> {
 }
 
 fn keys(reply: &Message) -> Vec<Vec<u16>> {
-    let services = reply
-        .answers
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::HTTPS(HTTPS(service)) => Some(&service.svc_params),
-            _ => None,
-        });
-    let keys =
-        services.map(|parameters| parameters.iter().map(|(key, _)| u16::from(*key)).collect());
-    keys.collect()
+    let mut keys = Vec::new();
+    for record in &reply.answers {
+        if let RData::HTTPS(HTTPS(service)) = &record.data {
+            let parameters = service.svc_params.iter();
+            keys.push(parameters.map(|(key, _)| u16::from(*key)).collect());
+        }
+    }
+    keys
 }
 
 #[test]

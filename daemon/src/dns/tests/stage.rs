@@ -72,6 +72,7 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         hold: Duration::from_millis(1500),
         hints: Hints::Admit,
         ech: Ech::Keep,
+        dns64: None,
         cache: 1 << 20,
         stale: Duration::ZERO,
         own_lookups: false,

@@ -50,15 +50,14 @@ fn told(bytes: &[u8], reading: &Reading<'_>, ech: Ech) -> Vec<Vec<u16>> {
     };
     let out = rewritten(bytes, reading, shape).unwrap();
     let back = Message::from_vec(&out).unwrap();
-    let services = back.answers.iter().filter_map(|record| match &record.data {
-        RData::HTTPS(HTTPS(service)) => Some(service),
-        _ => None,
-    });
-    let keys = services.map(|service| {
-        let keys = service.svc_params.iter();
-        keys.map(|(key, _)| u16::from(*key)).collect()
-    });
-    keys.collect()
+    let mut keys = Vec::new();
+    for record in &back.answers {
+        if let RData::HTTPS(HTTPS(service)) = &record.data {
+            let parameters = service.svc_params.iter();
+            keys.push(parameters.map(|(key, _)| u16::from(*key)).collect());
+        }
+    }
+    keys
 }
 
 #[test]
