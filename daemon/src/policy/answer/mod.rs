@@ -1,6 +1,7 @@
 //! A DNS response reduced to what it teaches: the addresses reachable from the asked name. Reads
 //! hostile bytes in place, in bounded time and memory; decides nothing about fitness.
 
+mod compose;
 mod rewrite;
 mod service;
 pub mod wire;
@@ -9,6 +10,7 @@ pub mod wire;
 mod tests;
 
 use super::name::Name;
+pub use compose::{splice, synthesize};
 pub use rewrite::{Shape, Written};
 pub use service::Ech;
 use service::Service;
@@ -93,6 +95,13 @@ pub struct Reading<'m> {
     message: &'m [u8],
     asked: Expanded,
     kind: u16,
+    class: u16,
+    /// The end of the chain.
+    holder: Expanded,
+    /// How many steps lead there.
+    hops: usize,
+    /// Whether a record of the asked type is there.
+    answered: bool,
     answers: Vec<Record>,
     authority: Vec<Record>,
     /// What becomes of the answer record at each position.
@@ -113,7 +122,7 @@ impl<'m> Reading<'m> {
             return Err(Malformed::Question);
         }
         let (asked, end) = expand(message, HEADER)?;
-        let (kind, _class) = (short(message, end)?, short(message, end + 2)?);
+        let (kind, class) = (short(message, end)?, short(message, end + 2)?);
         let counts = (
             usize::from(short(message, 6)?),
             usize::from(short(message, 8)?),
@@ -138,14 +147,18 @@ impl<'m> Reading<'m> {
             message,
             asked,
             kind,
+            class,
+            holder: asked,
+            hops: 0,
+            answered: false,
             answers,
             authority,
             fates,
             found: Vec::new(),
             ttl,
         };
-        let holder = reading.follow()?;
-        reading.collect(&holder)?;
+        reading.follow()?;
+        reading.collect()?;
         Ok(reading)
     }
 
@@ -209,11 +222,11 @@ impl<'m> Reading<'m> {
     }
 
     /// Walks from the asked name to the name that holds the answer, keeping the records it used.
-    fn follow(&mut self) -> Result<Expanded, Malformed> {
-        let mut current = self.asked;
+    fn follow(&mut self) -> Result<(), Malformed> {
         if self.kind == kind::CNAME || self.kind == kind::DNAME {
-            return Ok(current);
+            return Ok(());
         }
+        let mut current = self.asked;
         let mut aliases = Vec::new();
         for (position, record) in self.answers.iter().enumerate() {
             if record.class == IN && (record.kind == kind::CNAME || record.kind == kind::DNAME) {
@@ -246,7 +259,10 @@ impl<'m> Reading<'m> {
                     }
                 }
             }
-            let Some(next) = next else { return Ok(current) };
+            let Some(next) = next else {
+                (self.holder, self.hops) = (current, passed.len() - 1);
+                return Ok(());
+            };
             if passed.iter().any(|name| name.is(&next)) {
                 return Err(Malformed::Loop);
             }
@@ -258,17 +274,18 @@ impl<'m> Reading<'m> {
         }
     }
 
-    /// Keeps the records of the asked type at `holder`, and notes their addresses.
-    fn collect(&mut self, holder: &Expanded) -> Result<(), Malformed> {
+    /// Keeps the records of the asked type at the chain's end, and notes their addresses.
+    fn collect(&mut self) -> Result<(), Malformed> {
         let no_error = self.message.get(3).is_some_and(|flags| flags & 0x0f == 0);
         for position in 0..self.answers.len() {
             let record = self.answers[position];
             if record.class != IN || record.kind != self.kind {
                 continue;
             }
-            if !expand(self.message, record.owner)?.0.is(holder) {
+            if !expand(self.message, record.owner)?.0.is(&self.holder) {
                 continue;
             }
+            self.answered = true;
             match record.kind {
                 kind::A | kind::AAAA | kind::HTTPS | kind::SVCB if !no_error => continue,
                 kind::A => {

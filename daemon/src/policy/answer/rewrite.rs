@@ -4,6 +4,7 @@
 use super::service::{Cut, Service};
 use super::wire::{Expanded, HEADER, IN, Record, expand, kind};
 use super::{Ech, Fate, Malformed, Reading};
+use std::net::Ipv6Addr;
 
 /// How many records were written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,51 +52,95 @@ impl Reading<'_> {
     /// # Errors
     /// When a record to be written is malformed or all do not fit; `out` is then to be thrown away.
     pub fn write(&self, out: &mut Vec<u8>, shape: Shape) -> Result<Written, Malformed> {
-        let Shape {
-            dnssec,
-            ceiling,
-            ech,
-        } = shape;
         let mut names = Vec::with_capacity(MOST_NAMES);
         names.push((self.asked, HEADER));
+        let ceiling = shape.ceiling.min(self.ttl());
+        Ok(Written {
+            answers: self.write_answers(out, &mut names, Shape { ceiling, ..shape })?,
+            authority: self.write_authority(out, &mut names, shape)?,
+        })
+    }
+
+    /// Writes the answer section, and says how many records it has. `names` are where in `out`.
+    pub(super) fn write_answers(
+        &self,
+        out: &mut Vec<u8>,
+        names: &mut Names,
+        shape: Shape,
+    ) -> Result<u16, Malformed> {
         let mut writer = Writer {
             message: self.message,
             out,
             names,
         };
-        let mut written = Written::default();
-        let cap = ceiling.min(self.ttl());
+        let mut written = 0;
         for (record, fate) in self.answers.iter().zip(&self.fates) {
-            let signature = dnssec && record.kind == kind::RRSIG && record.class == IN;
+            let signature = shape.dnssec && record.kind == kind::RRSIG && record.class == IN;
             let cut = Cut {
                 hints: *fate != Fate::Kept,
-                ech: ech == Ech::Strip,
+                ech: shape.ech == Ech::Strip,
             };
-            if (*fate != Fate::Dropped || signature) && writer.record(record, cap, cut)? {
-                written.answers += 1;
+            if (*fate != Fate::Dropped || signature) && writer.record(record, shape.ceiling, cut)? {
+                written += 1;
             }
         }
+        Ok(written)
+    }
+
+    /// Writes what a client may see of the authority section.
+    pub(super) fn write_authority(
+        &self,
+        out: &mut Vec<u8>,
+        names: &mut Names,
+        shape: Shape,
+    ) -> Result<u16, Malformed> {
+        let mut writer = Writer {
+            message: self.message,
+            out,
+            names,
+        };
+        let mut written = 0;
         for record in &self.authority {
             let wanted = match record.kind {
                 kind::SOA => true,
-                kind::RRSIG | kind::NSEC | kind::NSEC3 => dnssec,
+                kind::RRSIG | kind::NSEC | kind::NSEC3 => shape.dnssec,
                 _ => false,
             };
-            if wanted && record.class == IN && writer.record(record, ceiling, NOTHING)? {
-                written.authority += 1;
+            if wanted && record.class == IN && writer.record(record, shape.ceiling, NOTHING)? {
+                written += 1;
             }
         }
         Ok(written)
     }
 }
 
-struct Writer<'a> {
-    message: &'a [u8],
-    out: &'a mut Vec<u8>,
-    names: Vec<(Expanded, usize)>,
+/// Names that were written, and where, for compression.
+pub(super) type Names = Vec<(Expanded, usize)>;
+
+/// Appends records of `message`.
+pub(super) struct Writer<'a> {
+    pub(super) message: &'a [u8],
+    pub(super) out: &'a mut Vec<u8>,
+    pub(super) names: &'a mut Names,
 }
 
 impl Writer<'_> {
+    /// Writes an AAAA record.
+    pub(super) fn address(
+        &mut self,
+        owner: &Expanded,
+        address: Ipv6Addr,
+        ttl: u32,
+    ) -> Result<(), Malformed> {
+        self.owner(owner);
+        self.out.extend(kind::AAAA.to_be_bytes());
+        self.out.extend(IN.to_be_bytes());
+        self.out.extend(ttl.to_be_bytes());
+        self.out.extend([0, 16]);
+        self.out.extend(address.octets());
+        fits(self.out)
+    }
+
     /// Writes one record; `false` when it has to be left out.
     fn record(&mut self, record: &Record, cap: u32, cut: Cut) -> Result<bool, Malformed> {
         let data = &self.message[record.data..record.end];
@@ -138,9 +183,7 @@ impl Writer<'_> {
             self.out.truncate(start);
             return Ok(false);
         }
-        if self.out.len() > MOST_BYTES {
-            return Err(Malformed::Size);
-        }
+        fits(self.out)?;
         let length = self.out.len() - length_at - 2;
         let length = u16::try_from(length).map_err(|_| Malformed::Data)?;
         self.out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
@@ -171,6 +214,13 @@ impl Writer<'_> {
         }
         self.out.extend(name.wire());
     }
+}
+
+fn fits(out: &[u8]) -> Result<(), Malformed> {
+    if out.len() > MOST_BYTES {
+        return Err(Malformed::Size);
+    }
+    Ok(())
 }
 
 fn ends(at: usize, end: usize) -> Result<(), Malformed> {

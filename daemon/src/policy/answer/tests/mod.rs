@@ -1,5 +1,6 @@
 //! Responses and what they teach; the helpers of every test here.
 
+mod compose;
 mod hints;
 
 use super::*;
@@ -318,7 +319,7 @@ fn any_record() -> impl Strategy<Value = HickoryRecord> {
     )
 }
 
-fn any_response() -> impl Strategy<Value = Message> {
+pub(super) fn any_response() -> impl Strategy<Value = Message> {
     let kind = prop_oneof![
         4 => Just(RecordType::A),
         1 => Just(RecordType::AAAA),
