@@ -1,7 +1,10 @@
 //! `[dns]`.
 
-use super::{DnsSettings, Local, Transport, Unlisted, Upstream};
+use super::nat64::nat64;
+use super::{DnsSettings, Hints, Local, Transport, Unlisted, Upstream};
 use crate::document::Table;
+use crate::policy::answer::Ech;
+use crate::policy::nat64::Prefix;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ const TYPES: [(&str, u16); 14] = [
     ("CAA", 257),
 ];
 
-pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
+pub(super) fn dns(mut table: Table<'_, '_>) -> (DnsSettings, Vec<Prefix>) {
     let listen = collect(&mut table, "listen", listener);
     let upstreams = collect(&mut table, "upstreams", upstream);
     for (upstream, span) in &upstreams {
@@ -65,6 +68,8 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
         ("forward", Unlisted::Forward),
     ];
     let local = [("refuse", Local::Refuse), ("forward", Local::Forward)];
+    let hints = [("admit", Hints::Admit), ("strip", Hints::Strip)];
+    let ech = [("keep", Ech::Keep), ("strip", Ech::Strip)];
     let ms = Duration::from_millis;
     let mut time = |key, default, least, most| {
         table
@@ -79,6 +84,7 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
     );
     let cache = table.number("cache_mib", 0, 4096).unwrap_or(CACHE_MIB) << 20;
     let types = collect(&mut table, "types", record_type);
+    let (nat64, dns64) = nat64(&mut table);
     let dns = DnsSettings {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
         upstreams: upstreams
@@ -90,13 +96,16 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> DnsSettings {
         timeout,
         race,
         hold,
+        hints: table.choice("hints", &hints).unwrap_or_default(),
+        ech: table.choice("ech", &ech).unwrap_or_default(),
+        dns64,
         cache,
         stale,
         own_lookups: table.flag("own_lookups").unwrap_or(true),
         types: types.into_iter().map(|(kind, _)| kind).collect(),
     };
     table.finish();
-    dns
+    (dns, nat64)
 }
 
 /// Takes a list of texts, each read by `read`, without repetition.

@@ -4,6 +4,7 @@
 mod catalogues;
 mod dns;
 mod load;
+mod nat64;
 mod sections;
 mod verify;
 mod zone;
@@ -15,6 +16,8 @@ pub use crate::document::{Problem, Problems};
 pub use load::load;
 
 use crate::document::Document;
+use crate::policy::answer::Ech;
+use crate::policy::nat64::Prefix;
 use crate::policy::rules::Intent;
 use catalogues::Catalogues;
 use std::io;
@@ -35,7 +38,7 @@ pub fn parse(
     let document = Document::new(text, file);
     let mut root = document.root();
     let gateway = sections::gateway(root.table("gateway"));
-    let dns = dns::dns(root.table("dns"));
+    let (dns, nat64) = dns::dns(root.table("dns"));
     let planes = sections::planes(root.table("planes"));
     let control = sections::control(root.table("control"));
     let (state, pins) = sections::service(root.table("service"));
@@ -51,6 +54,7 @@ pub fn parse(
             upstream: gateway.upstream,
             internal: gateway.internal,
             unzoned: gateway.unzoned,
+            nat64,
             catalogues: catalogues.list,
             zones: zones.into_iter().map(|zone| zone.spec).collect(),
             limits,
@@ -97,6 +101,12 @@ pub struct DnsSettings {
     pub race: Duration,
     /// How long an answer may wait for the planes before the client gets SERVFAIL.
     pub hold: Duration,
+    /// What becomes of address hints in HTTPS and SVCB records.
+    pub hints: Hints,
+    /// What becomes of Encrypted Client Hello in them.
+    pub ech: Ech,
+    /// The prefix that IPv6 addresses are made with for names that have none (DNS64, RFC 6147).
+    pub dns64: Option<Prefix>,
     /// Most bytes of answers that are kept for the next who asks; 0 keeps none.
     pub cache: u64,
     /// How long after its end an answer may be told when no upstream answers; zero: never.
@@ -145,6 +155,16 @@ pub enum Local {
     Refuse,
     /// The upstream's answer, which teaches nothing.
     Forward,
+}
+
+/// `hints`: what becomes of address hints in HTTPS and SVCB records (RFC 9460 §7.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hints {
+    /// They are admitted as answers of the asked name; a record of which one may not be loses all.
+    #[default]
+    Admit,
+    /// No client sees any.
+    Strip,
 }
 
 /// `[planes]`.

@@ -66,6 +66,9 @@ fn the_example_writes_the_defaults() {
     assert_eq!((example.state, example.pins), (bare.state, bare.pins));
     assert_eq!(example.intent.limits, bare.intent.limits);
     let dns = |dns: DnsSettings| (dns.timeout, dns.race, dns.hold, dns.unlisted, dns.local);
+    let services = |dns: &DnsSettings| (dns.hints, dns.ech);
+    assert_eq!(services(&example.dns), (Hints::Admit, Ech::Keep));
+    assert_eq!(services(&example.dns), services(&bare.dns));
     assert_eq!(dns(example.dns), dns(bare.dns));
     let (example, bare) = (&example.intent.zones[0], &bare.intent.zones[0]);
     assert_eq!((example.mode, example.inbound), (bare.mode, bare.inbound));
@@ -296,6 +299,57 @@ fn selectors_and_scopes() {
         "e.toml:8:11: `*.microsoft.com` is not under a domain that strangers share and needs no opt-in; leave it out\n\
          e.toml:8:30: `a.azureedge.net` is not a wildcard and needs no opt-in; leave it out\n\
          e.toml:8:49: `*` would match far too much: at least two labels must follow the `*`",
+    );
+}
+
+#[test]
+fn private_names() {
+    check(
+        &format!("{GOOD}private = ['*.corp.example.com', 'nas.example.com']"),
+        "",
+    );
+    check(
+        &format!("{GOOD}private = ['*.azureedge.net', 'a b', '*']"),
+        "e.toml:8:12: anyone can create a name that `*.azureedge.net` matches, and so reach private hosts; \
+         write the names in use\n\
+         e.toml:8:31: `a b` is not a name or a wildcard: ` ` is not allowed in it; \
+         write international names as A-labels (xn--…)\n\
+         e.toml:8:38: `*` would match far too much: at least two labels must follow the `*`",
+    );
+}
+
+#[test]
+fn services_and_translators() {
+    let with = |line: &str| GOOD.replacen("[dns]\n", &format!("[dns]\n{line}\n"), 1);
+    let text = with(
+        "nat64 = ['2001:db8:64::/48', '64:ff9b::/96']\ndns64 = true\nhints = 'strip'\nech = 'strip'",
+    );
+    let settings = parse(&text, "e.toml", &no_file).unwrap();
+    assert_eq!(settings.dns.dns64, Some(settings.intent.nat64[0]));
+    assert_eq!(settings.intent.nat64.len(), 2);
+    assert_eq!(
+        (settings.dns.hints, settings.dns.ech),
+        (Hints::Strip, Ech::Strip)
+    );
+    let settings = parse(&with("nat64 = ['64:ff9b::/96']"), "e.toml", &no_file).unwrap();
+    assert_eq!((settings.dns.dns64, settings.intent.nat64.len()), (None, 1));
+    check(
+        &with("dns64 = true"),
+        "e.toml:2:9: `dns64` needs the translator's prefix; write one such as nat64 = [\"64:ff9b::/96\"]",
+    );
+    check(
+        &with("nat64 = ['64:ff9b::/95', '10.0.0.0/8', '2001:db8:0:0:100::/96']\ndns64 = true"),
+        "e.toml:2:10: `64:ff9b::/95` translates nothing: a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits; \
+         write one such as nat64 = [\"64:ff9b::/96\"]\n\
+         e.toml:2:26: `10.0.0.0/8` is not IPv6; write one such as nat64 = [\"64:ff9b::/96\"]\n\
+         e.toml:2:40: `2001:db8:0:0:100::/96` translates nothing: bits 64 to 71 of a NAT64 prefix are zero; \
+         write one such as nat64 = [\"64:ff9b::/96\"]",
+    );
+    check(
+        &with("hints = 'admitt'\nech = 'drop'\ndns64 = 1"),
+        "e.toml:2:9: `hints` cannot be `admitt`; did you mean `admit`?\n\
+         e.toml:3:7: `ech` cannot be `drop`; write `keep` or `strip`\n\
+         e.toml:4:9: `1` does not fit here; write `true` or `false`",
     );
 }
 

@@ -47,6 +47,7 @@ pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRea
         deny: selectors(&mut table, "deny", catalogues),
         scope: scope(table.table("scope"), catalogues),
         shared: shared(&mut table),
+        private: private(&mut table),
         ..ZoneSpec::default()
     };
     sources(&mut table, &mut spec);
@@ -149,6 +150,25 @@ fn shared(table: &mut Table<'_, '_>) -> Vec<String> {
         table.document.problem(&text.span(), what);
     }
     accepted
+}
+
+fn private(table: &mut Table<'_, '_>) -> Vec<Pattern> {
+    let mut names = Vec::new();
+    for text in table.texts("private") {
+        let written = text.get_ref();
+        let what = match Pattern::parse(written) {
+            Ok(pattern) if pattern.shared_domain().is_some() => format!(
+                "anyone can create a name that `{written}` matches, and so reach private hosts; write the names in use"
+            ),
+            Ok(pattern) => {
+                names.push(pattern);
+                continue;
+            }
+            Err(error) => error.to_string(),
+        };
+        table.document.problem(&text.span(), what);
+    }
+    names
 }
 
 fn scope(mut table: Table<'_, '_>, catalogues: &Catalogues) -> Scope {

@@ -13,9 +13,10 @@ use super::upstream::{Line, Pool};
 use super::view::View;
 use super::waiter::{Held, Origin, Purpose, Waiter};
 use super::{Clock, Parts, Release, Token, Waiting};
+use crate::config::Hints;
 use crate::observe::{Happening, record};
 use crate::policy::ZoneId;
-use crate::policy::answer::{Answer, Malformed, Reading};
+use crate::policy::answer::{Answer, Malformed, Reading, Shape};
 use crate::policy::rules::{Refusal, Rules};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -402,12 +403,16 @@ impl Engine {
             Err(_) if audited => return pass(),
             Err(malformed) => return Err(malformed),
         };
-        let mut addresses = Vec::with_capacity(reading.found().len());
+        match self.parts.settings.hints {
+            Hints::Admit => {}
+            Hints::Strip => reading.strip_all_hints(),
+        }
+        let mut fit = Vec::with_capacity(reading.found().len());
         let mut struck = 0;
         for found in reading.found().to_vec() {
-            match rules.fit(zone, found.address) {
-                Ok(()) if addresses.len() < limits.per_answer => {
-                    addresses.push(found.address);
+            match rules.fit(zone, &question.name, found.address) {
+                Ok(()) if fit.len() < limits.per_answer => {
+                    fit.push(found);
                     continue;
                 }
                 Ok(()) => {
@@ -425,15 +430,22 @@ impl Engine {
                 }
             }
             if !audited {
-                reading.strike(found.position);
+                reading.refuse(&found);
                 struck += 1;
             }
         }
         self.counters().removed.add(struck);
+        // A hint leaves with its record's other hints.
+        let told = fit.iter().filter(|found| reading.tells(found));
+        let mut addresses: Vec<IpAddr> = told.map(|found| found.address).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let dnssec = question.asked().dnssec();
-        let view = View::taught(&reading, message, length, struck > 0, dnssec, ceiling)?;
+        let shape = Shape {
+            dnssec: question.asked().dnssec(),
+            ceiling,
+            ech: self.parts.settings.ech,
+        };
+        let view = View::taught(&reading, message, length, struck > 0, shape)?;
         let answer = (!addresses.is_empty()).then(|| Answer {
             name: question.name.clone(),
             addresses,

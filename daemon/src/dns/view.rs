@@ -3,7 +3,7 @@
 
 use super::message::{self, Asked, Extended};
 use crate::policy::answer::wire::{HEADER, answers_end, lifetime};
-use crate::policy::answer::{Malformed, Reading};
+use crate::policy::answer::{Malformed, Reading, Shape};
 
 /// A reply for whoever asks the same.
 #[derive(Debug)]
@@ -30,13 +30,12 @@ impl View {
         message: &[u8],
         question: usize,
         struck: bool,
-        dnssec: bool,
-        ceiling: u32,
+        shape: Shape,
     ) -> Result<Self, Malformed> {
         let mut whole = message[..HEADER + question].to_vec();
-        let written = reading.write(&mut whole, dnssec, ceiling)?;
+        let written = reading.write(&mut whole, shape)?;
         let counts = [written.answers, written.authority];
-        let mut view = Self::of(message, whole, question, counts, ceiling)?;
+        let mut view = Self::of(message, whole, question, counts, shape.ceiling)?;
         if struck {
             view.authentic = false;
             view.extended = Some(Extended::prohibited("addresses were removed"));

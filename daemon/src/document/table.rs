@@ -63,9 +63,7 @@ impl<'d, 't> Table<'d, 't> {
 
     /// Takes `true` or `false`.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
-        let value = self.take(key)?;
-        let flag = value.value.as_bool();
-        flag.or_else(|| value.expected("`true` or `false`"))
+        self.take(key)?.flag()
     }
 
     /// Takes a whole number from `least` to `most`.
@@ -156,6 +154,12 @@ impl<'d, 't> Value<'d, 't> {
             return self.expected("a string in quotes");
         };
         Some(Spanned::new(self.span.clone(), text.to_owned()))
+    }
+
+    /// The `true` or `false` it is.
+    pub fn flag(self) -> Option<bool> {
+        let flag = self.value.as_bool();
+        flag.or_else(|| self.expected("`true` or `false`"))
     }
 
     /// The whole number from `least` to `most` it is.

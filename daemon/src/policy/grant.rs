@@ -181,7 +181,7 @@ impl Policy {
             return Admission::Refused(why);
         }
         for &address in &answer.addresses {
-            if let Err(why) = self.rules.fit(zone, address) {
+            if let Err(why) = self.rules.fit(zone, &answer.name, address) {
                 return Admission::Unfit(address, why);
             }
         }
@@ -414,7 +414,7 @@ impl Policy {
             let (mask, revision) = (grant.mask, grant.revision);
             for lesson in grant.lessons {
                 if self.rules.ask(zone, &lesson.name) == Ask::Forward
-                    && self.rules.fit(zone, address).is_ok()
+                    && self.rules.fit(zone, &lesson.name, address).is_ok()
                 {
                     self.restore(zone, address, lesson);
                 }
@@ -459,7 +459,7 @@ impl Policy {
         if let Some((address, why)) = answer
             .addresses
             .iter()
-            .find_map(|a| self.rules.fit(zone, *a).err().map(|why| (*a, why)))
+            .find_map(|a| self.rules.fit(zone, &answer.name, *a).err().map(|why| (*a, why)))
         {
             return Admission::Unfit(address, why);
         }

@@ -4,12 +4,14 @@
 pub mod answer;
 pub mod catalogue;
 pub mod explain;
+mod fit;
 pub mod grant;
 pub mod image;
 pub mod links;
 pub mod lint;
 pub mod matcher;
 pub mod name;
+pub mod nat64;
 pub mod port;
 pub mod rules;
 pub mod slots;

@@ -7,9 +7,9 @@ use super::image::{Image, Unzoned, ZoneImage};
 use super::links::{InterfacePattern, Links};
 use super::matcher::Matcher;
 use super::name::{Name, Pattern};
+use super::nat64::Prefix;
 use super::port::{ClassId, ClassMask, ClassTable, TooManyClasses};
 use super::slots::Slots;
-use super::special::special_purpose;
 use super::zone::{Selector, ZoneSpec};
 use egressd_common::MAX_ZONES;
 use ipnet::IpNet;
@@ -26,6 +26,8 @@ pub struct Intent {
     pub internal: Vec<IpNet>,
     /// What happens to packets of no zone.
     pub unzoned: Unzoned,
+    /// Prefixes under which translators reach IPv4 addresses.
+    pub nat64: Vec<Prefix>,
     /// Every catalogue, the built-in one included.
     pub catalogues: Vec<Catalogue>,
     /// Every zone.
@@ -113,7 +115,9 @@ pub struct ZoneRules {
     pub inert: Vec<(SetId, Pattern)>,
     names: Matcher<Listing>,
     denied_names: Matcher<SetId>,
-    denied_networks: Vec<IpNet>,
+    pub(super) denied_networks: Vec<IpNet>,
+    /// Names whose answers may hold addresses of private networks.
+    pub(super) private: Matcher<()>,
     reach: BTreeMap<IpNet, ClassMask>,
 }
 
@@ -278,6 +282,9 @@ impl Rules {
             sources: spec.sources.clone(),
             ..ZoneRules::default()
         };
+        for pattern in &spec.private {
+            zone.private.insert(pattern, ());
+        }
         if spec.connected {
             let connected = self
                 .links
@@ -466,56 +473,6 @@ impl Rules {
             .find_map(|net| zone.reach.get(&net.trunc()))
             .copied()
             .unwrap_or(ClassMask::NONE)
-    }
-
-    /// Whether an answer may teach `zone` this address (D4). A special-purpose, internal or
-    /// connected address is fit only where an allowed network inside that same range holds it; the
-    /// gateway's own never is.
-    ///
-    /// # Errors
-    /// Says why not.
-    pub fn fit(&self, zone: ZoneId, address: IpAddr) -> Result<(), Unfit> {
-        if self.links.is_own(address) {
-            return Err(Unfit::Own);
-        }
-        let holds = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
-        if self
-            .zones
-            .get(&zone)
-            .is_some_and(|zone| holds(&zone.denied_networks))
-        {
-            return Err(Unfit::Denied);
-        }
-        if let Some(word) = special_purpose(address)
-            && !self.lists_within(zone, address, |net| {
-                special_purpose(net.network()) == Some(word)
-                    && special_purpose(net.broadcast()) == Some(word)
-            })
-        {
-            return Err(Unfit::Special(word));
-        }
-        let mut internal = self.intent.internal.iter();
-        if let Some(around) = internal.find(|net| net.contains(&address))
-            && !self.lists_within(zone, address, |net| around.contains(net))
-        {
-            return Err(Unfit::Internal);
-        }
-        let mut connected = self.links.0.values().flat_map(|link| &link.addresses);
-        if let Some(around) = connected.find(|net| net.prefix_len() > 0 && net.contains(&address))
-            && !self.lists_within(zone, address, |net| around.contains(net))
-        {
-            return Err(Unfit::Connected);
-        }
-        Ok(())
-    }
-
-    /// Whether an allowed network of the zone holds `address` and is itself `inside`: one that only
-    /// happens to be wide enough does not speak for the addresses an answer must not teach.
-    fn lists_within(&self, zone: ZoneId, address: IpAddr, inside: impl Fn(&IpNet) -> bool) -> bool {
-        let networks = self.zones.get(&zone).map_or(&[][..], |zone| &zone.networks);
-        networks
-            .iter()
-            .any(|listing| listing.network.contains(&address) && inside(&listing.written))
     }
 
     /// What the planes enforce of the zones; the caller adds what was learned.

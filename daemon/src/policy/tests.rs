@@ -176,7 +176,8 @@ fn a_scope_leaves_sets_out() {
 fn what_an_answer_may_teach() {
     fn check(address: &str, expected: Result<(), Unfit>) {
         let (policy, zone) = policy(&["c"], &["c/hole"]);
-        assert_eq!(policy.rules().fit(zone, ip(address)), expected, "{address}");
+        let got = policy.rules().fit(zone, &name("b.example"), ip(address));
+        assert_eq!(got, expected, "{address}");
     }
     check("20.1.2.3", Ok(()));
     check("52.0.1.1", Ok(()));
@@ -312,7 +313,7 @@ fn a_wide_network_does_not_speak_for_special_addresses() {
         let rule = set("rule", &[], &[Service::udp(123)], &[network]);
         intent.zones[0].rules = vec![rule];
         let policy = Policy::new(Arc::new(intent), links()).unwrap();
-        let got = policy.rules().fit(ZoneId(0), ip(address));
+        let got = policy.rules().fit(ZoneId(0), &name("b.example"), ip(address));
         assert_eq!(got.is_ok(), fit, "{network} {address}: {got:?}");
     }
     check("0.0.0.0/0", "169.254.169.254", false);

@@ -32,6 +32,8 @@ pub struct ZoneSpec {
     pub scope: Scope,
     /// Wildcards under shared domains that the operator accepts, as the catalogue writes them.
     pub shared: Vec<String>,
+    /// Names whose answers may hold addresses of private, internal and connected networks.
+    pub private: Vec<Pattern>,
     /// The operator's own endpoint sets.
     pub rules: Vec<EndpointSet>,
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cached;
+mod services;
 mod stage;
 
 use super::*;
@@ -450,12 +451,12 @@ fn what_the_planes_do_not_take_is_servfail() {
 }
 
 #[test]
-fn hints_are_stripped_and_negative_answers_pass() {
+fn unfit_hints_are_stripped_and_negative_answers_pass() {
     let stage = Stage::with(|question, _| {
         let mut reply = reply_to(question);
         let asked = question.queries[0].name.clone();
         if question.queries[0].query_type == RecordType::HTTPS {
-            let hints = SvcParamValue::Ipv4Hint(IpHint(vec![A(Ipv4Addr::new(66, 6, 6, 6))]));
+            let hints = SvcParamValue::Ipv4Hint(IpHint(vec![A(Ipv4Addr::new(10, 6, 6, 6))]));
             let alpn = SvcParamValue::Alpn(Alpn(vec!["h3".to_owned()]));
             let parameters = vec![(SvcParamKey::Alpn, alpn), (SvcParamKey::Ipv4Hint, hints)];
             let https = HTTPS(SVCB::new(1, HickoryName::root(), parameters));

@@ -1,7 +1,8 @@
 //! The edge between a scripted client, a scripted upstream and a scripted loop.
 
 use super::super::*;
-use crate::config::{Local, Transport, Unlisted, Upstream};
+use crate::config::{Hints, Local, Transport, Unlisted, Upstream};
+use crate::policy::answer::Ech;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
 use crate::policy::image::Mode;
 use crate::policy::links::{InterfacePattern, Link, Links};
@@ -69,6 +70,9 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         timeout: Duration::from_millis(1000),
         race: Duration::from_millis(150),
         hold: Duration::from_millis(1500),
+        hints: Hints::Admit,
+        ech: Ech::Keep,
+        dns64: None,
         cache: 1 << 20,
         stale: Duration::ZERO,
         own_lookups: false,

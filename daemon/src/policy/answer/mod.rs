@@ -1,14 +1,19 @@
 //! A DNS response reduced to what it teaches: the addresses reachable from the asked name. Reads
 //! hostile bytes in place, in bounded time and memory; decides nothing about fitness.
 
+mod compose;
 mod rewrite;
+mod service;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use super::name::Name;
-pub use rewrite::Written;
+pub use compose::{splice, synthesize};
+pub use rewrite::{Shape, Written};
+pub use service::Ech;
+use service::Service;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::{Expanded, HEADER, IN, Record, expand, kind, short};
 
@@ -28,6 +33,9 @@ pub const MOST_HOPS: usize = 16;
 
 /// Most records in the answer and authority sections together.
 pub const MOST_RECORDS: usize = 512;
+
+/// Most addresses that are found in one response; a record whose hints would go over it loses them.
+pub const MOST_FOUND: usize = MOST_RECORDS;
 
 /// Why a response is not read further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +64,9 @@ pub enum Malformed {
     /// A chain longer than [`MOST_HOPS`].
     #[error("its CNAME chain is too long")]
     Hops,
+    /// What would be written of it does not fit a message.
+    #[error("without compression it is over 65,535 bytes")]
+    Size,
 }
 
 /// An address that a response gives for the asked name.
@@ -65,6 +76,18 @@ pub struct Found {
     pub address: IpAddr,
     /// The position of its record in the answer section, for [`Reading::strike`].
     pub position: usize,
+    /// Whether it is an address hint of an HTTPS or SVCB record (RFC 9460 §7.3), which other
+    /// addresses may share; else the record is the address.
+    pub hint: bool,
+}
+
+/// What the client gets of an answer record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Dropped,
+    Kept,
+    /// All but its address hints.
+    Bare,
 }
 
 /// A response, read.
@@ -72,10 +95,17 @@ pub struct Reading<'m> {
     message: &'m [u8],
     asked: Expanded,
     kind: u16,
+    class: u16,
+    /// The end of the chain.
+    holder: Expanded,
+    /// How many steps lead there.
+    hops: usize,
+    /// Whether a record of the asked type is there.
+    answered: bool,
     answers: Vec<Record>,
     authority: Vec<Record>,
-    /// Whether the answer record at this position is part of the answer.
-    kept: Vec<bool>,
+    /// What becomes of the answer record at each position.
+    fates: Vec<Fate>,
     found: Vec<Found>,
     ttl: u32,
 }
@@ -92,7 +122,7 @@ impl<'m> Reading<'m> {
             return Err(Malformed::Question);
         }
         let (asked, end) = expand(message, HEADER)?;
-        let (kind, _class) = (short(message, end)?, short(message, end + 2)?);
+        let (kind, class) = (short(message, end)?, short(message, end + 2)?);
         let counts = (
             usize::from(short(message, 6)?),
             usize::from(short(message, 8)?),
@@ -111,24 +141,29 @@ impl<'m> Reading<'m> {
             Ok(records)
         };
         let (answers, authority) = (section(counts.0)?, section(counts.1)?);
-        let kept = vec![false; answers.len()];
+        let fates = vec![Fate::Dropped; answers.len()];
         let ttl = u32::MAX;
         let mut reading = Self {
             message,
             asked,
             kind,
+            class,
+            holder: asked,
+            hops: 0,
+            answered: false,
             answers,
             authority,
-            kept,
+            fates,
             found: Vec::new(),
             ttl,
         };
-        let holder = reading.follow()?;
-        reading.collect(&holder)?;
+        reading.follow()?;
+        reading.collect()?;
         Ok(reading)
     }
 
-    /// The addresses of the asked name, in the order of their records; repetitions included.
+    /// The addresses of the asked name, in the order of their records; repetitions included. Those
+    /// that HTTPS and SVCB records hint at are among them.
     #[must_use]
     pub fn found(&self) -> &[Found] {
         &self.found
@@ -142,17 +177,56 @@ impl<'m> Reading<'m> {
 
     /// Takes the record at `position` out of the answer.
     pub fn strike(&mut self, position: usize) {
-        if let Some(kept) = self.kept.get_mut(position) {
-            *kept = false;
+        if let Some(fate) = self.fates.get_mut(position) {
+            *fate = Fate::Dropped;
+        }
+    }
+
+    /// Takes the address hints out of the record at `position`, all of them; the rest stays. A
+    /// record that says they are mandatory leaves whole.
+    pub fn strip_hints(&mut self, position: usize) {
+        if let Some(fate @ Fate::Kept) = self.fates.get_mut(position) {
+            *fate = Fate::Bare;
+        }
+    }
+
+    /// Takes an address that must not be taught away from the client: a hint with the other hints
+    /// of its record, else the record.
+    pub fn refuse(&mut self, found: &Found) {
+        if found.hint {
+            self.strip_hints(found.position);
+        } else {
+            self.strike(found.position);
+        }
+    }
+
+    /// Takes the address hints out of every record; they are no longer found.
+    pub fn strip_all_hints(&mut self) {
+        for found in std::mem::take(&mut self.found) {
+            if found.hint {
+                self.strip_hints(found.position);
+            } else {
+                self.found.push(found);
+            }
+        }
+    }
+
+    /// Whether the client still gets this address.
+    #[must_use]
+    pub fn tells(&self, found: &Found) -> bool {
+        match self.fates.get(found.position) {
+            Some(Fate::Kept) => true,
+            Some(Fate::Bare) => !found.hint,
+            Some(Fate::Dropped) | None => false,
         }
     }
 
     /// Walks from the asked name to the name that holds the answer, keeping the records it used.
-    fn follow(&mut self) -> Result<Expanded, Malformed> {
-        let mut current = self.asked;
+    fn follow(&mut self) -> Result<(), Malformed> {
         if self.kind == kind::CNAME || self.kind == kind::DNAME {
-            return Ok(current);
+            return Ok(());
         }
+        let mut current = self.asked;
         let mut aliases = Vec::new();
         for (position, record) in self.answers.iter().enumerate() {
             if record.class == IN && (record.kind == kind::CNAME || record.kind == kind::DNAME) {
@@ -185,7 +259,10 @@ impl<'m> Reading<'m> {
                     }
                 }
             }
-            let Some(next) = next else { return Ok(current) };
+            let Some(next) = next else {
+                (self.holder, self.hops) = (current, passed.len() - 1);
+                return Ok(());
+            };
             if passed.iter().any(|name| name.is(&next)) {
                 return Err(Malformed::Loop);
             }
@@ -197,30 +274,59 @@ impl<'m> Reading<'m> {
         }
     }
 
-    /// Keeps the records of the asked type at `holder`, and notes their addresses.
-    fn collect(&mut self, holder: &Expanded) -> Result<(), Malformed> {
+    /// Keeps the records of the asked type at the chain's end, and notes their addresses.
+    fn collect(&mut self) -> Result<(), Malformed> {
         let no_error = self.message.get(3).is_some_and(|flags| flags & 0x0f == 0);
         for position in 0..self.answers.len() {
             let record = self.answers[position];
             if record.class != IN || record.kind != self.kind {
                 continue;
             }
-            if !expand(self.message, record.owner)?.0.is(holder) {
+            if !expand(self.message, record.owner)?.0.is(&self.holder) {
                 continue;
             }
-            if let Some(address) = self.address(&record)? {
-                if !no_error {
+            self.answered = true;
+            match record.kind {
+                kind::A | kind::AAAA | kind::HTTPS | kind::SVCB if !no_error => continue,
+                kind::A => {
+                    let bytes: [u8; 4] = self.exactly(&record)?;
+                    self.note(Ipv4Addr::from(bytes).into(), position);
+                }
+                kind::AAAA => {
+                    let bytes: [u8; 16] = self.exactly(&record)?;
+                    self.note(Ipv6Addr::from(bytes).into(), position);
+                }
+                kind::HTTPS | kind::SVCB => {
+                    self.keep(position);
+                    self.hints(position, Service::read(self.data(&record))?);
                     continue;
                 }
-                self.found.push(Found { address, position });
+                _ => {}
             }
             self.keep(position);
         }
         Ok(())
     }
 
+    /// Notes the address hints of a kept record; those that nobody may look at or that are too many
+    /// it loses.
+    fn hints(&mut self, position: usize, service: Service<'_>) {
+        let before = self.found.len();
+        let room = MOST_FOUND - before;
+        let found = service.hints().map(|address| Found {
+            address,
+            position,
+            hint: true,
+        });
+        self.found.extend(found.take(room + 1));
+        if service.is_alias() || self.found.len() > MOST_FOUND {
+            self.found.truncate(before);
+            self.strip_hints(position);
+        }
+    }
+
     fn keep(&mut self, position: usize) {
-        self.kept[position] = true;
+        self.fates[position] = Fate::Kept;
         self.ttl = self.ttl.min(self.answers[position].ttl);
     }
 
@@ -235,18 +341,15 @@ impl<'m> Reading<'m> {
         &self.message[record.data..record.end]
     }
 
-    fn address(&self, record: &Record) -> Result<Option<IpAddr>, Malformed> {
-        let data = self.data(record);
-        match record.kind {
-            kind::A => {
-                let bytes: [u8; 4] = data.try_into().map_err(|_| Malformed::Data)?;
-                Ok(Some(Ipv4Addr::from(bytes).into()))
-            }
-            kind::AAAA => {
-                let bytes: [u8; 16] = data.try_into().map_err(|_| Malformed::Data)?;
-                Ok(Some(Ipv6Addr::from(bytes).into()))
-            }
-            _ => Ok(None),
-        }
+    fn exactly<const N: usize>(&self, record: &Record) -> Result<[u8; N], Malformed> {
+        self.data(record).try_into().map_err(|_| Malformed::Data)
+    }
+
+    fn note(&mut self, address: IpAddr, position: usize) {
+        self.found.push(Found {
+            address,
+            position,
+            hint: false,
+        });
     }
 }

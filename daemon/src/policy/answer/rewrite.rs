@@ -1,8 +1,10 @@
 //! The part of a response that a client may see, written anew: nothing is moved in place, so no
 //! compression pointer can come to point at something else.
 
-use super::wire::{Expanded, HEADER, IN, Record, expand, kind, short};
-use super::{Malformed, Reading};
+use super::service::{Cut, Service};
+use super::wire::{Expanded, HEADER, IN, Record, expand, kind};
+use super::{Ech, Fate, Malformed, Reading};
+use std::net::Ipv6Addr;
 
 /// How many records were written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,71 +21,129 @@ const POINTER_REACH: usize = 0x4000;
 /// Names remembered for compression; chains are shorter.
 const MOST_NAMES: usize = 24;
 
-/// Parameters of HTTPS and SVCB records (RFC 9460 §14.3.2).
-const MANDATORY: u16 = 0;
-const HINTS: [u16; 2] = [4, 6];
+/// For records that have no parameters.
+const NOTHING: Cut = Cut {
+    hints: false,
+    ech: false,
+};
+
+/// Largest message (RFC 1035 §4.2.2).
+const MOST_BYTES: usize = 65_535;
+
+/// How a response is written for a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Whether signatures and denials are written.
+    pub dnssec: bool,
+    /// No TTL is above it, in seconds.
+    pub ceiling: u32,
+    /// What becomes of ECH in HTTPS and SVCB records.
+    pub ech: Ech,
+}
 
 impl Reading<'_> {
     /// Appends the answer and authority sections as the client may see them to `out`, which must
     /// hold a header and the client's own question. What stays: the chain, the records of the asked
     /// type that were not struck, the SOA of a negative answer, and with `dnssec` the signatures and
-    /// denials. Address hints of HTTPS and SVCB are stripped. No TTL exceeds `ceiling` seconds, nor,
-    /// in the answer, the smallest one along the chain.
+    /// denials. Address hints of HTTPS and SVCB that were not stripped stay; a record that says that
+    /// something stripped is mandatory leaves. No TTL exceeds the ceiling, nor, in the answer, the
+    /// smallest one along the chain.
     ///
     /// # Errors
-    /// When a record to be written is malformed; `out` is then to be thrown away.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        dnssec: bool,
-        ceiling: u32,
-    ) -> Result<Written, Malformed> {
+    /// When a record to be written is malformed or all do not fit; `out` is then to be thrown away.
+    pub fn write(&self, out: &mut Vec<u8>, shape: Shape) -> Result<Written, Malformed> {
         let mut names = Vec::with_capacity(MOST_NAMES);
         names.push((self.asked, HEADER));
+        let ceiling = shape.ceiling.min(self.ttl());
+        Ok(Written {
+            answers: self.write_answers(out, &mut names, Shape { ceiling, ..shape })?,
+            authority: self.write_authority(out, &mut names, shape)?,
+        })
+    }
+
+    /// Writes the answer section, and says how many records it has. `names` are where in `out`.
+    pub(super) fn write_answers(
+        &self,
+        out: &mut Vec<u8>,
+        names: &mut Names,
+        shape: Shape,
+    ) -> Result<u16, Malformed> {
         let mut writer = Writer {
             message: self.message,
             out,
             names,
         };
-        let mut written = Written::default();
-        let cap = ceiling.min(self.ttl());
-        for (record, kept) in self.answers.iter().zip(&self.kept) {
-            let signature = dnssec && record.kind == kind::RRSIG && record.class == IN;
-            if (*kept || signature) && writer.record(record, cap)? {
-                written.answers += 1;
+        let mut written = 0;
+        for (record, fate) in self.answers.iter().zip(&self.fates) {
+            let signature = shape.dnssec && record.kind == kind::RRSIG && record.class == IN;
+            let cut = Cut {
+                hints: *fate != Fate::Kept,
+                ech: shape.ech == Ech::Strip,
+            };
+            if (*fate != Fate::Dropped || signature) && writer.record(record, shape.ceiling, cut)? {
+                written += 1;
             }
         }
+        Ok(written)
+    }
+
+    /// Writes what a client may see of the authority section.
+    pub(super) fn write_authority(
+        &self,
+        out: &mut Vec<u8>,
+        names: &mut Names,
+        shape: Shape,
+    ) -> Result<u16, Malformed> {
+        let mut writer = Writer {
+            message: self.message,
+            out,
+            names,
+        };
+        let mut written = 0;
         for record in &self.authority {
             let wanted = match record.kind {
                 kind::SOA => true,
-                kind::RRSIG | kind::NSEC | kind::NSEC3 => dnssec,
+                kind::RRSIG | kind::NSEC | kind::NSEC3 => shape.dnssec,
                 _ => false,
             };
-            if wanted && record.class == IN && writer.record(record, ceiling)? {
-                written.authority += 1;
+            if wanted && record.class == IN && writer.record(record, shape.ceiling, NOTHING)? {
+                written += 1;
             }
         }
         Ok(written)
     }
 }
 
-struct Writer<'a> {
-    message: &'a [u8],
-    out: &'a mut Vec<u8>,
-    names: Vec<(Expanded, usize)>,
+/// Names that were written, and where, for compression.
+pub(super) type Names = Vec<(Expanded, usize)>;
+
+/// Appends records of `message`.
+pub(super) struct Writer<'a> {
+    pub(super) message: &'a [u8],
+    pub(super) out: &'a mut Vec<u8>,
+    pub(super) names: &'a mut Names,
 }
 
 impl Writer<'_> {
+    /// Writes an AAAA record.
+    pub(super) fn address(
+        &mut self,
+        owner: &Expanded,
+        address: Ipv6Addr,
+        ttl: u32,
+    ) -> Result<(), Malformed> {
+        self.owner(owner);
+        self.out.extend(kind::AAAA.to_be_bytes());
+        self.out.extend(IN.to_be_bytes());
+        self.out.extend(ttl.to_be_bytes());
+        self.out.extend([0, 16]);
+        self.out.extend(address.octets());
+        fits(self.out)
+    }
+
     /// Writes one record; `false` when it has to be left out.
-    fn record(&mut self, record: &Record, cap: u32) -> Result<bool, Malformed> {
+    fn record(&mut self, record: &Record, cap: u32, cut: Cut) -> Result<bool, Malformed> {
         let data = &self.message[record.data..record.end];
-        let stripped = match record.kind {
-            kind::HTTPS | kind::SVCB => match without_hints(data)? {
-                Some(stripped) => Some(stripped),
-                None => return Ok(false),
-            },
-            _ => None,
-        };
         let start = self.out.len();
         let owner = expand(self.message, record.owner)?.0;
         self.owner(&owner);
@@ -92,32 +152,38 @@ impl Writer<'_> {
         self.out.extend(record.ttl.min(cap).to_be_bytes());
         let length_at = self.out.len();
         self.out.extend([0, 0]);
-        match (record.kind, stripped) {
-            (_, Some(stripped)) => self.out.extend(stripped),
-            (kind::CNAME | kind::NS | kind::PTR | kind::DNAME, None) => {
+        let whole = match record.kind {
+            kind::HTTPS | kind::SVCB => Service::read(data)?.write(cut, self.out),
+            kind::CNAME | kind::NS | kind::PTR | kind::DNAME => {
                 ends(self.name(record.data)?, record.end)?;
+                true
             }
-            (kind::SOA, None) => {
+            kind::SOA => {
                 let primary_end = self.name(record.data)?;
                 let mailbox_end = self.name(primary_end)?;
                 ends(mailbox_end + 20, record.end)?;
                 self.out.extend(&self.message[mailbox_end..record.end]);
+                true
             }
-            (kind::SRV, None) => {
+            kind::SRV => {
                 self.out.extend(data.get(..6).ok_or(Malformed::Data)?);
                 ends(self.name(record.data + 6)?, record.end)?;
+                true
             }
             // No compressed names in these (RFC 4034 §3.1.7 and §4.1.1).
-            (kind::A | kind::AAAA | kind::RRSIG | kind::NSEC | kind::NSEC3, None) => {
+            kind::A | kind::AAAA | kind::RRSIG | kind::NSEC | kind::NSEC3 => {
                 self.out.extend(data);
+                true
             }
             // Data of other types may hold pointers that would come to point elsewhere.
-            (_, None) => {
-                self.names.retain(|(_, at)| *at < start);
-                self.out.truncate(start);
-                return Ok(false);
-            }
+            _ => false,
+        };
+        if !whole {
+            self.names.retain(|(_, at)| *at < start);
+            self.out.truncate(start);
+            return Ok(false);
         }
+        fits(self.out)?;
         let length = self.out.len() - length_at - 2;
         let length = u16::try_from(length).map_err(|_| Malformed::Data)?;
         self.out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
@@ -150,40 +216,17 @@ impl Writer<'_> {
     }
 }
 
+fn fits(out: &[u8]) -> Result<(), Malformed> {
+    if out.len() > MOST_BYTES {
+        return Err(Malformed::Size);
+    }
+    Ok(())
+}
+
 fn ends(at: usize, end: usize) -> Result<(), Malformed> {
     if at == end {
         Ok(())
     } else {
         Err(Malformed::Data)
     }
-}
-
-/// The data of an HTTPS or SVCB record without its address hints; `None` when it says that they are
-/// mandatory.
-fn without_hints(data: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
-    let mut at = 2;
-    loop {
-        match *data.get(at).ok_or(Malformed::Data)? {
-            0 => break,
-            length @ 1..=63 => at += 1 + usize::from(length),
-            64.. => return Err(Malformed::Data),
-        }
-    }
-    at += 1;
-    let mut kept = data[..at].to_vec();
-    while at < data.len() {
-        let (key, length) = (short(data, at)?, usize::from(short(data, at + 2)?));
-        let end = at + 4 + length;
-        let parameter = data.get(at..end).ok_or(Malformed::Data)?;
-        let mut listed = parameter[4..].chunks(2);
-        if key == MANDATORY && listed.any(|key| HINTS.iter().any(|hint| hint.to_be_bytes() == key))
-        {
-            return Ok(None);
-        }
-        if !HINTS.contains(&key) {
-            kept.extend(parameter);
-        }
-        at = end;
-    }
-    Ok(Some(kept))
 }

@@ -161,6 +161,18 @@ fn zones() {
         },
         &["special-network: 10.1.0.0/16 (z/r), private"],
     );
+    let private = ["*.corp.a.example", "nas.b.example"];
+    check(
+        ZoneSpec {
+            rules: vec![set("r", &["*.a.example"], &[], &[443])],
+            private: private.map(|text| Pattern::parse(text).unwrap()).into(),
+            ..allowing("v/3")
+        },
+        &[
+            "private-names: *.corp.a.example",
+            "private-unused: nas.b.example",
+        ],
+    );
     check(
         ZoneSpec {
             mode: Mode::Audit,

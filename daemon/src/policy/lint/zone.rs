@@ -40,6 +40,20 @@ pub fn zone(rules: &Rules, zone: &ZoneRules) -> Vec<Finding> {
             shared_unused(rules, zone),
         ),
         about(
+            "private-names",
+            Weight::Warning,
+            format!("Zone `{name}` believes answers that send these names to private, internal or connected addresses: whoever answers for them can point clients at those hosts, on the ports the names have."),
+            "Keep the list to names whose servers you run.",
+            private_names(rules, zone, true),
+        ),
+        about(
+            "private-unused",
+            Weight::Warning,
+            format!("Zone `{name}` has names in `private` that no set it may reach lists."),
+            "Take them out of `private`, or list them in a [[zone.rule]].",
+            private_names(rules, zone, false),
+        ),
+        about(
             "special-network",
             Weight::Warning,
             format!("Zone `{name}` may reach special-purpose networks, so answers with their addresses are believed."),
@@ -192,6 +206,22 @@ fn shared_unused(rules: &Rules, zone: &ZoneRules) -> Vec<String> {
         .iter()
         .filter(|text| !listed(text))
         .cloned()
+        .collect()
+}
+
+/// The patterns of `private` of which some name is listed, or those of which none is.
+fn private_names(rules: &Rules, zone: &ZoneRules, listed: bool) -> Vec<String> {
+    let meets = |private: &&Pattern| {
+        let mut sets = zone.sets.iter();
+        sets.any(|set| {
+            let mut patterns = rules.row(*set).set.patterns.iter();
+            patterns.any(|pattern| pattern.covers(private) || private.covers(pattern))
+        })
+    };
+    let private = zone.spec.private.iter();
+    private
+        .filter(|pattern| meets(pattern) == listed)
+        .map(Pattern::to_string)
         .collect()
 }
 

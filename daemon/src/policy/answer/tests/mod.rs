@@ -1,3 +1,8 @@
+//! Responses and what they teach; the helpers of every test here.
+
+mod compose;
+mod hints;
+
 use super::*;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, NULL, SRV, TXT};
@@ -20,19 +25,19 @@ const NAMES: [&str; 8] = [
     "example.",
 ];
 
-fn name(text: &str) -> HickoryName {
+pub(super) fn name(text: &str) -> HickoryName {
     HickoryName::from_ascii(text).unwrap()
 }
 
-fn record(owner: &str, ttl: u32, data: RData) -> HickoryRecord {
+pub(super) fn record(owner: &str, ttl: u32, data: RData) -> HickoryRecord {
     HickoryRecord::from_rdata(name(owner), ttl, data)
 }
 
-fn cname(owner: &str, ttl: u32, target: &str) -> HickoryRecord {
+pub(super) fn cname(owner: &str, ttl: u32, target: &str) -> HickoryRecord {
     record(owner, ttl, RData::CNAME(CNAME(name(target))))
 }
 
-fn dname(owner: &str, ttl: u32, target: &str) -> HickoryRecord {
+pub(super) fn dname(owner: &str, ttl: u32, target: &str) -> HickoryRecord {
     record(owner, ttl, dname_data(target))
 }
 
@@ -51,11 +56,11 @@ fn dname_target(record: &HickoryRecord) -> Option<HickoryName> {
     (u16::from(*code) == kind::DNAME).then(|| HickoryName::from_bytes(&rdata.anything).unwrap())
 }
 
-fn a(owner: &str, ttl: u32, last: u8) -> HickoryRecord {
+pub(super) fn a(owner: &str, ttl: u32, last: u8) -> HickoryRecord {
     record(owner, ttl, RData::A(A(Ipv4Addr::new(93, 0, 0, last))))
 }
 
-fn response(asked: &str, kind: RecordType, answers: Vec<HickoryRecord>) -> Message {
+pub(super) fn response(asked: &str, kind: RecordType, answers: Vec<HickoryRecord>) -> Message {
     let mut message = Message::new(7, MessageType::Response, OpCode::Query);
     message.add_query(Query::query(name(asked), kind));
     message.insert_answers(answers);
@@ -314,7 +319,7 @@ fn any_record() -> impl Strategy<Value = HickoryRecord> {
     )
 }
 
-fn any_response() -> impl Strategy<Value = Message> {
+pub(super) fn any_response() -> impl Strategy<Value = Message> {
     let kind = prop_oneof![
         4 => Just(RecordType::A),
         1 => Just(RecordType::AAAA),
@@ -339,11 +344,26 @@ fn any_response() -> impl Strategy<Value = Message> {
         })
 }
 
+const DAY: Shape = Shape {
+    dnssec: false,
+    ceiling: 86_400,
+    ech: Ech::Keep,
+};
+
+const SIGNED: Shape = Shape {
+    dnssec: true,
+    ..DAY
+};
+
 /// Writes what a client may see, after its header and question.
-fn rewritten(bytes: &[u8], reading: &Reading<'_>, dnssec: bool) -> Result<Vec<u8>, Malformed> {
+pub(super) fn rewritten(
+    bytes: &[u8],
+    reading: &Reading<'_>,
+    shape: Shape,
+) -> Result<Vec<u8>, Malformed> {
     let end = expand(bytes, HEADER)?.1 + 4;
     let mut out = bytes[..end].to_vec();
-    let written = reading.write(&mut out, dnssec, 86_400)?;
+    let written = reading.write(&mut out, shape)?;
     out[6..8].copy_from_slice(&written.answers.to_be_bytes());
     out[8..10].copy_from_slice(&written.authority.to_be_bytes());
     out[10..12].fill(0);
@@ -376,7 +396,7 @@ proptest! {
                 reading.strike(found.position);
             }
         }
-        let out = rewritten(&bytes, &reading, false).unwrap();
+        let out = rewritten(&bytes, &reading, DAY).unwrap();
         let back = Message::from_vec(&out).unwrap();
         let told: Vec<IpAddr> = back.answers.iter().filter_map(|r| r.data.ip_addr()).collect();
         prop_assert_eq!(&told, &expected);
@@ -396,7 +416,7 @@ proptest! {
     #[test]
     fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         if let Ok(reading) = Reading::of(&bytes) {
-            let _ = rewritten(&bytes, &reading, true);
+            let _ = rewritten(&bytes, &reading, SIGNED);
         }
         let _ = wire::answers_end(&bytes);
     }
@@ -414,7 +434,7 @@ proptest! {
         }
         for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
             if let Ok(reading) = Reading::of(bytes) {
-                let _ = rewritten(bytes, &reading, true);
+                let _ = rewritten(bytes, &reading, SIGNED);
             }
             let _ = wire::answers_end(bytes);
         }
