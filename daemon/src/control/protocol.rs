@@ -619,6 +619,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     CatalogueStatus::CUSTOM_TYPE,
     GrantCounts::CUSTOM_TYPE,
     DnsCounters::CUSTOM_TYPE,
+    UnresolvedName::CUSTOM_TYPE,
     PacketCounts::CUSTOM_TYPE,
     Zone::CUSTOM_TYPE,
     PacketCounter::CUSTOM_TYPE,

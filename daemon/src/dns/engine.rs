@@ -617,6 +617,10 @@ impl Engine {
         if let Some(answer) = self.own.settle(&target, outcome(), now, chance) {
             self.renew(zone, answer);
         }
+        self.tell_unresolved();
+    }
+
+    fn tell_unresolved(&mut self) {
         if let Some(names) = self.own.unresolved() {
             self.parts.unresolved.store(Arc::new(names));
         }
@@ -634,6 +638,7 @@ impl Engine {
             if !self.followed.as_ref().is_some_and(same) {
                 self.own.follow(&rules, now);
                 self.followed = Some(rules);
+                self.tell_unresolved();
             }
         }
         while let Some(target) = self.own.next(now) {
