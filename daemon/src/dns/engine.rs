@@ -77,12 +77,13 @@ impl Engine {
         let pool = Pool::new(&settings.upstreams, patience.timeout);
         let alarm = Rc::new(Notify::new());
         let counters = Arc::clone(&parts.counters);
+        let lookups = Lookups::new(pool, patience, settings.dns64, counters, Rc::clone(&alarm));
         Self {
             cache: Cache::new(settings.cache, millis(settings.stale)),
             parts,
             clock,
             clients: Clients::default(),
-            lookups: Lookups::new(pool, patience, counters, Rc::clone(&alarm)),
+            lookups,
             own: Own::default(),
             followed: None,
             follow_at: 0,
@@ -293,7 +294,7 @@ impl Engine {
     fn look_up(&mut self, waiter: Waiter) {
         let now = self.clock.now();
         let asked = waiter.question.asked();
-        let variant = variant(&asked);
+        let (variant, kind) = (variant(&asked), asked.kind);
         let wire = asked.wire.to_vec();
         let key = waiter.key.clone();
         self.lookups.begin(key.question(), waiter, now, || {
@@ -302,6 +303,7 @@ impl Engine {
             wire[..name].make_ascii_lowercase();
             Subject {
                 wire: wire.into(),
+                kind,
                 variant,
             }
         });

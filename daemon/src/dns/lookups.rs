@@ -9,7 +9,9 @@ use super::outstanding::{Key, Known, Outstanding};
 use super::stats::Counters;
 use super::upstream::{Line, Pool, Way};
 use crate::observe::{Happening, record};
-use crate::policy::answer::wire::HEADER;
+use crate::policy::answer::wire::{self, HEADER, has_answer};
+use crate::policy::answer::{MOST_HOPS, Reading, splice, synthesize};
+use crate::policy::nat64::Prefix;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +24,18 @@ const FEWEST_TRIES: u32 = 3;
 pub(super) struct Subject {
     /// Name in lower case, type and class.
     pub(super) wire: Box<[u8]>,
+    pub(super) kind: u16,
     pub(super) variant: Variant,
+}
+
+/// What an answer still lacks, and what there is of it.
+enum Part {
+    /// Nothing is known yet.
+    Whole,
+    /// A chain that ends in a name without records: those are asked for.
+    Chain(Vec<u8>),
+    /// An answer without IPv6 addresses: IPv4 ones are asked for, to make some of them (RFC 6147).
+    Ipv4(Vec<u8>, Prefix),
 }
 
 /// A look-up that ended.
@@ -45,6 +58,8 @@ pub(super) struct Patience {
 /// The look-ups, each with its waiters.
 pub(super) struct Lookups<W> {
     patience: Patience,
+    /// The prefix that IPv6 addresses are made with for names that have none.
+    dns64: Option<Prefix>,
     pub(super) pool: Pool,
     chance: Chance,
     counters: Arc<Counters>,
@@ -61,8 +76,13 @@ pub(super) struct Lookups<W> {
 struct Lookup<W> {
     key: Box<[u8]>,
     subject: Subject,
-    /// The subject with the letter case that upstreams must repeat.
+    /// What is asked now: the subject's name, or what it leads to.
+    wire: Box<[u8]>,
+    /// The same with the letter case that upstreams must repeat.
     cased: Box<[u8]>,
+    part: Part,
+    /// How often the chain was taken up again.
+    parts: usize,
     waiters: Vec<W>,
     tries: u32,
     /// One bit per upstream that was asked in this round.
@@ -81,15 +101,24 @@ struct Attempt {
     deadline: u64,
 }
 
+impl Subject {
+    /// Whether the client checks signatures itself: no answer may be made up for it (RFC 6147 §5.5).
+    fn validates(&self) -> bool {
+        self.variant.dnssec && self.variant.checking_disabled
+    }
+}
+
 impl<W> Lookups<W> {
     pub(super) fn new(
         pool: Pool,
         patience: Patience,
+        dns64: Option<Prefix>,
         counters: Arc<Counters>,
         alarm: Rc<Notify>,
     ) -> Self {
         Self {
             patience,
+            dns64,
             pool,
             chance: Chance::new(),
             counters,
@@ -127,7 +156,10 @@ impl<W> Lookups<W> {
         let lookup = Lookup {
             key: key.into(),
             cased: self.chance.cased(&subject.wire),
+            wire: subject.wire.clone(),
             subject,
+            part: Part::Whole,
+            parts: 0,
             waiters: vec![waiter],
             tries: 0,
             round: 0,
@@ -244,9 +276,8 @@ impl<W> Lookups<W> {
         match message::code(bytes) {
             rcode::NO_ERROR | rcode::NXDOMAIN => {
                 let mut whole = bytes.to_vec();
-                let wire = &lookup.subject.wire;
-                whole[HEADER..HEADER + wire.len()].copy_from_slice(wire);
-                self.finish(token, Ok(whole), now);
+                whole[HEADER..HEADER + lookup.wire.len()].copy_from_slice(&lookup.wire);
+                self.complete(token, whole, now);
             }
             _ => {
                 // The same upstream would only say it again.
@@ -257,6 +288,54 @@ impl<W> Lookups<W> {
                 self.ask_on(token, now, why);
             }
         }
+    }
+
+    /// Ends a look-up with `whole`, or asks for what that lacks.
+    fn complete(&mut self, token: Token, whole: Vec<u8>, now: u64) {
+        let Some(lookup) = self.open.get_mut(&token) else {
+            return;
+        };
+        let kind = lookup.subject.kind;
+        let whole = match std::mem::replace(&mut lookup.part, Part::Whole) {
+            Part::Whole => whole,
+            // What does not fit on leaves a chain without an end, which teaches nothing.
+            Part::Chain(first) => splice(&first, &whole).unwrap_or(first),
+            Part::Ipv4(first, prefix) => {
+                let made = synthesize(&first, &whole, prefix);
+                let whole = made.ok().flatten().unwrap_or(first);
+                return self.finish(token, Ok(whole), now);
+            }
+        };
+        if message::code(&whole) != rcode::NO_ERROR || has_answer(&whole, kind) {
+            return self.finish(token, Ok(whole), now);
+        }
+        let end = Reading::of(&whole)
+            .ok()
+            .and_then(|reading| reading.dangling());
+        let (mut next, kind, part) = match (end, self.dns64) {
+            (Some(end), _) if lookup.parts < MOST_HOPS => {
+                lookup.parts += 1;
+                (end, kind, Part::Chain(whole))
+            }
+            (None, Some(prefix)) if kind == wire::kind::AAAA && !lookup.subject.validates() => {
+                let name = lookup.subject.wire[..lookup.subject.wire.len() - 4].to_vec();
+                (name, wire::kind::A, Part::Ipv4(whole, prefix))
+            }
+            (Some(_) | None, _) => return self.finish(token, Ok(whole), now),
+        };
+        next.make_ascii_lowercase();
+        next.extend(kind.to_be_bytes());
+        next.extend(wire::IN.to_be_bytes());
+        lookup.part = part;
+        lookup.cased = self.chance.cased(&next);
+        lookup.wire = next.into();
+        (lookup.tries, lookup.round) = (0, 0);
+        let until = now + 2 * self.patience.timeout;
+        for attempt in lookup.attempts.drain(..) {
+            self.asked.settle(attempt.key, until);
+        }
+        let why = Extended::network("no upstream can be reached");
+        self.ask_on(token, now, why);
     }
 
     fn forged(&mut self, line: Line) {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cached;
+mod parts;
 mod services;
 mod stage;
 

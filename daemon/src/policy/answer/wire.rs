@@ -240,3 +240,21 @@ pub fn lifetime(message: &[u8]) -> Result<Lifetime, Malformed> {
     let seconds = if seconds == u32::MAX { 0 } else { seconds };
     Ok(Lifetime { places, seconds })
 }
+
+/// Whether the answer section of `message` has a record of type `wanted`, whoever owns it. `false`
+/// for what cannot be read.
+#[must_use]
+pub fn has_answer(message: &[u8], wanted: u16) -> bool {
+    let find = || {
+        let mut at = skip(message, HEADER)? + 4;
+        for _ in 0..short(message, 6)? {
+            let record = Record::read(message, at)?;
+            if record.kind == wanted {
+                return Ok(true);
+            }
+            at = record.end;
+        }
+        Ok::<_, Malformed>(false)
+    };
+    find().unwrap_or_default()
+}
