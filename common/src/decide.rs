@@ -8,6 +8,9 @@ use crate::network::{Packet, ipv4, ipv6};
 use crate::transport::{Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
 
+/// The port of DNS over UDP and TCP (RFC 1035 §4.2).
+const DNS: u16 = 53;
+
 /// A zone as a packet meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone {
@@ -19,6 +22,8 @@ pub struct Zone {
     pub inbound_deny: bool,
     /// It serves UDP ports, see [`Lookup::serves`].
     pub serves: bool,
+    /// What it sends to port 53 of others is redirected to the gateway, by nft.
+    pub redirect: bool,
 }
 
 /// An interface as a packet meets it. Only zones' interfaces have one: a source that no zone claims
@@ -220,6 +225,14 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
     }
     if place.mask & classes != 0 {
         return Ok(Reason::Network);
+    }
+    // XDP and TCX come before the redirect; what is not redirected ends in nft's forward chain.
+    if zone.redirect
+        && lookup.nft_behind()
+        && transport.port == DNS
+        && matches!(transport.protocol, protocol::UDP | protocol::TCP)
+    {
+        return Ok(Reason::Redirected);
     }
     if lookup.nft_behind() && !zone.inbound_deny {
         if !transport.opens {

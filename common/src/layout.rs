@@ -65,7 +65,7 @@ pub const XDP_PROGRAM: &str = "egressd_xdp";
 pub const TCX_PROGRAM: &str = "egressd_tcx";
 
 /// Raised whenever the meaning of an entry changes while its size does not.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Slots for interfaces; a power of two. An entry is at its index's slot or shortly after.
 pub const SLOTS: u32 = 4096;
@@ -234,6 +234,7 @@ pub const fn slot(index: u32, probe: u32) -> u32 {
 const AUDIT: u32 = 1 << 8;
 const INBOUND_DENY: u32 = 1 << 9;
 const SERVES: u32 = 1 << 10;
+const REDIRECT: u32 = 1 << 11;
 const ALL_AUDIT: u32 = 1 << 27;
 const SOLE: u32 = 1 << 30;
 const ETHERNET: u32 = 1 << 31;
@@ -252,6 +253,9 @@ impl Zone {
         if self.serves {
             packed |= SERVES;
         }
+        if self.redirect {
+            packed |= REDIRECT;
+        }
         packed
     }
 
@@ -264,6 +268,7 @@ impl Zone {
             audit: packed & AUDIT != 0,
             inbound_deny: packed & INBOUND_DENY != 0,
             serves: packed & SERVES != 0,
+            redirect: packed & REDIRECT != 0,
         }
     }
 }
@@ -444,13 +449,14 @@ mod tests {
 
     #[test]
     fn packing_loses_nothing() {
-        for bits in 0..8u8 {
+        for bits in 0..16u8 {
             let flag = |n: u8| bits >> n & 1 == 1;
             let zone = Zone {
                 id: 63 - bits,
                 audit: flag(0),
                 inbound_deny: flag(1),
                 serves: flag(2),
+                redirect: flag(3),
             };
             assert_eq!(Zone::unpack(zone.pack()), zone);
             for sole in [None, Some(zone)] {

@@ -133,6 +133,7 @@ pub(in crate::plane) fn zone(zone: &ZoneImage) -> Zone {
             Inbound::Allow => false,
         },
         serves: !zone.serves.is_empty(),
+        redirect: !zone.redirect.is_empty(),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn image() -> Image {
             mode: Mode::Enforce,
             inbound: Inbound::Allow,
             serves: Vec::new(),
+            redirect: Vec::new(),
             networks: vec![
                 ("203.0.113.4/31".parse().unwrap(), ClassMask::of(WEB)),
                 ("203.0.113.5/32".parse().unwrap(), ClassMask::of(WEB)),
