@@ -8,6 +8,7 @@ use crate::policy::port::{ClassId, PortSet, Service};
 use std::time::{Duration, Instant};
 
 mod packets;
+mod redirect;
 mod state;
 
 pub(super) const ZONE: ZoneId = ZoneId(0);
