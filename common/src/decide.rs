@@ -18,12 +18,22 @@ pub struct Zone {
     pub id: u8,
     /// Refused packets pass and are counted.
     pub audit: bool,
-    /// Nothing may open connections into it, so that every packet out of it is judged.
-    pub inbound_deny: bool,
-    /// It serves UDP ports, see [`Lookup::serves`].
-    pub serves: bool,
+    /// Who may open connections into it.
+    pub inbound: Inbound,
     /// What it sends to port 53 of others is redirected to the gateway, by nft.
     pub redirect: bool,
+}
+
+/// Who may open connections into a zone. (One byte for two questions: a zone of more than four bytes
+/// makes the compiler shift registers that the verifier knows to be unset.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// Nobody, so that every packet out of it is judged.
+    Deny,
+    /// Whoever others let in.
+    Allow,
+    /// As `Allow`, and its hosts serve UDP ports, see [`Lookup::serves`].
+    Serve,
 }
 
 /// An interface as a packet meets it. Only zones' interfaces have one: a source that no zone claims
@@ -234,11 +244,11 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
     {
         return Ok(Reason::Redirected);
     }
-    if lookup.nft_behind() && !zone.inbound_deny {
+    if lookup.nft_behind() && zone.inbound != Inbound::Deny {
         if !transport.opens {
             return Ok(Reason::Continues);
         }
-        if zone.serves
+        if zone.inbound == Inbound::Serve
             && transport.protocol == protocol::UDP
             && lookup.serves(zone.id, transport.source_port)
         {

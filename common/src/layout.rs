@@ -2,7 +2,7 @@
 //! both sides build and read with the functions here. Addresses are wire words, numbers are in the
 //! host's byte order.
 
-use crate::decide::{Interface, Place, Zone};
+use crate::decide::{Inbound, Interface, Place, Zone};
 use crate::transport::protocol;
 use crate::verdict::{Action, REASONS, Verdict};
 use crate::{MAX_CLASSES, MAX_ZONES};
@@ -247,11 +247,10 @@ impl Zone {
         if self.audit {
             packed |= AUDIT;
         }
-        if self.inbound_deny {
-            packed |= INBOUND_DENY;
-        }
-        if self.serves {
-            packed |= SERVES;
+        match self.inbound {
+            Inbound::Deny => packed |= INBOUND_DENY,
+            Inbound::Allow => {}
+            Inbound::Serve => packed |= SERVES,
         }
         if self.redirect {
             packed |= REDIRECT;
@@ -266,8 +265,13 @@ impl Zone {
         Self {
             id: packed as u8,
             audit: packed & AUDIT != 0,
-            inbound_deny: packed & INBOUND_DENY != 0,
-            serves: packed & SERVES != 0,
+            inbound: if packed & INBOUND_DENY != 0 {
+                Inbound::Deny
+            } else if packed & SERVES != 0 {
+                Inbound::Serve
+            } else {
+                Inbound::Allow
+            },
             redirect: packed & REDIRECT != 0,
         }
     }
@@ -449,14 +453,13 @@ mod tests {
 
     #[test]
     fn packing_loses_nothing() {
-        for bits in 0..16u8 {
+        for bits in 0..12u8 {
             let flag = |n: u8| bits >> n & 1 == 1;
             let zone = Zone {
                 id: 63 - bits,
                 audit: flag(0),
-                inbound_deny: flag(1),
-                serves: flag(2),
-                redirect: flag(3),
+                inbound: [Inbound::Deny, Inbound::Allow, Inbound::Serve][usize::from(bits / 4)],
+                redirect: flag(1),
             };
             assert_eq!(Zone::unpack(zone.pack()), zone);
             for sole in [None, Some(zone)] {

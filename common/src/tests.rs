@@ -1,7 +1,7 @@
 //! The verdict on whole frames, over a small world of tables.
 
 use crate::address::{V4, V6, v4, v6};
-use crate::decide::{Interface, Lookup, Place, Tables, Zone, decide};
+use crate::decide::{Inbound, Interface, Lookup, Place, Tables, Zone, decide};
 use crate::samples::{ACK, SYN, ethernet, fragment, icmp, padding, pppoe, tcp, udp};
 use crate::samples::{framed, ipv4, ipv6};
 use crate::verdict::{Action, Reason, Verdict};
@@ -37,8 +37,11 @@ impl World {
         Zone {
             id: 3,
             audit: self.audit,
-            inbound_deny: self.inbound_deny,
-            serves: true,
+            inbound: if self.inbound_deny {
+                Inbound::Deny
+            } else {
+                Inbound::Serve
+            },
             redirect: self.redirect,
         }
     }
