@@ -311,7 +311,7 @@ fn live(bench: &Bench) -> Result<Verdict> {
     Ok(Verdict::Held)
 }
 
-/// A TCP connection to the asked resolver goes on while the rules are replaced.
+/// Flows that are redirected go on while the rules are replaced, and are not cut for it.
 fn over_a_reload(bench: &Bench) -> Result<Verdict> {
     if let Some(verdict) = unpromised(bench) {
         return Ok(verdict);
@@ -336,7 +336,9 @@ fn over_a_reload(bench: &Bench) -> Result<Verdict> {
         stream.read_exact(&mut reply)?;
         let reply = Message::from_vec(&reply)?;
         ensure!(reply.metadata.response_code == ResponseCode::NoError);
-        bench.reload(&daemon, &zone(&format!("redirect = true\n{extra}"), LISTED))?;
+        let zones = zone(&format!("redirect = true\n{extra}"), LISTED);
+        let outcome = daemon.reload(bench.planes, &zones)?;
+        ensure!(outcome.json["cut"] == 0, "{}", outcome.text);
     }
     Ok(Verdict::Held)
 }

@@ -127,7 +127,8 @@ impl Policy {
         {
             explanation.verdict = Verdict::Redirected;
             explanation.remedies = vec![
-                "write redirect = false in the zone, if its clients may ask other resolvers".to_owned(),
+                "write redirect = false in the zone, if its clients may ask other resolvers"
+                    .to_owned(),
             ];
         }
         if let Some((protocol, port)) = port

@@ -144,11 +144,7 @@ fn redirects() {
     check(&[], &[], &[]);
     let wins = "redirect-wins: v/2";
     check(&["10.20.0.1:53"], &["10.20.0.0/16"], &[wins]);
-    check(
-        &["10.20.0.1:53"],
-        &[],
-        &[wins, "redirect-family: IPv6"],
-    );
+    check(&["10.20.0.1:53"], &[], &[wins, "redirect-family: IPv6"]);
     check(
         &["10.9.9.9:53", "[::]:53"],
         &["10.20.0.0/16", "2001:db8::/32"],

@@ -31,7 +31,10 @@ fn chains(text: &str) -> BTreeMap<String, Vec<String>> {
         .replace("l4proto 17 ", "l4proto udp ");
     let chains = text.split("chain ").skip(1).map(|chain| {
         let mut lines = lines(chain).into_iter().map(str::to_owned);
-        (lines.next().unwrap_or_default(), lines.take_while(|line| line != "}").collect())
+        (
+            lines.next().unwrap_or_default(),
+            lines.take_while(|line| line != "}").collect(),
+        )
     });
     let chains: BTreeMap<String, Vec<String>> = chains
         .filter(|(name, _)| name.starts_with("prerouting") || name.contains("resolver"))
