@@ -8,6 +8,9 @@ use crate::network::{Packet, ipv4, ipv6};
 use crate::transport::{Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
 
+/// The port of DNS over UDP and TCP (RFC 1035 §4.2).
+const DNS: u16 = 53;
+
 /// A zone as a packet meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Zone {
@@ -15,10 +18,22 @@ pub struct Zone {
     pub id: u8,
     /// Refused packets pass and are counted.
     pub audit: bool,
-    /// Nothing may open connections into it, so that every packet out of it is judged.
-    pub inbound_deny: bool,
-    /// It serves UDP ports, see [`Lookup::serves`].
-    pub serves: bool,
+    /// Who may open connections into it.
+    pub inbound: Inbound,
+    /// What it sends to port 53 of others is redirected to the gateway, by nft.
+    pub redirect: bool,
+}
+
+/// Who may open connections into a zone. (One byte for two questions: a zone of more than four bytes
+/// makes the compiler shift registers that the verifier knows to be unset.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// Nobody, so that every packet out of it is judged.
+    Deny,
+    /// Whoever others let in.
+    Allow,
+    /// As `Allow`, and its hosts serve UDP ports, see [`Lookup::serves`].
+    Serve,
 }
 
 /// An interface as a packet meets it. Only zones' interfaces have one: a source that no zone claims
@@ -221,11 +236,19 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
     if place.mask & classes != 0 {
         return Ok(Reason::Network);
     }
-    if lookup.nft_behind() && !zone.inbound_deny {
+    // XDP and TCX come before the redirect; what is not redirected ends in nft's forward chain.
+    if zone.redirect
+        && lookup.nft_behind()
+        && transport.port == DNS
+        && matches!(transport.protocol, protocol::UDP | protocol::TCP)
+    {
+        return Ok(Reason::Redirected);
+    }
+    if lookup.nft_behind() && zone.inbound != Inbound::Deny {
         if !transport.opens {
             return Ok(Reason::Continues);
         }
-        if zone.serves
+        if zone.inbound == Inbound::Serve
             && transport.protocol == protocol::UDP
             && lookup.serves(zone.id, transport.source_port)
         {

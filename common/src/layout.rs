@@ -2,7 +2,7 @@
 //! both sides build and read with the functions here. Addresses are wire words, numbers are in the
 //! host's byte order.
 
-use crate::decide::{Interface, Place, Zone};
+use crate::decide::{Inbound, Interface, Place, Zone};
 use crate::transport::protocol;
 use crate::verdict::{Action, REASONS, Verdict};
 use crate::{MAX_CLASSES, MAX_ZONES};
@@ -65,7 +65,7 @@ pub const XDP_PROGRAM: &str = "egressd_xdp";
 pub const TCX_PROGRAM: &str = "egressd_tcx";
 
 /// Raised whenever the meaning of an entry changes while its size does not.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Slots for interfaces; a power of two. An entry is at its index's slot or shortly after.
 pub const SLOTS: u32 = 4096;
@@ -234,6 +234,7 @@ pub const fn slot(index: u32, probe: u32) -> u32 {
 const AUDIT: u32 = 1 << 8;
 const INBOUND_DENY: u32 = 1 << 9;
 const SERVES: u32 = 1 << 10;
+const REDIRECT: u32 = 1 << 11;
 const ALL_AUDIT: u32 = 1 << 27;
 const SOLE: u32 = 1 << 30;
 const ETHERNET: u32 = 1 << 31;
@@ -246,11 +247,13 @@ impl Zone {
         if self.audit {
             packed |= AUDIT;
         }
-        if self.inbound_deny {
-            packed |= INBOUND_DENY;
+        match self.inbound {
+            Inbound::Deny => packed |= INBOUND_DENY,
+            Inbound::Allow => {}
+            Inbound::Serve => packed |= SERVES,
         }
-        if self.serves {
-            packed |= SERVES;
+        if self.redirect {
+            packed |= REDIRECT;
         }
         packed
     }
@@ -262,8 +265,14 @@ impl Zone {
         Self {
             id: packed as u8,
             audit: packed & AUDIT != 0,
-            inbound_deny: packed & INBOUND_DENY != 0,
-            serves: packed & SERVES != 0,
+            inbound: if packed & INBOUND_DENY != 0 {
+                Inbound::Deny
+            } else if packed & SERVES != 0 {
+                Inbound::Serve
+            } else {
+                Inbound::Allow
+            },
+            redirect: packed & REDIRECT != 0,
         }
     }
 }
@@ -444,13 +453,13 @@ mod tests {
 
     #[test]
     fn packing_loses_nothing() {
-        for bits in 0..8u8 {
+        for bits in 0..12u8 {
             let flag = |n: u8| bits >> n & 1 == 1;
             let zone = Zone {
                 id: 63 - bits,
                 audit: flag(0),
-                inbound_deny: flag(1),
-                serves: flag(2),
+                inbound: [Inbound::Deny, Inbound::Allow, Inbound::Serve][usize::from(bits / 4)],
+                redirect: flag(1),
             };
             assert_eq!(Zone::unpack(zone.pack()), zone);
             for sole in [None, Some(zone)] {

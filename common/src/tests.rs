@@ -1,7 +1,7 @@
 //! The verdict on whole frames, over a small world of tables.
 
 use crate::address::{V4, V6, v4, v6};
-use crate::decide::{Interface, Lookup, Place, Tables, Zone, decide};
+use crate::decide::{Inbound, Interface, Lookup, Place, Tables, Zone, decide};
 use crate::samples::{ACK, SYN, ethernet, fragment, icmp, padding, pppoe, tcp, udp};
 use crate::samples::{framed, ipv4, ipv6};
 use crate::verdict::{Action, Reason, Verdict};
@@ -17,6 +17,7 @@ struct World {
     /// So is every other zone of the interface.
     all_audit: bool,
     inbound_deny: bool,
+    redirect: bool,
 }
 
 const BEHIND: World = World {
@@ -24,6 +25,7 @@ const BEHIND: World = World {
     audit: false,
     all_audit: false,
     inbound_deny: false,
+    redirect: false,
 };
 const ALONE: World = World {
     nft_behind: false,
@@ -35,8 +37,12 @@ impl World {
         Zone {
             id: 3,
             audit: self.audit,
-            inbound_deny: self.inbound_deny,
-            serves: true,
+            inbound: if self.inbound_deny {
+                Inbound::Deny
+            } else {
+                Inbound::Serve
+            },
+            redirect: self.redirect,
         }
     }
 }
@@ -241,6 +247,56 @@ fn only_what_starts_something_is_dropped_before_nft() {
     }
     check_rule(132, &udp(5, 443, 8), closed);
     check_rule(47, &[0; 8], closed);
+}
+
+#[test]
+fn a_redirected_port_passes_to_nft() {
+    fn check_port(world: World, protocol: u8, payload: &[u8], redirected: bool) {
+        let frame = ethernet(&[], &ipv4(from_to(DENIED), 0, &[], protocol, payload));
+        let expected = if redirected {
+            (Pass, Reason::Redirected)
+        } else {
+            verdict(BEHIND, &frame)
+        };
+        check(
+            World {
+                redirect: true,
+                ..world
+            },
+            &frame,
+            expected,
+        );
+        // Where nft is not behind nothing would redirect it.
+        let alone = World {
+            redirect: true,
+            ..ALONE
+        };
+        check(alone, &frame, verdict(ALONE, &frame));
+    }
+    let deny = World {
+        inbound_deny: true,
+        ..BEHIND
+    };
+    for flags in [SYN, ACK] {
+        check_port(BEHIND, 6, &tcp(5, 53, flags), true);
+        check_port(deny, 6, &tcp(5, 53, flags), true);
+    }
+    check_port(BEHIND, 17, &udp(5, 53, 8), true);
+    check_port(deny, 17, &udp(5, 53, 8), true);
+    check_port(BEHIND, 17, &udp(5, 853, 8), false);
+    check_port(BEHIND, 6, &tcp(5, 853, SYN), false);
+    check_port(BEHIND, 132, &udp(5, 53, 8), false);
+    check_port(BEHIND, 1, &icmp(8), false);
+    let over_v6 = ethernet(
+        &[],
+        &ipv6(from_to_v6("2001:db8:a::9"), &[], 17, &udp(5, 53, 8)),
+    );
+    let redirect = World {
+        redirect: true,
+        ..BEHIND
+    };
+    check(redirect, &over_v6, (Pass, Reason::Redirected));
+    check(BEHIND, &over_v6, (Drop, Reason::PortClosed));
 }
 
 #[test]

@@ -84,6 +84,7 @@ reasons! {
     Serves = 9 "serves" " Not granted, but a reply from a UDP port that the zone serves: left to nft.",
     LaterFragment = 10 "later-fragment" " A fragment without ports: left to nft, which reassembles; dropped where nft is not behind.",
     Unzoned = 11 "unzoned" " From an interface in no zone: dropped, or left to others, as the configuration says.",
+    Redirected = 12 "redirected" " To port 53, which nft redirects to the gateway's own resolver for this zone.",
     NotGranted = 16 "not-granted" " To an address that the zone has no grant for.",
     PortNotGranted = 17 "port-not-granted" " To a granted address, on a port that its grant does not open.",
     PortClosed = 18 "port-closed" " On a port or protocol that no set opens anywhere.",
@@ -130,6 +131,6 @@ mod tests {
             assert!(!words.contains(&reason.word()), "{} twice", reason.word());
             words.push(reason.word());
         }
-        assert_eq!(Reason::of(12), None);
+        assert_eq!(Reason::of(13), None);
     }
 }

@@ -5,6 +5,7 @@ mod catalogues;
 mod dns;
 mod load;
 mod nat64;
+mod redirect;
 mod sections;
 mod verify;
 mod zone;
@@ -45,9 +46,10 @@ pub fn parse(
     let limits = sections::limits(root.table("limits"));
     let catalogues = Catalogues::take(root.tables("catalogue"), read);
     let tables = root.tables("zone").into_iter();
-    let zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
+    let mut zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
     verify::zones(&root, &zones, &gateway, &catalogues);
     verify::resolver(&root, &dns, &zones, &catalogues);
+    redirect::fill(&document, &mut zones, &dns, planes);
     root.finish();
     document.finish(Settings {
         intent: Intent {

@@ -18,6 +18,8 @@ pub(super) struct ZoneRead {
     pub(super) span: Span,
     /// Of each of its rules.
     pub(super) rules: Vec<Span>,
+    /// Of `redirect = true`. The listeners are filled in once all is read.
+    pub(super) redirect: Option<Span>,
 }
 
 pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRead {
@@ -51,6 +53,10 @@ pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRea
         ..ZoneSpec::default()
     };
     sources(&mut table, &mut spec);
+    let redirect = table.take("redirect").and_then(|value| {
+        let span = value.span.clone();
+        value.flag()?.then_some(span)
+    });
     let tables = table.tables("rule");
     let rules = tables.iter().map(|rule| rule.span.clone()).collect();
     spec.rules = (1..)
@@ -59,7 +65,12 @@ pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRea
         .collect();
     let span = table.span.clone();
     table.finish();
-    ZoneRead { spec, span, rules }
+    ZoneRead {
+        spec,
+        span,
+        rules,
+        redirect,
+    }
 }
 
 fn name(table: &mut Table<'_, '_>) -> String {

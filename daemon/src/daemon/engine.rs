@@ -69,6 +69,8 @@ pub struct ZonedFlow {
     pub protocol: u8,
     /// Destination port its client asked for; 0 where the protocol has none.
     pub port: u16,
+    /// Its zone's port 53 is redirected, and it is older than that: cut it whatever grants it.
+    pub evades: bool,
     /// To name it by when it must be cut.
     pub key: u64,
 }
@@ -506,6 +508,7 @@ impl Engine {
             .iter()
             .filter(|flow| match flow.zone {
                 None => true,
+                Some(_) if flow.evades => true,
                 Some(zone) => {
                     let enforced = rules
                         .zone(zone)

@@ -407,10 +407,18 @@ fn a_sweep_cuts_what_nothing_grants() {
             destination,
             protocol: 6,
             port,
+            evades: false,
             key: 7,
         };
         world.event(Event::Flows(vec![flow]));
         assert_eq!(!world.cut.is_empty(), cut, "{mode:?} {destination} {port}");
+        world.cut.clear();
+        let evading = ZonedFlow {
+            evades: true,
+            ..flow
+        };
+        world.event(Event::Flows(vec![evading]));
+        assert!(!world.cut.is_empty(), "{mode:?} {destination} {port}");
     }
     check(Mode::Enforce, "20.0.0.1", 443, false);
     check(Mode::Enforce, "20.0.0.1", 22, true);

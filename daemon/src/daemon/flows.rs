@@ -5,10 +5,11 @@ use super::engine::{Event, ZonedFlow};
 use crate::links;
 use crate::plane::conntrack::{Conntrack, Flow};
 use crate::policy::port::{SCTP, TCP, UDP};
+use crate::policy::redirect::{self, Fate};
 use crate::policy::rules::Rules;
 use crate::policy::{Moment, ZoneId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -64,7 +65,7 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                 let swept = sweep(&rules, runtime).map(|flows| {
                     for chunk in flows.chunks(CHUNK) {
                         let mut zoned = Vec::with_capacity(chunk.len());
-                        for (zone, flow) in chunk {
+                        for Swept { zone, evades, flow } in chunk {
                             key += 1;
                             reported.insert(key, *flow);
                             zoned.push(ZonedFlow {
@@ -72,6 +73,7 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                                 destination: flow.original.destination,
                                 protocol: flow.original.protocol,
                                 port: port_of(flow),
+                                evades: *evades,
                                 key,
                             });
                         }
@@ -112,11 +114,16 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
     }
 }
 
+/// A flow to be judged.
+struct Swept {
+    zone: Option<ZoneId>,
+    /// Whether it evades its zone's redirect.
+    evades: bool,
+    flow: Flow,
+}
+
 /// Every live flow that must be judged, with its zone.
-fn sweep(
-    rules: &Rules,
-    runtime: &tokio::runtime::Runtime,
-) -> anyhow::Result<Vec<(Option<ZoneId>, Flow)>> {
+fn sweep(rules: &Rules, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec<Swept>> {
     let mut flows = Vec::new();
     Conntrack::open()?.flows(|flow| {
         if judged(rules, &flow) {
@@ -134,8 +141,23 @@ fn sweep(
     let zoned = flows
         .into_iter()
         .filter_map(|flow| match places.get(&flow.original.source)? {
-            Place::Zone(zone) => Some((Some(*zone), flow)),
-            Place::Nowhere => Some((None, flow)),
+            Place::Zone(zone) => {
+                let evades = match fate(rules, *zone, &flow) {
+                    Fate::Untouched => false,
+                    Fate::Evades => true,
+                    Fate::Answered => return None,
+                };
+                Some(Swept {
+                    zone: Some(*zone),
+                    evades,
+                    flow,
+                })
+            }
+            Place::Nowhere => Some(Swept {
+                zone: None,
+                evades: false,
+                flow,
+            }),
             Place::Exempt => None,
         });
     Ok(zoned.collect())
@@ -153,6 +175,21 @@ fn judged(rules: &Rules, flow: &Flow) -> bool {
         || group
         || rules.links().is_own(flow.original.source)
         || rules.links().is_own(flow.original.destination))
+}
+
+/// What the zone's redirect has to do with a flow.
+fn fate(rules: &Rules, zone: ZoneId, flow: &Flow) -> Fate {
+    let listeners = rules.zone(zone).map_or(&[][..], |zone| &zone.spec.redirect);
+    let Flow {
+        original, reply, ..
+    } = flow;
+    redirect::fate(
+        listeners,
+        rules.links(),
+        original.protocol,
+        SocketAddr::new(original.destination, original.destination_port),
+        SocketAddr::new(reply.source, reply.source_port),
+    )
 }
 
 /// The port that grants are about; ICMP has none, whatever conntrack keeps in its place.

@@ -463,6 +463,7 @@ fn verdict(verdict: explain::Verdict, audit: bool) -> Verdict {
     match verdict {
         explain::Verdict::Open | explain::Verdict::NotEgress => Verdict::Allowed,
         explain::Verdict::NotAsked => Verdict::Askable,
+        explain::Verdict::Redirected => Verdict::Refused,
         explain::Verdict::WrongPort
         | explain::Verdict::Unlisted
         | explain::Verdict::Denied
@@ -481,6 +482,9 @@ fn sentence(verdict: explain::Verdict) -> &'static str {
         explain::Verdict::Open => "an allowed set lists it and it is in force",
         explain::Verdict::NotEgress => {
             "it is an address of the gateway or an internal one, which egressd does not judge"
+        }
+        explain::Verdict::Redirected => {
+            "the zone's port 53 is redirected to egressd, which answers instead of this address"
         }
         explain::Verdict::NotAsked => {
             "an allowed set lists the name, but no client has asked for it yet"

@@ -343,6 +343,7 @@ mod tests {
                 mode: Mode::Enforce,
                 inbound: Inbound::Allow,
                 serves: Vec::new(),
+                redirect: Vec::new(),
                 networks: Vec::new(),
             }],
             ..Image::default()

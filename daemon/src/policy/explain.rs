@@ -3,7 +3,8 @@
 
 use super::grant::Policy;
 use super::name::{Name, Pattern};
-use super::port::ClassId;
+use super::port::{ClassId, TCP, UDP};
+use super::redirect;
 use super::rules::{Ask, NetworkListing, Refusal, Row, SetId};
 use super::{Moment, ZoneId};
 use ipnet::IpNet;
@@ -40,6 +41,8 @@ pub enum Verdict {
     Open,
     /// Not egress: an address of the gateway, or an internal one.
     NotEgress,
+    /// The asked port is 53, which the zone redirects: egressd answers instead.
+    Redirected,
     /// The name is listed; no client has asked for it yet, so no address is open.
     NotAsked,
     /// Listed or learned, but not for this port.
@@ -59,6 +62,7 @@ impl Verdict {
         match self {
             Self::Open => "open",
             Self::NotEgress => "not-egress",
+            Self::Redirected => "redirected",
             Self::NotAsked => "not-asked",
             Self::WrongPort => "wrong-port",
             Self::Unlisted => "unlisted",
@@ -117,6 +121,16 @@ impl Policy {
             Subject::Name(name) => self.explain_name(zone, name),
             Subject::Address(address) => self.explain_address(zone, *address),
         };
+        if let Subject::Address(address) = subject
+            && self.redirects(zone, *address, port)
+            && explanation.verdict != Verdict::NotEgress
+        {
+            explanation.verdict = Verdict::Redirected;
+            explanation.remedies = vec![
+                "write redirect = false in the zone, if its clients may ask other resolvers"
+                    .to_owned(),
+            ];
+        }
         if let Some((protocol, port)) = port
             && explanation.verdict == Verdict::Open
         {
@@ -135,6 +149,15 @@ impl Policy {
             }
         }
         explanation
+    }
+
+    /// Whether the zone's flows to `port` of `address` go to egressd, if they are egress.
+    fn redirects(&self, zone: ZoneId, address: IpAddr, port: Option<(u8, u16)>) -> bool {
+        let rules = self.rules();
+        let question = matches!(port, Some((UDP | TCP, redirect::PORT)));
+        let listeners = rules.zone(zone).map_or(&[][..], |zone| &zone.spec.redirect);
+        let answered = || redirect::target(listeners, rules.links(), None, address.is_ipv6());
+        question && answered().is_some()
     }
 
     fn explain_name(&self, zone: ZoneId, name: &Name) -> Explanation {

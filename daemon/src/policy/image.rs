@@ -4,7 +4,7 @@ use super::links::{InterfacePattern, Links};
 use super::port::{ClassId, ClassMask, PortSet};
 use super::{Revision, ZoneId};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Everything a plane must enforce. Two planes given the same image admit the same new flows.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +55,9 @@ pub struct ZoneImage {
     pub inbound: Inbound,
     /// UDP ports on which the zone's hosts answer strangers (for stateless planes).
     pub serves: Vec<u16>,
+    /// The listeners that answer what the zone's clients send to port 53 of others; empty where that
+    /// is not redirected.
+    pub redirect: Vec<SocketAddr>,
     /// Catalogue networks with their open classes: disjoint or nested prefixes, denied parts
     /// already cut out. A prefix's mask already includes those of the prefixes that contain it.
     pub networks: Vec<(IpNet, ClassMask)>,

@@ -13,6 +13,7 @@ pub mod matcher;
 pub mod name;
 pub mod nat64;
 pub mod port;
+pub mod redirect;
 pub mod rules;
 pub mod slots;
 pub mod special;

@@ -486,6 +486,7 @@ impl Rules {
             mode: zone.spec.mode,
             inbound: zone.spec.inbound,
             serves: zone.spec.serves.clone(),
+            redirect: zone.spec.redirect.clone(),
             networks: zone.reach.iter().map(|(net, mask)| (*net, *mask)).collect(),
         });
         Image {

@@ -423,6 +423,27 @@ fn explanations() {
     check("nowhere.example", None, Verdict::Unlisted);
 }
 
+#[test]
+fn a_redirected_port_is_explained() {
+    let mut intent = intent(&["c"], &[]);
+    intent.zones[0].redirect = vec!["10.20.0.1:53".parse().unwrap()];
+    let policy = Policy::new(Arc::new(intent), links()).unwrap();
+    let zone = policy.rules().zone_of(LAN, ip("10.20.3.4")).unwrap();
+    let check = |address: &str, protocol, port, expected: Verdict| {
+        let subject = Subject::Address(ip(address));
+        let found = policy.explain(zone, &subject, Some((protocol, port)));
+        assert_eq!(found.verdict, expected, "{address} {protocol} {port}");
+    };
+    check("9.9.9.9", 17, 53, Verdict::Redirected);
+    check("9.9.9.9", 6, 53, Verdict::Redirected);
+    check("52.0.1.1", 17, 53, Verdict::Redirected);
+    check("9.9.9.9", 17, 853, Verdict::NotLearned);
+    check("9.9.9.9", 132, 53, Verdict::NotLearned);
+    check("10.1.1.1", 17, 53, Verdict::NotEgress);
+    // Nobody listens over IPv6.
+    check("2620:fe::fe", 17, 53, Verdict::NotLearned);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Admit(usize, Vec<u8>, u32),

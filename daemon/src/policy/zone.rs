@@ -6,6 +6,7 @@ use super::links::InterfacePattern;
 use super::name::Pattern;
 use ipnet::IpNet;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// A `[[zone]]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub struct ZoneSpec {
     pub inbound: Inbound,
     /// UDP ports on which its hosts answer strangers.
     pub serves: Vec<u16>,
+    /// The listeners that answer what its clients send to port 53 of others; empty where that is not
+    /// redirected.
+    pub redirect: Vec<SocketAddr>,
     /// What it may reach.
     pub allow: Vec<Selector>,
     /// A veto on names and networks, whatever else allows them.

@@ -5,7 +5,7 @@ use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
 use crate::policy::links::Links;
 use crate::policy::port::{SCTP, TCP, UDP};
 use egressd_common::address::{v4, v6};
-use egressd_common::decide::{Interface, Place, Zone};
+use egressd_common::decide::{self, Interface, Place, Zone};
 use egressd_common::layout::{self, Claim, Entry, KEY_PREFIX, KeyV4, KeyV6, Keyed};
 use egressd_common::verdict::NO_ZONE;
 use ipnet::IpNet;
@@ -128,11 +128,12 @@ pub(in crate::plane) fn zone(zone: &ZoneImage) -> Zone {
             Mode::Audit => true,
             Mode::Enforce => false,
         },
-        inbound_deny: match zone.inbound {
-            Inbound::Deny => true,
-            Inbound::Allow => false,
+        inbound: match zone.inbound {
+            Inbound::Deny => decide::Inbound::Deny,
+            Inbound::Allow if zone.serves.is_empty() => decide::Inbound::Allow,
+            Inbound::Allow => decide::Inbound::Serve,
         },
-        serves: !zone.serves.is_empty(),
+        redirect: !zone.redirect.is_empty(),
     }
 }
 

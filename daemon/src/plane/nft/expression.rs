@@ -2,12 +2,13 @@
 #![expect(unsafe_code, reason = "libnftnl builds the expressions")]
 
 use super::transaction::{COUNTER, c, octets, out_of_memory};
-use crate::plane::ruleset::{Family, MapKey, Part, REPORTS_PER_SECOND, Rule};
+use crate::plane::ruleset::{Delivery, Family, MapKey, Part, REPORTS_PER_SECOND, Rule};
 use crate::policy::links::InterfacePattern;
 use crate::policy::port::TCP;
 use ipnet::IpNet;
 use nftnl::nftnl_sys as sys;
 use std::ffi::{CStr, CString};
+use std::net::SocketAddr;
 use std::ptr::NonNull;
 
 /// One expression: libnftnl's name for its kind, and its fields.
@@ -26,6 +27,7 @@ enum Field {
 }
 
 const REGISTER: u32 = libc::NFT_REG_1 as u32;
+const SECOND_REGISTER: u32 = libc::NFT_REG_2 as u32;
 const VERDICT_REGISTER: u32 = libc::NFT_REG_VERDICT as u32;
 // `NF_CT_STATE_BIT` of the kernel's connection states.
 const STATE_ESTABLISHED: u32 = 1 << 1;
@@ -48,6 +50,12 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
             Part::Midstream => all.extend(midstream()),
             Part::Entered(pattern) => all.extend(interface(libc::NFT_META_IIFNAME, pattern)),
             Part::Leaves(pattern) => all.extend(interface(libc::NFT_META_OIFNAME, pattern)),
+            Part::Port(port) => all.extend([
+                original(libc::NFT_CT_PROTO_DST),
+                equals(port.to_be_bytes().into()),
+            ]),
+            Part::Version(family) => all.extend(version(*family)),
+            Part::Delivered(delivery) => all.extend(delivered(*delivery)),
             Part::Source(net) => all.extend(address(*net, [12, 8])),
             Part::Destination(net) => all.extend(address(*net, [16, 24])),
             Part::Asked(family, set) => {
@@ -83,6 +91,8 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
             Part::Return => all.push(verdict(libc::NFT_RETURN, None)),
             Part::Accept => all.push(verdict(libc::NF_ACCEPT, None)),
             Part::Drop => all.push(verdict(libc::NF_DROP, None)),
+            Part::Redirect(listener) => all.extend(redirect(*listener)),
+            Part::RedirectHere(port) => all.extend(redirect_here(*port)),
         }
     }
     Some(all)
@@ -145,11 +155,11 @@ fn payload(base: i32, offset: u32, length: u32) -> Expression {
 
 /// Compares an address of the packet; `offsets` are where it stands in an IPv4 and an IPv6 header.
 fn address(net: IpNet, offsets: [u32; 2]) -> Vec<Expression> {
-    let (family, offset) = match net {
-        IpNet::V4(_) => (libc::NFPROTO_IPV4, offsets[0]),
-        IpNet::V6(_) => (libc::NFPROTO_IPV6, offsets[1]),
+    let offset = match net {
+        IpNet::V4(_) => offsets[0],
+        IpNet::V6(_) => offsets[1],
     };
-    let mut all = vec![meta(libc::NFT_META_NFPROTO), equals(vec![family as u8])];
+    let mut all = Vec::from(version(Family::of_net(net)));
     if net.prefix_len() == 0 {
         return all;
     }
@@ -164,6 +174,96 @@ fn address(net: IpNet, offsets: [u32; 2]) -> Vec<Expression> {
     }
     all.push(equals(wanted));
     all
+}
+
+fn version(family: Family) -> [Expression; 2] {
+    let number = protocol_family(family) as u8;
+    [meta(libc::NFT_META_NFPROTO), equals(vec![number])]
+}
+
+const fn protocol_family(family: Family) -> i32 {
+    match family {
+        Family::V4 => libc::NFPROTO_IPV4,
+        Family::V6 => libc::NFPROTO_IPV6,
+    }
+}
+
+/// Asks the routing table about the destination address.
+fn delivered(delivery: Delivery) -> [Expression; 2] {
+    // `NFT_FIB_RESULT_ADDRTYPE` and `NFTA_FIB_F_DADDR` of nf_tables.h.
+    const ADDRESS_TYPE: u32 = 3;
+    const DESTINATION: u32 = 1 << 1;
+    // `RTN_…` of rtnetlink.h.
+    let kind = match delivery {
+        Delivery::Local => libc::RTN_LOCAL,
+        Delivery::Broadcast => libc::RTN_BROADCAST,
+        Delivery::Anycast => libc::RTN_ANYCAST,
+        Delivery::Multicast => libc::RTN_MULTICAST,
+    };
+    let load = Expression {
+        kind: c"fib",
+        fields: vec![
+            (sys::NFTNL_EXPR_FIB_DREG, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_FIB_RESULT, Field::Number(ADDRESS_TYPE)),
+            (sys::NFTNL_EXPR_FIB_FLAGS, Field::Number(DESTINATION)),
+        ],
+    };
+    [load, equals(u32::from(kind).to_ne_bytes().into())]
+}
+
+// `NF_NAT_RANGE_MAP_IPS` and `NF_NAT_RANGE_PROTO_SPECIFIED` of nf_nat.h.
+const NAT_ADDRESS: u32 = 1;
+const NAT_PORT: u32 = 2;
+
+/// Translates the destination of the flow.
+fn redirect(listener: SocketAddr) -> [Expression; 3] {
+    let family = protocol_family(Family::of(listener.ip())) as u32;
+    let translate = Expression {
+        kind: c"nat",
+        fields: vec![
+            (
+                sys::NFTNL_EXPR_NAT_TYPE,
+                Field::Number(libc::NFT_NAT_DNAT as u32),
+            ),
+            (sys::NFTNL_EXPR_NAT_FAMILY, Field::Number(family)),
+            (sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, Field::Number(REGISTER)),
+            (
+                sys::NFTNL_EXPR_NAT_REG_PROTO_MIN,
+                Field::Number(SECOND_REGISTER),
+            ),
+            (
+                sys::NFTNL_EXPR_NAT_FLAGS,
+                Field::Number(NAT_ADDRESS | NAT_PORT),
+            ),
+        ],
+    };
+    [
+        put(octets(listener.ip()), REGISTER),
+        put(listener.port().to_be_bytes().into(), SECOND_REGISTER),
+        translate,
+    ]
+}
+
+fn redirect_here(port: u16) -> [Expression; 2] {
+    let translate = Expression {
+        kind: c"redir",
+        fields: vec![
+            (sys::NFTNL_EXPR_REDIR_REG_PROTO_MIN, Field::Number(REGISTER)),
+            (sys::NFTNL_EXPR_REDIR_FLAGS, Field::Number(NAT_PORT)),
+        ],
+    };
+    [put(port.to_be_bytes().into(), REGISTER), translate]
+}
+
+/// Puts `data` into a register.
+fn put(data: Vec<u8>, register: u32) -> Expression {
+    Expression {
+        kind: c"immediate",
+        fields: vec![
+            (sys::NFTNL_EXPR_IMM_DREG, Field::Number(register)),
+            (sys::NFTNL_EXPR_IMM_DATA, Field::Bytes(data)),
+        ],
+    }
 }
 
 fn meta(key: i32) -> Expression {

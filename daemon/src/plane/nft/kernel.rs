@@ -26,6 +26,8 @@ const LIST_ELEMENTS: u16 = 3;
 const LIST_ITEM: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
 const DATA_VALUE: u16 = 1;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
 const RULE_TABLE: u16 = 1;
 const GENERATION_ID: u16 = 1;
 
@@ -80,6 +82,18 @@ pub(super) fn generation(socket: &mut Socket) -> Result<u32, Failure> {
         generation = read.unwrap_or(generation);
     })?;
     Ok(generation)
+}
+
+/// Whether the table, whoever made it, has this chain.
+pub(super) fn has_chain(socket: &mut Socket, name: &str) -> Result<bool, Failure> {
+    let request = ask(libc::NFT_MSG_GETCHAIN)
+        .with_text(CHAIN_TABLE, TABLE)
+        .with_text(CHAIN_NAME, name);
+    match socket.request(request, |_| {}) {
+        Ok(()) => Ok(true),
+        Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// How many rules the table has.

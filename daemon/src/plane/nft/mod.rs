@@ -3,7 +3,7 @@
 
 use super::netlink::{Failure, Refusal, Socket};
 use super::nflog::Reports;
-use super::ruleset::{FORWARD, LearnedSet, Ruleset, TABLE, Tally};
+use super::ruleset::{Chain, LearnedSet, PREROUTING, Ruleset, TABLE, Tally};
 use super::{Counter, Holdings, Plane, RefusedPacket};
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image};
@@ -169,12 +169,13 @@ impl NftPlane {
         steps.retain(|step| lasts(&step.set));
         transaction.steps(&steps);
         // The forward chain stays: a new one would answer with its policy until the commit.
-        transaction.flush(FORWARD);
-        fill(&mut transaction, ruleset, self.reports.group(), false);
+        let hooked = old.chains.iter().filter(|chain| chain.is_hooked());
+        hooked.for_each(|chain| transaction.flush(&chain.name));
+        fill(&mut transaction, ruleset, self.reports.group(), &old.chains);
         transaction.commit(&mut self.socket)?;
 
         let mut transaction = Transaction::new(&mut self.scratch);
-        let chains = || old.chains.iter().filter(|chain| chain.name != FORWARD);
+        let chains = || old.chains.iter().filter(|chain| !chain.is_hooked());
         chains().for_each(|chain| transaction.flush(&chain.name));
         old.maps
             .iter()
@@ -215,7 +216,7 @@ impl NftPlane {
             .for_each(|set| transaction.learned_set(MsgType::Add, *set));
         let nothing = (Holdings::new(), Ruleset::default());
         transaction.steps(&steps(&nothing.0, &nothing.1, held, ruleset));
-        fill(&mut transaction, ruleset, log_group, true);
+        fill(&mut transaction, ruleset, log_group, &[]);
         match transaction.commit(&mut self.socket) {
             // Before Linux 6.9 there is no persist; owner alone would open the gateway when this
             // process dies.
@@ -347,18 +348,24 @@ pub fn remove_left_behind() -> anyhow::Result<bool> {
     }
 }
 
-/// Everything of `ruleset` but counters and learned sets, into a table that has those.
-fn fill(transaction: &mut Transaction<'_>, ruleset: &Ruleset, log_group: Option<u16>, fresh: bool) {
+/// Everything of `ruleset` but counters and learned sets, into a table that has those and the
+/// `standing` chains.
+fn fill(
+    transaction: &mut Transaction<'_>,
+    ruleset: &Ruleset,
+    log_group: Option<u16>,
+    standing: &[Chain],
+) {
     ruleset
         .networks
         .iter()
         .for_each(|set| transaction.add_networks(set));
     ruleset.maps.iter().for_each(|map| transaction.add_map(map));
-    for chain in ruleset
-        .chains
-        .iter()
-        .filter(|chain| fresh || chain.name != FORWARD)
-    {
+    let stands = |chain: &Chain| {
+        let mut standing = standing.iter();
+        chain.is_hooked() && standing.any(|known| known.name == chain.name)
+    };
+    for chain in ruleset.chains.iter().filter(|chain| !stands(chain)) {
         transaction.chain(MsgType::Add, &chain.name);
     }
     ruleset
@@ -382,7 +389,17 @@ impl Plane for NftPlane {
             .standing
             .as_ref()
             .map(|standing| standing.ruleset.generation);
-        let mut ruleset = Ruleset::new(image, generation.unwrap_or_default());
+        // Reconciled or not: flows that the table in place redirects may live on.
+        let translating =
+            kernel::has_chain(&mut self.socket, PREROUTING).context("read a chain")?;
+        let describe = |generation| {
+            let mut ruleset = Ruleset::new(image, generation);
+            if translating {
+                ruleset.keep_translating();
+            }
+            ruleset
+        };
+        let mut ruleset = describe(generation.unwrap_or_default());
         let held = holdings(image, &ruleset);
         if check.is_ok() {
             if self
@@ -390,7 +407,7 @@ impl Plane for NftPlane {
                 .as_ref()
                 .is_some_and(|standing| standing.ruleset != ruleset)
             {
-                ruleset = Ruleset::new(image, ruleset.generation.other());
+                ruleset = describe(ruleset.generation.other());
             }
             match self.rewrite(&ruleset, &held) {
                 Ok(()) => return self.stand(ruleset, held),

@@ -4,7 +4,8 @@
 use super::expression;
 use crate::plane::netlink::{Failure, Request, Socket};
 use crate::plane::ruleset::{
-    Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, TABLE, Tally, VerdictMap, after,
+    Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, PREROUTING, TABLE, Tally, VerdictMap,
+    after,
 };
 use nftnl::nftnl_sys as sys;
 use nftnl::{ChainType, Hook, MsgType, NlMsg, Policy, ProtoFamily, nft_nlmsg_maxsize};
@@ -21,6 +22,8 @@ const BATCH_BEGIN: u8 = 16;
 const BATCH_END: u8 = 17;
 const HEADER: usize = 16;
 const FILTER_PRIORITY: i32 = 0;
+/// `NF_IP_PRI_NAT_DST`.
+const DSTNAT_PRIORITY: i32 = -100;
 
 /// One element of a learned set, put in or taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +142,7 @@ impl<'a> Transaction<'a> {
         self.put(&nftnl::Rule::new(&chain), MsgType::Del);
     }
 
-    /// A chain without its rules; the forward chain gets its hook and policy.
+    /// A chain without its rules; those that the kernel calls get their hook and policy.
     pub(super) fn chain(&mut self, kind: MsgType, name: &str) {
         let table = nftnl::Table::new(c(TABLE), ProtoFamily::Inet);
         let mut chain = nftnl::Chain::new(c(name), &table);
@@ -147,6 +150,11 @@ impl<'a> Transaction<'a> {
             chain.set_hook(Hook::Forward, FILTER_PRIORITY);
             chain.set_type(ChainType::Filter);
             chain.set_policy(Policy::Drop);
+        }
+        if name == PREROUTING {
+            chain.set_hook(Hook::PreRouting, DSTNAT_PRIORITY);
+            chain.set_type(ChainType::Nat);
+            chain.set_policy(Policy::Accept);
         }
         self.put(&chain, kind);
     }

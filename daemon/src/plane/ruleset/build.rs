@@ -2,7 +2,7 @@
 
 use super::{
     Action, Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, Part, Rule, Ruleset, Tally,
-    VerdictMap,
+    VerdictMap, redirect,
 };
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
@@ -39,6 +39,7 @@ pub(super) fn ruleset(image: &Image) -> Ruleset {
     for zone in &image.zones {
         ruleset.zone(image, zone);
     }
+    ruleset.chains.extend(redirect::chains(image));
     ruleset.learned.sort_unstable();
     ruleset.tallies = ruleset.counted();
     ruleset
@@ -129,7 +130,7 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
 
 /// Every (interface, source, zone), the most specific first: longest source, then exact before
 /// pattern, then the longer pattern.
-fn doors(image: &Image) -> Vec<(&InterfacePattern, Option<IpNet>, &ZoneImage)> {
+pub(super) fn doors(image: &Image) -> Vec<(&InterfacePattern, Option<IpNet>, &ZoneImage)> {
     let mut doors: Vec<_> = image
         .zones
         .iter()
@@ -458,7 +459,7 @@ fn tally(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Tally {
     }
 }
 
-fn count(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Part {
+pub(super) fn count(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Part {
     Part::Count(tally(zone, action, reason))
 }
 
@@ -474,7 +475,7 @@ fn refuse(matches: &[Part], tally: Tally) -> Vec<Rule> {
     ]
 }
 
-fn chain(zone: ZoneId, suffix: &str) -> String {
+pub(super) fn chain(zone: ZoneId, suffix: &str) -> String {
     format!("z{zone}{suffix}")
 }
 

@@ -8,17 +8,20 @@ use crate::policy::port::{ClassId, ClassMask};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 mod build;
+mod redirect;
 mod text;
 
 pub(in crate::plane) use build::after;
 
 /// Name of the one table egressd owns, in family `inet`.
 pub const TABLE: &str = "egressd";
-/// The chain on the forward hook. Every other chain is reached from it.
+/// The chain on the forward hook. Every other chain that judges is reached from it.
 pub const FORWARD: &str = "forward";
+/// The chain on the prerouting hook of NAT, of the chains that redirect; only where some zone does.
+pub const PREROUTING: &str = "prerouting";
 /// Refused packets reported per second, zone and reason; the rest are only counted, so that a flood
 /// of refused packets costs what a counter costs.
 pub const REPORTS_PER_SECOND: u32 = 200;
@@ -241,6 +244,12 @@ pub enum Part {
     Entered(InterfacePattern),
     /// The interface it leaves by.
     Leaves(InterfacePattern),
+    /// The port the client asked for.
+    Port(u16),
+    /// It is of this address family.
+    Version(Family),
+    /// The routing table delivers its destination so.
+    Delivered(Delivery),
     /// Its source address.
     Source(IpNet),
     /// Its present destination address, after any destination NAT.
@@ -263,6 +272,37 @@ pub enum Part {
     Accept,
     /// Drop it.
     Drop,
+    /// Give its flow to a listener of the gateway instead of the destination.
+    Redirect(SocketAddr),
+    /// Give its flow to this port of the address of the interface it entered.
+    RedirectHere(u16),
+}
+
+/// How the routing table delivers a destination that is never forwarded, or not as a question to one
+/// resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// To the gateway itself.
+    Local,
+    /// To everybody of a subnet.
+    Broadcast,
+    /// To the nearest router.
+    Anycast,
+    /// To a group.
+    Multicast,
+}
+
+impl Delivery {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Local, Self::Broadcast, Self::Anycast, Self::Multicast];
+}
+
+impl Chain {
+    /// Whether the kernel calls it: such a chain keeps its name, and stays while its rules change.
+    #[must_use]
+    pub fn is_hooked(&self) -> bool {
+        [FORWARD, PREROUTING].contains(&&*self.name)
+    }
 }
 
 impl Ruleset {
@@ -272,6 +312,24 @@ impl Ruleset {
         let mut ruleset = build::ruleset(image);
         ruleset.rename(generation);
         ruleset
+    }
+
+    /// Whether it has the chain on the prerouting hook.
+    #[must_use]
+    pub fn redirects(&self) -> bool {
+        self.chains.iter().any(|chain| chain.name == PREROUTING)
+    }
+
+    /// Adds the chain on the prerouting hook, empty, if there is none. While flows live that were
+    /// redirected, the kernel must go on to translate their packets, which it does as long as any
+    /// NAT chain is there: else those packets would be established flows to the other resolver.
+    pub fn keep_translating(&mut self) {
+        if !self.redirects() {
+            self.chains.push(Chain {
+                name: PREROUTING.to_owned(),
+                rules: Vec::new(),
+            });
+        }
     }
 
     fn rename(&mut self, generation: Generation) {
@@ -298,7 +356,7 @@ impl Ruleset {
             }
         }
         for chain in &mut self.chains {
-            if chain.name != FORWARD {
+            if !chain.is_hooked() {
                 chain.name = generation.name(&chain.name);
             }
             for part in chain.rules.iter_mut().flatten() {

@@ -1,10 +1,11 @@
 //! A description as text, in the syntax of `nft -s list table`; for tests and for people.
 
 use super::{
-    Chain, FORWARD, Family, MapKey, NetworkSet, Part, REPORTS_PER_SECOND, Ruleset, TABLE,
-    VerdictMap,
+    Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part, REPORTS_PER_SECOND,
+    Ruleset, TABLE, VerdictMap,
 };
 use std::fmt;
+use std::net::SocketAddr;
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,6 +41,17 @@ impl Family {
         match self {
             Self::V4 => "ip",
             Self::V6 => "ip6",
+        }
+    }
+}
+
+impl Delivery {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Broadcast => "broadcast",
+            Self::Anycast => "anycast",
+            Self::Multicast => "multicast",
         }
     }
 }
@@ -115,6 +127,12 @@ impl fmt::Display for Chain {
                 "\t\ttype filter hook forward priority filter; policy drop;"
             )?;
         }
+        if self.name == PREROUTING {
+            writeln!(
+                f,
+                "\t\ttype nat hook prerouting priority dstnat; policy accept;"
+            )?;
+        }
         for rule in &self.rules {
             let parts: Vec<String> = rule.iter().map(Part::to_string).collect();
             writeln!(f, "\t\t{}", parts.join(" "))?;
@@ -132,6 +150,10 @@ impl fmt::Display for Part {
             Self::Midstream => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
             Self::Entered(pattern) => write!(f, "iifname \"{pattern}\""),
             Self::Leaves(pattern) => write!(f, "oifname \"{pattern}\""),
+            Self::Port(port) => write!(f, "ct original proto-dst {port}"),
+            Self::Version(Family::V4) => f.write_str("meta nfproto ipv4"),
+            Self::Version(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Self::Delivered(delivery) => write!(f, "fib daddr type {}", delivery.word()),
             Self::Source(net) => write!(f, "{} saddr {net}", Family::of_net(*net).word()),
             Self::Destination(net) => write!(f, "{} daddr {net}", Family::of_net(*net).word()),
             Self::Asked(family, set) => write!(f, "ct original {} daddr @{set}", family.word()),
@@ -148,6 +170,9 @@ impl fmt::Display for Part {
             Self::Return => f.write_str("return"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
+            Self::Redirect(to @ SocketAddr::V4(_)) => write!(f, "dnat ip to {to}"),
+            Self::Redirect(to @ SocketAddr::V6(_)) => write!(f, "dnat ip6 to {to}"),
+            Self::RedirectHere(port) => write!(f, "redirect to :{port}"),
         }
     }
 }

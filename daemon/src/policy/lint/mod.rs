@@ -1,6 +1,7 @@
 //! What an operator should know about a policy that is not wrong. Pure; prints nothing.
 
 mod catalogue;
+mod redirect;
 mod zone;
 
 #[cfg(test)]

@@ -113,6 +113,46 @@ fn compile(spec: ZoneSpec, catalogue: Catalogue, links: Links, unzoned: Unzoned)
 }
 
 #[test]
+fn redirects() {
+    let catalogue = vendor(&[
+        set("1", &["a.example"], &[], &[443]),
+        set("2", &["dns.example"], &["9.9.9.9/32"], &[53, 853]),
+        set("3", &[], &[], &[53]),
+    ]);
+    let links = Links(std::collections::BTreeMap::from([(
+        2,
+        Link {
+            name: "lan0".to_owned(),
+            up: true,
+            mac: Vec::new(),
+            ethernet: true,
+            addresses: vec!["10.20.0.1/16".parse().unwrap()],
+        },
+    )]));
+    let check = |listeners: &[&str], sources: &[&str], expected: &[&str]| {
+        let spec = ZoneSpec {
+            name: "z".to_owned(),
+            allow: vec![Selector::parse("v").unwrap()],
+            sources: sources.iter().map(|net| net.parse().unwrap()).collect(),
+            redirect: listeners.iter().map(|at| at.parse().unwrap()).collect(),
+            ..ZoneSpec::default()
+        };
+        let rules = compile(spec, catalogue.clone(), links.clone(), Unzoned::Drop);
+        let (_, compiled) = rules.zones().next().unwrap();
+        assert_eq!(lines(zone(&rules, compiled)), expected, "{listeners:?}");
+    };
+    check(&[], &[], &[]);
+    let wins = "redirect-wins: v/2";
+    check(&["10.20.0.1:53"], &["10.20.0.0/16"], &[wins]);
+    check(&["10.20.0.1:53"], &[], &[wins, "redirect-family: IPv6"]);
+    check(
+        &["10.9.9.9:53", "[::]:53"],
+        &["10.20.0.0/16", "2001:db8::/32"],
+        &[wins, "redirect-family: IPv4"],
+    );
+}
+
+#[test]
 fn zones() {
     let catalogue = vendor(&[
         set("1", &["*.azureedge.net"], &[], &[443]),

@@ -1,6 +1,6 @@
 //! What a zone's clients can reach without the operator having thought of it, or cannot.
 
-use super::{Finding, Weight, about};
+use super::{Finding, Weight, about, redirect::redirect};
 use crate::policy::catalogue::EndpointSet;
 use crate::policy::image::{Mode, Unzoned};
 use crate::policy::links::{InterfacePattern, Link, Links};
@@ -71,6 +71,7 @@ pub fn zone(rules: &Rules, zone: &ZoneRules) -> Vec<Finding> {
     .into_iter()
     .flatten()
     .collect();
+    findings.extend(redirect(rules, zone));
     let alone = |id, sentence: String, remedy: &str| Finding {
         id,
         weight: Weight::Warning,

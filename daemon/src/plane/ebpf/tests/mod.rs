@@ -67,6 +67,7 @@ fn image() -> Image {
         mode: Mode::Enforce,
         inbound: Inbound::Allow,
         serves: Vec::new(),
+        redirect: Vec::new(),
         networks: Vec::new(),
     };
     Image {
@@ -101,6 +102,7 @@ fn image() -> Image {
             ZoneImage {
                 sources: vec!["10.20.7.0/24".parse().unwrap()],
                 inbound: Inbound::Deny,
+                redirect: vec!["10.20.0.1:53".parse().unwrap()],
                 ..zone(5, "strict")
             },
             ZoneImage {

@@ -8,6 +8,7 @@ use crate::policy::port::{ClassId, PortSet, Service};
 use std::time::{Duration, Instant};
 
 mod packets;
+mod redirect;
 mod state;
 
 pub(super) const ZONE: ZoneId = ZoneId(0);
@@ -43,6 +44,7 @@ pub(super) fn image() -> Image {
             mode: Mode::Enforce,
             inbound: Inbound::Allow,
             serves: Vec::new(),
+            redirect: Vec::new(),
             networks: vec![
                 ("203.0.113.4/31".parse().unwrap(), ClassMask::of(WEB)),
                 ("203.0.113.5/32".parse().unwrap(), ClassMask::of(WEB)),

@@ -16,6 +16,7 @@ fn zone(id: u16, interface: &str, sources: &[&str]) -> ZoneImage {
         mode: Mode::Enforce,
         inbound: Inbound::Allow,
         serves: Vec::new(),
+        redirect: Vec::new(),
         networks: Vec::new(),
     }
 }
@@ -395,6 +396,11 @@ fn every_name_that_is_used_exists() {
                 | Part::Protocol(_)
                 | Part::Midstream
                 | Part::Entered(_)
+                | Part::Port(_)
+                | Part::Version(_)
+                | Part::Delivered(_)
+                | Part::Redirect(_)
+                | Part::RedirectHere(_)
                 | Part::Leaves(_)
                 | Part::Source(_)
                 | Part::Destination(_)
