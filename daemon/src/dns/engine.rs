@@ -74,7 +74,7 @@ impl Engine {
             timeout: millis(settings.timeout),
             race: millis(settings.race),
         };
-        let pool = Pool::new(&settings.upstreams, patience.timeout);
+        let pool = Pool::new(&settings.groups(), patience.timeout);
         let alarm = Rc::new(Notify::new());
         let counters = Arc::clone(&parts.counters);
         Self {
@@ -294,6 +294,7 @@ impl Engine {
         let now = self.clock.now();
         let asked = waiter.question.asked();
         let variant = variant(&asked);
+        let (group, _) = self.parts.settings.route(&waiter.question.name);
         let wire = asked.wire.to_vec();
         let key = waiter.key.clone();
         self.lookups.begin(key.question(), waiter, now, || {
@@ -303,6 +304,7 @@ impl Engine {
             Subject {
                 wire: wire.into(),
                 variant,
+                group,
             }
         });
         self.take_finished();

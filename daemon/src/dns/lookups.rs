@@ -23,6 +23,8 @@ pub(super) struct Subject {
     /// Name in lower case, type and class.
     pub(super) wire: Box<[u8]>,
     pub(super) variant: Variant,
+    /// The group of upstreams that is asked.
+    pub(super) group: usize,
 }
 
 /// A look-up that ended.
@@ -148,7 +150,11 @@ impl<W> Lookups<W> {
 
     /// Sends the question once more where that is possible; if nothing is under way then, gives up.
     fn ask_on(&mut self, token: Token, now: u64, why: Extended<'static>) {
-        let most = FEWEST_TRIES.max(u32::try_from(self.pool.len()).unwrap_or(u32::MAX));
+        let Some(lookup) = self.open.get(&token) else {
+            return;
+        };
+        let group = lookup.subject.group;
+        let most = FEWEST_TRIES.max(u32::try_from(self.pool.len(group)).unwrap_or(u32::MAX));
         loop {
             let Some(lookup) = self.open.get_mut(&token) else {
                 return;
@@ -157,7 +163,9 @@ impl<W> Lookups<W> {
                 break;
             }
             lookup.tries += 1;
-            let (upstream, round) = self.pool.choose(lookup.round, now);
+            let Some((upstream, round)) = self.pool.choose(group, lookup.round, now) else {
+                break;
+            };
             lookup.round = round;
             let way = self.pool.way(upstream);
             if self.transmit(token, upstream, way, now) {
@@ -250,7 +258,7 @@ impl<W> Lookups<W> {
             }
             _ => {
                 // The same upstream would only say it again.
-                if self.pool.all_in(lookup.round) {
+                if self.pool.all_in(lookup.subject.group, lookup.round) {
                     lookup.tries = u32::MAX;
                 }
                 let why = Extended::unreachable("the upstreams report an error");

@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -17,8 +18,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, spawn_local};
 
-/// UDP sockets, spread over the upstreams.
+/// UDP sockets, spread over the upstreams of `[dns] upstreams`, and over those of each forward.
 const SOCKETS: usize = 64;
+const SOCKETS_OF_FORWARD: usize = 16;
 
 /// A socket is replaced, and with it its port, after so many questions or milliseconds.
 const MOST_ASKED: u32 = 4096;
@@ -29,6 +31,9 @@ const MOST_FAILURES: u32 = 3;
 
 /// How often an upstream that fails is tried all the same, in milliseconds.
 const PROBE_EVERY: u64 = 2000;
+
+/// Upstreams of one group that are asked: a round has one bit for each.
+const MOST_IN_ROUND: usize = 64;
 
 /// Datagrams taken per wake-up before other sockets have their turn.
 const PER_WAKE: usize = 32;
@@ -86,9 +91,10 @@ impl Path {
     }
 }
 
-/// The upstreams.
+/// The upstreams, in groups. An index names one of them over all groups.
 pub(super) struct Pool {
     peers: Vec<Peer>,
+    groups: Vec<Range<usize>>,
     lines: BTreeMap<Line, usize>,
     next_line: u64,
     /// How long an old socket stays open for what was asked over it, in milliseconds.
@@ -120,17 +126,32 @@ pub(super) fn wire_up(shared: &Shared) {
 }
 
 impl Pool {
-    pub(super) fn new(upstreams: &[Upstream], linger: u64) -> Self {
-        let each = SOCKETS.div_ceil(upstreams.len().max(1));
-        let peer = |upstream: &Upstream| Peer {
-            upstream: *upstream,
-            failures: 0,
-            probe_at: 0,
-            sockets: (0..each).map(|_| None).collect(),
-            stream: None,
-        };
+    /// Group 0 is `[dns] upstreams`, further ones are one for each `[[dns.forward]]`. Of one group at
+    /// most 64 are asked.
+    pub(super) fn new(groups: &[Vec<Upstream>], linger: u64) -> Self {
+        let mut peers = Vec::new();
+        let mut ranges = Vec::with_capacity(groups.len());
+        for (number, upstreams) in groups.iter().enumerate() {
+            let sockets = if number == 0 {
+                SOCKETS
+            } else {
+                SOCKETS_OF_FORWARD
+            };
+            let each = sockets.div_ceil(upstreams.len().max(1));
+            let first = peers.len();
+            let peer = |upstream: &Upstream| Peer {
+                upstream: upstream.clone(),
+                failures: 0,
+                probe_at: 0,
+                sockets: (0..each).map(|_| None).collect(),
+                stream: None,
+            };
+            peers.extend(upstreams.iter().take(MOST_IN_ROUND).map(peer));
+            ranges.push(first..peers.len());
+        }
         Self {
-            peers: upstreams.iter().take(64).map(peer).collect(),
+            peers,
+            groups: ranges,
             lines: BTreeMap::new(),
             next_line: 0,
             linger,
@@ -138,36 +159,40 @@ impl Pool {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
+    fn group(&self, group: usize) -> Range<usize> {
+        self.groups.get(group).cloned().unwrap_or_default()
     }
 
-    /// Whether every upstream is in `round`.
-    pub(super) fn all_in(&self, round: u64) -> bool {
-        round.count_ones() as usize >= self.peers.len()
+    /// How many upstreams `group` has.
+    pub(super) fn len(&self, group: usize) -> usize {
+        self.group(group).len()
     }
 
-    /// The best upstream that is not in `round`: one that answers, else the first; and the round with
-    /// it. When all are in it a new round begins.
-    pub(super) fn choose(&mut self, round: u64, now: u64) -> (usize, u64) {
-        let round = if self.all_in(round) { 0 } else { round };
-        let open = |index: &usize| round & (1 << index) == 0;
-        let candidates = || (0..self.peers.len()).filter(open);
+    /// Whether every upstream of `group` is in `round`.
+    pub(super) fn all_in(&self, group: usize, round: u64) -> bool {
+        round.count_ones() as usize >= self.len(group)
+    }
+
+    /// The best upstream of `group` that is not in `round`: one that answers, else the first; and the
+    /// round with it. When all are in it a new round begins. `None` for a group of nobody.
+    pub(super) fn choose(&mut self, group: usize, round: u64, now: u64) -> Option<(usize, u64)> {
+        let round = if self.all_in(group, round) { 0 } else { round };
+        let range = self.group(group);
+        let bit = |index: usize| 1 << (index - range.start);
+        let candidates = || range.clone().filter(|index| round & bit(*index) == 0);
         let well = candidates().find(|index| {
             let peer = &self.peers[*index];
             peer.failures < MOST_FAILURES || peer.probe_at <= now
         });
-        let index = well.or_else(|| candidates().next()).unwrap_or(0);
-        if let Some(peer) = self.peers.get_mut(index) {
-            peer.probe_at = now + PROBE_EVERY;
-        }
-        (index, round | (1 << index))
+        let index = well.or_else(|| candidates().next())?;
+        self.peers[index].probe_at = now + PROBE_EVERY;
+        Some((index, round | bit(index)))
     }
 
     /// How an upstream is asked first.
     pub(super) fn way(&self, index: usize) -> Way {
-        match self.peers.get(index).map(|peer| peer.upstream.transport) {
-            Some(Transport::Tcp) => Way::Stream,
+        match self.peers.get(index).map(|peer| &peer.upstream.transport) {
+            Some(Transport::Tcp | Transport::Tls { .. } | Transport::Https { .. }) => Way::Stream,
             Some(Transport::Udp) | None => Way::Datagram,
         }
     }
@@ -185,7 +210,11 @@ impl Pool {
         }
         match way {
             Way::Datagram => self.datagram(index, chance, now),
-            Way::Stream => Some(self.stream(index)),
+            Way::Stream => match self.peers[index].upstream.transport {
+                Transport::Udp | Transport::Tcp => Some(self.stream(index)),
+                // Never in clear text.
+                Transport::Tls { .. } | Transport::Https { .. } => None,
+            },
         }
     }
 

@@ -500,7 +500,7 @@ fn the_next_upstream_is_asked() {
         vec![reply.to_vec().unwrap()]
     };
     let stage = Stage::new(&settings(&[
-        gone,
+        gone.clone(),
         upstream(silent),
         upstream(failing),
         upstream(good),

@@ -65,6 +65,8 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
     DnsSettings {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         upstreams: upstreams.to_vec(),
+        forwards: Vec::new(),
+        authorities: Vec::new(),
         unlisted: Unlisted::Refuse,
         local: Local::Refuse,
         timeout: Duration::from_millis(1000),
