@@ -74,7 +74,12 @@ impl Engine {
             timeout: millis(settings.timeout),
             race: millis(settings.race),
         };
-        let pool = Pool::new(&settings.groups(), patience.timeout);
+        let pool = Pool::new(
+            &settings.groups(),
+            &settings.authorities,
+            Arc::clone(&parts.health),
+            patience.timeout,
+        );
         let alarm = Rc::new(Notify::new());
         let counters = Arc::clone(&parts.counters);
         Self {
@@ -319,6 +324,12 @@ impl Engine {
     /// A line to an upstream failed.
     pub(super) fn broken(&mut self, line: Line) {
         self.lookups.broken(line, self.clock.now());
+        self.take_finished();
+    }
+
+    /// A line to an upstream ended, by nobody's fault.
+    pub(super) fn ended(&mut self, line: Line) {
+        self.lookups.ended(line, self.clock.now());
         self.take_finished();
     }
 

@@ -231,7 +231,9 @@ impl<W> Lookups<W> {
         let Some(lookup) = self.open.get_mut(&token) else {
             return;
         };
-        if !message::answers(bytes, &lookup.cased) {
+        // Without a question it answers nothing, and is an upstream's failure at most.
+        let bare = message::is_bare_error(bytes);
+        if !bare && !message::answers(bytes, &lookup.cased) {
             return self.forged(line);
         }
         let Some(at) = lookup.attempts.iter().position(|a| a.key == key) else {
@@ -239,7 +241,11 @@ impl<W> Lookups<W> {
         };
         let attempt = lookup.attempts.swap_remove(at);
         self.asked.remove(key);
-        self.pool.answered(attempt.upstream);
+        if bare {
+            self.pool.failed(attempt.upstream, now);
+        } else {
+            self.pool.answered(attempt.upstream);
+        }
         if message::is_truncated(bytes) {
             let whole =
                 !line.is_stream() && self.transmit(token, attempt.upstream, Way::Stream, now);
@@ -279,6 +285,11 @@ impl<W> Lookups<W> {
         if let Some(upstream) = self.pool.index(line) {
             self.pool.failed(upstream, now);
         }
+        self.ended(line, now);
+    }
+
+    /// A line to an upstream ended, by nobody's fault.
+    pub(super) fn ended(&mut self, line: Line, now: u64) {
         // First, so that what is asked again does not take the same way.
         self.pool.broken(line);
         for (key, token) in self.asked.end(line) {
