@@ -83,34 +83,32 @@ where
         talk.ask(question, Instant::now());
     }
     let mut unsent = !out.is_empty();
+    // Why nothing can be written any more. What the other side wrote before that is still read.
+    let mut shut: Option<io::Error> = None;
     loop {
         let deadline = talk.deadline();
         tokio::select! {
             filled = frames.fill(&mut read) => {
-                filled?;
+                if let Err(error) = filled {
+                    return Err(shut.unwrap_or(error).into());
+                }
                 while let Some(message) = frames.take() {
                     talk.hear(&message, Instant::now());
                 }
             }
             sent = push(&mut written, &mut out), if unsent => {
-                sent?;
                 unsent = false;
+                shut = sent.err();
             }
-            question = talk.questions.recv(), if out.len() < MOST_WAITING => {
-                let Some(mut question) = question else { return Ok(()) };
+            question = talk.questions.recv(), if shut.is_none() && out.len() < MOST_WAITING => {
+                let Some(question) = question else { return Ok(()) };
                 // Those that wait leave in one segment.
-                loop {
+                let mut next = Some(question);
+                while let Some(question) = next {
                     frame(&question, &mut out)?;
                     talk.ask(question, Instant::now());
-                    match talk.questions.try_recv() {
-                        Ok(next) if out.len() < MOST_WAITING => question = next,
-                        Ok(next) => {
-                            frame(&next, &mut out)?;
-                            talk.ask(next, Instant::now());
-                            break;
-                        }
-                        Err(_) => break,
-                    }
+                    let room = out.len() < MOST_WAITING;
+                    next = room.then(|| talk.questions.try_recv().ok()).flatten();
                 }
                 unsent = true;
             }

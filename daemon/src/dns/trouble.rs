@@ -52,7 +52,8 @@ fn advice(why: &CertificateError, server: &ServerName<'_>) -> String {
     if let C::NotValidYet | C::NotValidYetContext { .. } = why {
         return "its certificate is not valid yet; set this machine's clock".to_owned();
     }
-    if *why == C::UnknownIssuer {
+    // A bad signature is what an authority of the same name, made anew, leaves.
+    if let C::UnknownIssuer | C::BadSignature = why {
         return "its certificate is from nobody who is trusted; for an authority of your own \
                 write [dns] ca = \"…\", else install ca-certificates"
             .to_owned();
@@ -78,7 +79,8 @@ mod tests {
         check(CertificateError::Expired, "has expired");
         check(CertificateError::NotValidYet, "clock");
         check(CertificateError::UnknownIssuer, "[dns] ca");
-        check(CertificateError::BadSignature, "refused");
+        check(CertificateError::BadSignature, "[dns] ca");
+        check(CertificateError::Revoked, "refused");
         let server = ServerName::try_from("192.0.2.1").unwrap();
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         assert!(matches!(

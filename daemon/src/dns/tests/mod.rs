@@ -6,6 +6,8 @@
 
 mod audit;
 mod cached;
+mod encrypted;
+mod server;
 mod services;
 mod stage;
 
