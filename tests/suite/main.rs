@@ -8,6 +8,7 @@ mod flows;
 mod grants;
 mod modes;
 mod reload;
+mod upstreams;
 
 use bench::Bench;
 use egressd_tests::lab::last_words;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         modes::TESTS,
         reload::TESTS,
         crash::TESTS,
+        upstreams::TESTS,
     ];
     let trials = tests.concat().into_iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
