@@ -9,6 +9,7 @@ mod grants;
 mod modes;
 mod reload;
 mod steer;
+mod upstreams;
 
 use bench::Bench;
 use egressd_tests::lab::last_words;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         reload::TESTS,
         crash::TESTS,
         steer::TESTS,
+        upstreams::TESTS,
     ];
     let trials = tests.concat().into_iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

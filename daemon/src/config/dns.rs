@@ -1,15 +1,15 @@
 //! `[dns]`.
 
 use super::nat64::nat64;
-use super::{DnsSettings, Hints, Local, Transport, Unlisted, Upstream};
+use super::upstream::{PORT, authorities, bare, forwards, upstreams};
+use super::{DnsSettings, Hints, Local, Unlisted};
 use crate::document::Table;
 use crate::policy::answer::Ech;
 use crate::policy::nat64::Prefix;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
-
-/// Where questions go unless the upstream says otherwise (RFC 1035 §4.2).
-const PORT: u16 = 53;
 
 /// What the cache takes unless the operator says otherwise, in MiB.
 const CACHE_MIB: u64 = 32;
@@ -33,18 +33,14 @@ const TYPES: [(&str, u16); 14] = [
     ("CAA", 257),
 ];
 
-pub(super) fn dns(mut table: Table<'_, '_>) -> (DnsSettings, Vec<Prefix>) {
+pub(super) fn dns(
+    mut table: Table<'_, '_>,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+) -> (DnsSettings, Vec<Prefix>) {
     let listen = collect(&mut table, "listen", listener);
-    let upstreams = collect(&mut table, "upstreams", upstream);
-    for (upstream, span) in &upstreams {
-        if listen.iter().any(|(listen, _)| *listen == upstream.address) {
-            let what = format!(
-                "egressd listens on {} itself; write another resolver's address",
-                upstream.address
-            );
-            table.document.problem(span, what);
-        }
-    }
+    let listen: Vec<SocketAddr> = listen.into_iter().map(|(address, _)| address).collect();
+    let upstreams = upstreams(&mut table, &listen);
+    let forwards = forwards(&mut table, &listen);
     if let Some(mode) = table.take("mode").and_then(|value| value.text()) {
         match mode.get_ref().as_str() {
             "forward" => {}
@@ -58,10 +54,6 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> (DnsSettings, Vec<Prefix>) {
             ),
         }
     }
-    table.not_yet(
-        "forward",
-        "sending a domain to its own upstreams ([[dns.forward]])",
-    );
     let unlisted = [
         ("refuse", Unlisted::Refuse),
         ("nxdomain", Unlisted::NxDomain),
@@ -86,11 +78,10 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> (DnsSettings, Vec<Prefix>) {
     let types = collect(&mut table, "types", record_type);
     let (nat64, dns64) = nat64(&mut table);
     let dns = DnsSettings {
-        listen: listen.into_iter().map(|(address, _)| address).collect(),
-        upstreams: upstreams
-            .into_iter()
-            .map(|(upstream, _)| upstream)
-            .collect(),
+        listen,
+        upstreams,
+        forwards,
+        authorities: authorities(&mut table, read),
         unlisted: table.choice("unlisted", &unlisted).unwrap_or_default(),
         local: table.choice("local", &local).unwrap_or_default(),
         timeout,
@@ -109,7 +100,7 @@ pub(super) fn dns(mut table: Table<'_, '_>) -> (DnsSettings, Vec<Prefix>) {
 }
 
 /// Takes a list of texts, each read by `read`, without repetition.
-fn collect<T: PartialEq>(
+pub(super) fn collect<T: PartialEq>(
     table: &mut Table<'_, '_>,
     key: &'static str,
     read: impl Fn(&str) -> Result<T, String>,
@@ -161,44 +152,4 @@ fn record_type(text: &str) -> Result<u16, String> {
                 names.join(", ")
             )
         })
-}
-
-fn upstream(text: &str) -> Result<Upstream, String> {
-    let example = "write one such as `udp://192.0.2.53` or `tcp://[2001:db8::53]:53`";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(match address_and_port(text) {
-            Some(_) => format!("`{text}` does not say how to ask; write `udp://{text}`"),
-            None => format!("`{text}` is not an upstream; {example}"),
-        });
-    };
-    let transport = match scheme {
-        "udp" => Transport::Udp,
-        "tcp" => Transport::Tcp,
-        "tls" | "https" | "quic" | "h3" => {
-            return Err(format!(
-                "not supported yet: {scheme}:// upstreams; {example}"
-            ));
-        }
-        _ => return Err(format!("`{scheme}` is not a way to ask; {example}")),
-    };
-    match address_and_port(rest) {
-        Some(address) if address.ip().is_unspecified() || address.port() == 0 => {
-            Err(format!("nobody can be asked at `{rest}`; {example}"))
-        }
-        Some(address) => Ok(Upstream { transport, address }),
-        None => Err(format!("`{rest}` is not an address; {example}")),
-    }
-}
-
-fn address_and_port(text: &str) -> Option<SocketAddr> {
-    let whole = text.parse().ok();
-    whole.or_else(|| Some(SocketAddr::new(bare(text)?, PORT)))
-}
-
-/// An address without a port, in brackets or not.
-fn bare(text: &str) -> Option<IpAddr> {
-    let inner = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    inner.unwrap_or(text).parse().ok()
 }

@@ -7,6 +7,7 @@ mod load;
 mod nat64;
 mod redirect;
 mod sections;
+mod upstream;
 mod verify;
 mod zone;
 
@@ -15,6 +16,7 @@ mod tests;
 
 pub use crate::document::{Problem, Problems};
 pub use load::load;
+pub use upstream::{Authority, Forward, ServerName, Transport, Upstream};
 
 use crate::document::Document;
 use crate::policy::answer::Ech;
@@ -39,7 +41,7 @@ pub fn parse(
     let document = Document::new(text, file);
     let mut root = document.root();
     let gateway = sections::gateway(root.table("gateway"));
-    let (dns, nat64) = dns::dns(root.table("dns"));
+    let (dns, nat64) = dns::dns(root.table("dns"), read);
     let planes = sections::planes(root.table("planes"));
     let control = sections::control(root.table("control"));
     let (state, pins) = sections::service(root.table("service"));
@@ -93,6 +95,10 @@ pub struct DnsSettings {
     pub listen: Vec<SocketAddr>,
     /// Where questions go, best first.
     pub upstreams: Vec<Upstream>,
+    /// Domains that other upstreams answer for; see [`DnsSettings::route`].
+    pub forwards: Vec<Forward>,
+    /// Who may certify encrypted upstreams; empty for whom the system trusts.
+    pub authorities: Vec<Authority<'static>>,
     /// What clients get for unlisted names.
     pub unlisted: Unlisted,
     /// What questions from no zone and from the gateway itself get.
@@ -117,24 +123,6 @@ pub struct DnsSettings {
     pub own_lookups: bool,
     /// Types of records that may be asked for listed names beside the usual ones.
     pub types: Vec<u16>,
-}
-
-/// One upstream resolver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// How it is spoken to.
-    pub transport: Transport,
-    /// Its address and port (53 if none was written).
-    pub address: SocketAddr,
-}
-
-/// How an upstream is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// UDP, and TCP for truncated answers.
-    Udp,
-    /// TCP only.
-    Tcp,
 }
 
 /// `unlisted`: what clients get for names no set lists.

@@ -95,7 +95,11 @@ fn judge(
             Local::Forward => pass(question),
         };
     };
+    let (_, forward) = settings.route(&question.name);
+    let untaught = forward.is_some_and(|forward| !forward.teach);
     match (rules.ask(zone, &question.name), settings.unlisted) {
+        // A domain with resolvers of its own: answered, granted nothing.
+        (Ask::Forward | Ask::Refuse(Refusal::Unlisted), _) if untaught => pass(question),
         (Ask::Forward, _) if may_be_asked(settings, question.kind) => Course::Teach(zone),
         (Ask::Forward, _) => refuse(rcode::REFUSED, Refusal::Type),
         (Ask::Refuse(Refusal::Unlisted), Unlisted::Forward) => pass(question),

@@ -74,7 +74,12 @@ impl Engine {
             timeout: millis(settings.timeout),
             race: millis(settings.race),
         };
-        let pool = Pool::new(&settings.upstreams, patience.timeout);
+        let pool = Pool::new(
+            &settings.groups(),
+            &settings.authorities,
+            Arc::clone(&parts.health),
+            patience.timeout,
+        );
         let alarm = Rc::new(Notify::new());
         let counters = Arc::clone(&parts.counters);
         let lookups = Lookups::new(pool, patience, settings.dns64, counters, Rc::clone(&alarm));
@@ -295,6 +300,7 @@ impl Engine {
         let now = self.clock.now();
         let asked = waiter.question.asked();
         let (variant, kind) = (variant(&asked), asked.kind);
+        let (group, _) = self.parts.settings.route(&waiter.question.name);
         let wire = asked.wire.to_vec();
         let key = waiter.key.clone();
         self.lookups.begin(key.question(), waiter, now, || {
@@ -305,6 +311,7 @@ impl Engine {
                 wire: wire.into(),
                 kind,
                 variant,
+                group,
             }
         });
         self.take_finished();
@@ -319,6 +326,12 @@ impl Engine {
     /// A line to an upstream failed.
     pub(super) fn broken(&mut self, line: Line) {
         self.lookups.broken(line, self.clock.now());
+        self.take_finished();
+    }
+
+    /// A line to an upstream ended, by nobody's fault.
+    pub(super) fn ended(&mut self, line: Line) {
+        self.lookups.ended(line, self.clock.now());
         self.take_finished();
     }
 
@@ -644,6 +657,12 @@ impl Engine {
             }
         }
         while let Some(target) = self.own.next(now) {
+            let (_, forward) = self.parts.settings.route(&target.name);
+            if forward.is_some_and(|forward| !forward.teach) {
+                let chance = self.lookups.chance().id();
+                self.own.settle(&target, Outcome::Nothing, now, chance);
+                continue;
+            }
             let question = Question::own(&target.name, target.kind);
             let key = Key::new(Some(target.zone), &question.asked());
             let waiter = Waiter {

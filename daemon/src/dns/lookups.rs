@@ -26,6 +26,8 @@ pub(super) struct Subject {
     pub(super) wire: Box<[u8]>,
     pub(super) kind: u16,
     pub(super) variant: Variant,
+    /// The group of upstreams that is asked.
+    pub(super) group: usize,
 }
 
 /// What an answer still lacks, and what there is of it.
@@ -180,7 +182,11 @@ impl<W> Lookups<W> {
 
     /// Sends the question once more where that is possible; if nothing is under way then, gives up.
     fn ask_on(&mut self, token: Token, now: u64, why: Extended<'static>) {
-        let most = FEWEST_TRIES.max(u32::try_from(self.pool.len()).unwrap_or(u32::MAX));
+        let Some(lookup) = self.open.get(&token) else {
+            return;
+        };
+        let group = lookup.subject.group;
+        let most = FEWEST_TRIES.max(u32::try_from(self.pool.len(group)).unwrap_or(u32::MAX));
         loop {
             let Some(lookup) = self.open.get_mut(&token) else {
                 return;
@@ -189,7 +195,9 @@ impl<W> Lookups<W> {
                 break;
             }
             lookup.tries += 1;
-            let (upstream, round) = self.pool.choose(lookup.round, now);
+            let Some((upstream, round)) = self.pool.choose(group, lookup.round, now) else {
+                break;
+            };
             lookup.round = round;
             let way = self.pool.way(upstream);
             if self.transmit(token, upstream, way, now) {
@@ -255,7 +263,9 @@ impl<W> Lookups<W> {
         let Some(lookup) = self.open.get_mut(&token) else {
             return;
         };
-        if !message::answers(bytes, &lookup.cased) {
+        // Without a question it answers nothing, and is an upstream's failure at most.
+        let bare = message::is_bare_error(bytes);
+        if !bare && !message::answers(bytes, &lookup.cased) {
             return self.forged(line);
         }
         let Some(at) = lookup.attempts.iter().position(|a| a.key == key) else {
@@ -263,7 +273,11 @@ impl<W> Lookups<W> {
         };
         let attempt = lookup.attempts.swap_remove(at);
         self.asked.remove(key);
-        self.pool.answered(attempt.upstream);
+        if bare {
+            self.pool.failed(attempt.upstream, now);
+        } else {
+            self.pool.answered(attempt.upstream);
+        }
         if message::is_truncated(bytes) {
             let whole =
                 !line.is_stream() && self.transmit(token, attempt.upstream, Way::Stream, now);
@@ -281,7 +295,7 @@ impl<W> Lookups<W> {
             }
             _ => {
                 // The same upstream would only say it again.
-                if self.pool.all_in(lookup.round) {
+                if self.pool.all_in(lookup.subject.group, lookup.round) {
                     lookup.tries = u32::MAX;
                 }
                 let why = Extended::unreachable("the upstreams report an error");
@@ -350,6 +364,11 @@ impl<W> Lookups<W> {
         if let Some(upstream) = self.pool.index(line) {
             self.pool.failed(upstream, now);
         }
+        self.ended(line, now);
+    }
+
+    /// A line to an upstream ended, by nobody's fault.
+    pub(super) fn ended(&mut self, line: Line, now: u64) {
         // First, so that what is asked again does not take the same way.
         self.pool.broken(line);
         for (key, token) in self.asked.end(line) {

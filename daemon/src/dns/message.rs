@@ -313,6 +313,26 @@ pub(super) fn answers(message: &[u8], cased: &[u8]) -> bool {
         && message[HEADER..HEADER + cased.len()] == *cased
 }
 
+/// Whether `message` is an error without a question: what upstreams say who could not read it, or
+/// would not. It answers nothing and so can teach nothing.
+pub(super) fn is_bare_error(message: &[u8]) -> bool {
+    message.len() >= HEADER
+        && flags(message) & (QR | OPCODE | TC) == QR
+        && message[4..10] == [0; 6]
+        && matches!(
+            code(message),
+            rcode::FORMERR | rcode::SERVFAIL | rcode::NOTIMP | rcode::REFUSED
+        )
+}
+
+/// SERVFAIL without a question, in the name of an upstream that did not answer in DNS at all.
+pub(super) fn failure(id: u16) -> [u8; HEADER] {
+    let mut message = [0; HEADER];
+    message[..2].copy_from_slice(&id.to_be_bytes());
+    message[2..4].copy_from_slice(&(QR | rcode::SERVFAIL).to_be_bytes());
+    message
+}
+
 /// Writes the reply to a message that is not a question.
 pub(super) fn fault(message: &[u8], code: u16, out: &mut Vec<u8>) {
     let Some([high, low]) = message.first_chunk() else {
@@ -520,6 +540,24 @@ mod tests {
         ));
         let lower = asked(1, 1).to_ascii_lowercase();
         assert!(!answers(&reply, &lower), "the case counts");
+    }
+
+    #[test]
+    fn bare_errors() {
+        fn check(message: &[u8], expected: bool) {
+            assert_eq!(is_bare_error(message), expected, "{message:?}");
+        }
+        check(&failure(7), true);
+        for code in 0..16 {
+            let expected = [1, 2, 4, 5].contains(&code);
+            check(&message(QR | code, [0; 4], &[]), expected);
+            check(&message(QR | code, [0, 0, 0, 1], &OPT_512_DO), expected);
+            check(&message(QR | code, [1, 0, 0, 0], &asked(1, 1)), false);
+            check(&message(QR | code, [0, 1, 0, 0], &[]), false);
+            check(&message(code, [0; 4], &[]), false);
+            check(&message(QR | TC | code, [0; 4], &[]), false);
+        }
+        check(&failure(7)[..11], false);
     }
 
     #[test]

@@ -8,15 +8,21 @@
 mod cache;
 mod chance;
 mod clients;
+mod connection;
+mod conversation;
 mod course;
 mod deadlines;
 mod engine;
+mod health;
+mod https;
 mod lookups;
 mod message;
 mod outstanding;
 mod own;
+mod padding;
 mod stats;
 mod stream;
+mod trouble;
 mod upstream;
 mod view;
 mod waiter;
@@ -25,6 +31,7 @@ mod zone;
 #[cfg(test)]
 mod tests;
 
+pub use health::UpstreamState;
 pub use stats::Stats;
 
 use crate::config::DnsSettings;
@@ -35,6 +42,7 @@ use crate::policy::rules::Rules;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use engine::Engine;
+use health::Health;
 use stats::Counters;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -94,6 +102,7 @@ struct Parts {
     submit: Submit,
     counters: Arc<Counters>,
     unresolved: Arc<ArcSwap<Unresolved>>,
+    health: Arc<Health>,
 }
 
 /// The running edge.
@@ -101,6 +110,7 @@ pub struct Edge {
     orders: UnboundedSender<Order>,
     counters: Arc<Counters>,
     unresolved: Arc<ArcSwap<Unresolved>>,
+    health: Arc<Health>,
     addresses: Vec<SocketAddr>,
     thread: JoinHandle<()>,
 }
@@ -144,6 +154,7 @@ pub fn start(
     let (orders, received) = unbounded_channel();
     let counters = Arc::new(Counters::default());
     let unresolved = Arc::new(ArcSwap::default());
+    let health = Arc::new(Health::new(&settings.groups()));
     let parts = Parts {
         settings: settings.clone(),
         rules,
@@ -151,6 +162,7 @@ pub fn start(
         submit: Box::new(submit),
         counters: Arc::clone(&counters),
         unresolved: Arc::clone(&unresolved),
+        health: Arc::clone(&health),
     };
     let thread = std::thread::Builder::new()
         .name("dns".to_owned())
@@ -165,6 +177,7 @@ pub fn start(
         orders,
         counters,
         unresolved,
+        health,
         addresses,
         thread,
     })
@@ -202,6 +215,12 @@ impl Edge {
     #[must_use]
     pub fn unresolved(&self) -> Arc<Unresolved> {
         self.unresolved.load_full()
+    }
+
+    /// How every upstream does, in the order of their groups.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<UpstreamState> {
+        self.health.read()
     }
 
     /// Closes the listeners and ends the thread. What waits gets no reply; clients ask again.

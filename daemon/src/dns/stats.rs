@@ -69,6 +69,10 @@ impl Count {
         self.0.store(self.0.load(Relaxed) + more, Relaxed);
     }
 
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
     pub(super) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }

@@ -1,19 +1,15 @@
-//! DNS over TCP: frames with a length before them (RFC 1035 §4.2.2, RFC 7766).
+//! DNS over TCP and TLS: frames with a length before them (RFC 1035 §4.2.2, RFC 7766, RFC 7858).
 #![expect(
     clippy::disallowed_methods,
-    reason = "shell: TCP connections and their deadlines"
+    reason = "shell: the time of what it hears"
 )]
 
+use super::conversation::{Conversation, Due};
+use super::trouble::Trouble;
+use bytes::BytesMut;
 use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::timeout;
-
-/// How long a connection to an upstream stays open without a question.
-const IDLE: Duration = Duration::from_secs(10);
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until};
 
 /// Collects bytes until frames are whole.
 #[derive(Default)]
@@ -63,34 +59,79 @@ pub(super) async fn write(to: &mut (impl AsyncWriteExt + Unpin), message: &[u8])
         .await
 }
 
-/// Asks an upstream over one connection, every question as soon as it comes, until there is none for
-/// a while.
+/// Bytes that may wait to be written before more questions are taken.
+const MOST_WAITING: usize = 64 << 10;
+
+/// Asks `again`, and then every question of `talk`, over `stream`. Returns when nobody asks any more.
 ///
 /// # Errors
-/// When the connection fails or a question waits too long for it.
-pub(super) async fn converse(
-    address: SocketAddr,
-    mut questions: UnboundedReceiver<Box<[u8]>>,
-    patience: Duration,
-    mut reply: impl FnMut(&mut [u8]),
-) -> io::Result<()> {
-    let mut stream = timeout(patience, TcpStream::connect(address)).await??;
-    stream.set_nodelay(true)?;
-    let (mut read, mut written) = stream.split();
+/// When the connection fails or the other side closes it.
+pub(super) async fn converse<S, R>(
+    stream: S,
+    talk: &mut Conversation<R>,
+    again: Vec<Box<[u8]>>,
+) -> Result<(), Trouble>
+where
+    S: AsyncRead + AsyncWrite,
+    R: FnMut(&[u8]),
+{
+    let (mut read, mut written) = tokio::io::split(stream);
     let mut frames = Frames::default();
+    let mut out = BytesMut::new();
+    for question in again {
+        frame(&question, &mut out)?;
+        talk.ask(question, Instant::now());
+    }
+    let mut unsent = !out.is_empty();
+    // Why nothing can be written any more. What the other side wrote before that is still read.
+    let mut shut: Option<io::Error> = None;
     loop {
+        let deadline = talk.deadline();
         tokio::select! {
-            question = questions.recv() => {
-                let Some(question) = question else { return Ok(()) };
-                timeout(patience, write(&mut written, &question)).await??;
-            }
             filled = frames.fill(&mut read) => {
-                filled?;
-                while let Some(mut message) = frames.take() {
-                    reply(&mut message);
+                if let Err(error) = filled {
+                    return Err(shut.unwrap_or(error).into());
+                }
+                while let Some(message) = frames.take() {
+                    talk.hear(&message, Instant::now());
                 }
             }
-            () = tokio::time::sleep(IDLE) => return Ok(()),
+            sent = push(&mut written, &mut out), if unsent => {
+                unsent = false;
+                shut = sent.err();
+            }
+            question = talk.questions.recv(), if shut.is_none() && out.len() < MOST_WAITING => {
+                let Some(question) = question else { return Ok(()) };
+                // Those that wait leave in one segment.
+                let mut next = Some(question);
+                while let Some(question) = next {
+                    frame(&question, &mut out)?;
+                    talk.ask(question, Instant::now());
+                    let room = out.len() < MOST_WAITING;
+                    next = room.then(|| talk.questions.try_recv().ok()).flatten();
+                }
+                unsent = true;
+            }
+            () = sleep_until(deadline) => match talk.due(Instant::now()) {
+                Due::Nothing => {}
+                Due::Idle => return Ok(()),
+                Due::Stalled => return Err(Trouble::Stalled),
+            },
         }
     }
+}
+
+fn frame(message: &[u8], out: &mut BytesMut) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(message);
+    Ok(())
+}
+
+/// Writes all of `out`. Safe to cancel: what is left stays in it.
+async fn push(to: &mut (impl AsyncWriteExt + Unpin), out: &mut BytesMut) -> io::Result<()> {
+    while !out.is_empty() {
+        to.write_buf(out).await?;
+    }
+    to.flush().await
 }

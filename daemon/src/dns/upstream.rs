@@ -1,24 +1,31 @@
 //! Lines to the upstream resolvers: a pool of connected UDP sockets on changing random ports, one
-//! TCP connection each where needed, and which upstream to ask first.
+//! connection each where needed, and which upstream to ask first.
 #![expect(clippy::disallowed_methods, reason = "shell: sockets to the upstreams")]
 
+use super::Shared;
 use super::chance::Chance;
-use super::{Shared, stream};
-use crate::config::{Transport, Upstream};
+use super::connection::{Carrier, Trust, hold};
+use super::health::Health;
+use super::padding::pad;
+use super::trouble::Trouble;
+use crate::config::{Authority, Transport, Upstream};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, spawn_local};
 
-/// UDP sockets, spread over the upstreams.
+/// UDP sockets, spread over the upstreams of `[dns] upstreams`, and over those of each forward.
 const SOCKETS: usize = 64;
+const SOCKETS_OF_FORWARD: usize = 16;
 
 /// A socket is replaced, and with it its port, after so many questions or milliseconds.
 const MOST_ASKED: u32 = 4096;
@@ -29,6 +36,9 @@ const MOST_FAILURES: u32 = 3;
 
 /// How often an upstream that fails is tried all the same, in milliseconds.
 const PROBE_EVERY: u64 = 2000;
+
+/// Upstreams of one group that are asked: a round has one bit for each.
+const MOST_IN_ROUND: usize = 64;
 
 /// Datagrams taken per wake-up before other sockets have their turn.
 const PER_WAKE: usize = 32;
@@ -49,7 +59,7 @@ impl Line {
         }
     }
 
-    /// Whether it is a TCP connection.
+    /// Whether it is a connection.
     pub(super) fn is_stream(self) -> bool {
         self.stream
     }
@@ -66,12 +76,16 @@ pub(super) enum Way {
 pub(super) struct Path {
     pub(super) line: Line,
     to: To,
+    padded: bool,
 }
 
 enum To {
     Datagram(Rc<UdpSocket>),
-    Stream(UnboundedSender<Box<[u8]>>),
+    Stream(Queue),
 }
+
+/// Where questions wait for a connection.
+type Queue = UnboundedSender<Box<[u8]>>;
 
 impl Path {
     /// Whether it was taken.
@@ -81,14 +95,17 @@ impl Path {
             To::Datagram(socket) => {
                 send(socket.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT).is_ok()
             }
+            To::Stream(queue) if self.padded => queue.send(pad(message).into()).is_ok(),
             To::Stream(queue) => queue.send(message.into()).is_ok(),
         }
     }
 }
 
-/// The upstreams.
+/// The upstreams, in groups. An index names one of them over all groups.
 pub(super) struct Pool {
     peers: Vec<Peer>,
+    groups: Vec<Range<usize>>,
+    health: Arc<Health>,
     lines: BTreeMap<Line, usize>,
     next_line: u64,
     /// How long an old socket stays open for what was asked over it, in milliseconds.
@@ -98,10 +115,12 @@ pub(super) struct Pool {
 
 struct Peer {
     upstream: Upstream,
+    /// `None` when nothing can carry questions there.
+    carrier: Option<Carrier>,
     failures: u32,
     probe_at: u64,
     sockets: Vec<Option<Socket>>,
-    stream: Option<(Line, UnboundedSender<Box<[u8]>>)>,
+    stream: Option<(Line, Queue)>,
 }
 
 struct Socket {
@@ -120,17 +139,41 @@ pub(super) fn wire_up(shared: &Shared) {
 }
 
 impl Pool {
-    pub(super) fn new(upstreams: &[Upstream], linger: u64) -> Self {
-        let each = SOCKETS.div_ceil(upstreams.len().max(1));
-        let peer = |upstream: &Upstream| Peer {
-            upstream: *upstream,
-            failures: 0,
-            probe_at: 0,
-            sockets: (0..each).map(|_| None).collect(),
-            stream: None,
-        };
+    /// Group 0 is `[dns] upstreams`, further ones are one for each `[[dns.forward]]`. Of one group at
+    /// most 64 are asked. Who may certify the encrypted ones is in `authorities`; `linger` is how long
+    /// one of them may take, in milliseconds.
+    pub(super) fn new(
+        groups: &[Vec<Upstream>],
+        authorities: &[Authority<'static>],
+        health: Arc<Health>,
+        linger: u64,
+    ) -> Self {
+        let trust = Trust::new(groups, authorities);
+        let mut peers = Vec::new();
+        let mut ranges = Vec::with_capacity(groups.len());
+        for (number, upstreams) in groups.iter().enumerate() {
+            let sockets = if number == 0 {
+                SOCKETS
+            } else {
+                SOCKETS_OF_FORWARD
+            };
+            let each = sockets.div_ceil(upstreams.len().max(1));
+            let first = peers.len();
+            let peer = |upstream: &Upstream| Peer {
+                upstream: upstream.clone(),
+                carrier: trust.carrier(upstream),
+                failures: 0,
+                probe_at: 0,
+                sockets: (0..each).map(|_| None).collect(),
+                stream: None,
+            };
+            peers.extend(upstreams.iter().take(MOST_IN_ROUND).map(peer));
+            ranges.push(first..peers.len());
+        }
         Self {
-            peers: upstreams.iter().take(64).map(peer).collect(),
+            peers,
+            groups: ranges,
+            health,
             lines: BTreeMap::new(),
             next_line: 0,
             linger,
@@ -138,36 +181,40 @@ impl Pool {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
+    fn group(&self, group: usize) -> Range<usize> {
+        self.groups.get(group).cloned().unwrap_or_default()
     }
 
-    /// Whether every upstream is in `round`.
-    pub(super) fn all_in(&self, round: u64) -> bool {
-        round.count_ones() as usize >= self.peers.len()
+    /// How many upstreams `group` has.
+    pub(super) fn len(&self, group: usize) -> usize {
+        self.group(group).len()
     }
 
-    /// The best upstream that is not in `round`: one that answers, else the first; and the round with
-    /// it. When all are in it a new round begins.
-    pub(super) fn choose(&mut self, round: u64, now: u64) -> (usize, u64) {
-        let round = if self.all_in(round) { 0 } else { round };
-        let open = |index: &usize| round & (1 << index) == 0;
-        let candidates = || (0..self.peers.len()).filter(open);
+    /// Whether every upstream of `group` is in `round`.
+    pub(super) fn all_in(&self, group: usize, round: u64) -> bool {
+        round.count_ones() as usize >= self.len(group)
+    }
+
+    /// The best upstream of `group` that is not in `round`: one that answers, else the first; and the
+    /// round with it. When all are in it a new round begins. `None` for a group of nobody.
+    pub(super) fn choose(&mut self, group: usize, round: u64, now: u64) -> Option<(usize, u64)> {
+        let round = if self.all_in(group, round) { 0 } else { round };
+        let range = self.group(group);
+        let bit = |index: usize| 1 << (index - range.start);
+        let candidates = || range.clone().filter(|index| round & bit(*index) == 0);
         let well = candidates().find(|index| {
             let peer = &self.peers[*index];
             peer.failures < MOST_FAILURES || peer.probe_at <= now
         });
-        let index = well.or_else(|| candidates().next()).unwrap_or(0);
-        if let Some(peer) = self.peers.get_mut(index) {
-            peer.probe_at = now + PROBE_EVERY;
-        }
-        (index, round | (1 << index))
+        let index = well.or_else(|| candidates().next())?;
+        self.peers[index].probe_at = now + PROBE_EVERY;
+        Some((index, round | bit(index)))
     }
 
     /// How an upstream is asked first.
     pub(super) fn way(&self, index: usize) -> Way {
-        match self.peers.get(index).map(|peer| peer.upstream.transport) {
-            Some(Transport::Tcp) => Way::Stream,
+        match self.peers.get(index).map(|peer| &peer.upstream.transport) {
+            Some(Transport::Tcp | Transport::Tls { .. } | Transport::Https { .. }) => Way::Stream,
             Some(Transport::Udp) | None => Way::Datagram,
         }
     }
@@ -183,10 +230,12 @@ impl Pool {
         if index >= self.peers.len() {
             return None;
         }
-        match way {
+        let path = match way {
             Way::Datagram => self.datagram(index, chance, now),
-            Way::Stream => Some(self.stream(index)),
-        }
+            Way::Stream => self.stream(index),
+        }?;
+        self.health.asked(index);
+        Some(path)
     }
 
     fn datagram(&mut self, index: usize, chance: &mut Chance, now: u64) -> Option<Path> {
@@ -197,7 +246,7 @@ impl Pool {
         if self.peers[index].sockets[slot].as_ref().is_none_or(worn) {
             let fresh = self.open(index, now);
             if let Err(error) = &fresh {
-                log::debug!(target: "dns", "{}: {error}", self.peers[index].upstream.address);
+                self.health.trouble(index, &error.to_string());
             }
             let old = self.peers[index].sockets[slot].replace(fresh.ok()?);
             if let Some(old) = old {
@@ -209,6 +258,7 @@ impl Pool {
         Some(Path {
             line: socket.line,
             to: To::Datagram(Rc::clone(&socket.socket)),
+            padded: false,
         })
     }
 
@@ -256,14 +306,17 @@ impl Pool {
         });
     }
 
-    fn stream(&mut self, index: usize) -> Path {
+    fn stream(&mut self, index: usize) -> Option<Path> {
+        let carrier = self.peers[index].carrier.clone()?;
+        let padded = carrier.is_encrypted();
         if let Some((line, queue)) = &self.peers[index].stream
             && !queue.is_closed()
         {
-            return Path {
+            return Some(Path {
                 line: *line,
                 to: To::Stream(queue.clone()),
-            };
+                padded,
+            });
         }
         let line = self.line(index, true);
         let (queue, messages) = unbounded_channel();
@@ -271,23 +324,42 @@ impl Pool {
         let patience = Duration::from_millis(self.linger);
         let shared = self.shared.clone();
         spawn_local(async move {
-            let outcome = stream::converse(address, messages, patience, |reply| {
+            let outcome = hold(carrier, address, messages, patience, |reply| {
                 if let Some(engine) = shared.upgrade() {
                     engine.borrow_mut().reply(line, reply);
                 }
             })
             .await;
-            if let Some(engine) = shared.upgrade() {
-                if let Err(error) = outcome {
-                    log::debug!(target: "dns", "{address} over TCP: {error}");
+            let Some(engine) = shared.upgrade() else {
+                return;
+            };
+            let mut engine = engine.borrow_mut();
+            match outcome {
+                Ok(()) => engine.ended(line),
+                Err(trouble) => {
+                    engine.lookups.pool.trouble(line, &trouble);
+                    engine.broken(line);
                 }
-                engine.borrow_mut().broken(line);
             }
         });
         self.peers[index].stream = Some((line, queue.clone()));
-        Path {
+        Some(Path {
             line,
             to: To::Stream(queue),
+            padded,
+        })
+    }
+
+    /// A connection failed: keeps why. One that cannot be told from an impostor's is out at once.
+    fn trouble(&mut self, line: Line, trouble: &Trouble) {
+        let Some(index) = self.index(line) else {
+            return;
+        };
+        let what = trouble.to_string();
+        log::debug!(target: "upstream", "{}: {what}", self.peers[index].upstream.address);
+        self.health.trouble(index, &what);
+        if let Trouble::Certificate(_) = trouble {
+            self.peers[index].failures = MOST_FAILURES;
         }
     }
 
@@ -300,6 +372,7 @@ impl Pool {
     pub(super) fn answered(&mut self, index: usize) {
         if let Some(peer) = self.peers.get_mut(index) {
             peer.failures = 0;
+            self.health.answered(index);
         }
     }
 
@@ -308,10 +381,11 @@ impl Pool {
         if let Some(peer) = self.peers.get_mut(index) {
             peer.failures = peer.failures.saturating_add(1);
             peer.probe_at = now + PROBE_EVERY;
+            self.health.failed(index, peer.failures >= MOST_FAILURES);
         }
     }
 
-    /// A line ended: a TCP connection that closed, or a socket that the upstream's host refuses.
+    /// A line ended: a connection that closed, or a socket that the upstream's host refuses.
     pub(super) fn broken(&mut self, line: Line) {
         if line.stream {
             let index = self.lines.remove(&line);

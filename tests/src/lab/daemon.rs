@@ -174,11 +174,20 @@ impl<'a> Daemon<'a> {
         self.process.words()
     }
 
+    /// Everything it printed.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        self.process.log()
+    }
+
     /// Runs `egressctl --json` with `args`.
     ///
     /// # Errors
     /// When it cannot be started; a refusal is an [`Outcome`].
     pub fn ctl(&self, args: &[&str]) -> Result<Outcome> {
+        self.drain()?;
         let mut command = Command::new(self.binaries.0.join("egressctl"));
         command
             .arg("--socket")
@@ -255,6 +264,13 @@ impl<'a> Daemon<'a> {
         let path = self.lab.dir().join("notify");
         self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
         self.ready()
+    }
+
+    /// Takes what it told its manager so far: it waits for room to tell more.
+    fn drain(&self) -> Result<()> {
+        self.notify.set_nonblocking(true)?;
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        Ok(self.notify.set_nonblocking(false)?)
     }
 
     fn ready(&mut self) -> Result<()> {

@@ -6,8 +6,11 @@
 
 mod audit;
 mod cached;
+mod encrypted;
 mod parts;
+mod server;
 mod services;
+mod split;
 mod stage;
 
 use super::*;
@@ -501,7 +504,7 @@ fn the_next_upstream_is_asked() {
         vec![reply.to_vec().unwrap()]
     };
     let stage = Stage::new(&settings(&[
-        gone,
+        gone.clone(),
         upstream(silent),
         upstream(failing),
         upstream(good),

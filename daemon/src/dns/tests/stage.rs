@@ -65,6 +65,8 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
     DnsSettings {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         upstreams: upstreams.to_vec(),
+        forwards: Vec::new(),
+        authorities: Vec::new(),
         unlisted: Unlisted::Refuse,
         local: Local::Refuse,
         timeout: Duration::from_millis(1000),
@@ -202,12 +204,12 @@ pub(super) fn question(name: &str, kind: RecordType) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-pub(super) fn write_frame(stream: &mut TcpStream, message: &[u8]) {
+pub(super) fn write_frame(stream: &mut impl Write, message: &[u8]) {
     let length = u16::try_from(message.len()).unwrap().to_be_bytes();
     stream.write_all(&[&length, message].concat()).unwrap();
 }
 
-pub(super) fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_frame(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
