@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 const ZONE: ZoneId = ZoneId(0);
 
+/// Of every answer, in seconds.
+const TTL: u32 = 60;
+
 /// A kernel that does what the test tells it, and a clock that stands still.
 struct World {
     engine: Engine,
@@ -24,6 +27,11 @@ struct World {
     refuses: BTreeSet<IpAddr>,
     waiting: BTreeMap<Token, Vec<IpAddr>>,
     released: BTreeMap<Token, bool>,
+    epoch: u64,
+    /// What the edge may tell again: in which epoch, until when.
+    cached: Vec<(u64, Moment, Vec<IpAddr>)>,
+    /// When what was asked is over.
+    until: BTreeMap<Token, Moment>,
     in_use: BTreeSet<IpAddr>,
     cut: Vec<u64>,
     /// Whether answers to `CheckUse` are left to the test.
@@ -51,6 +59,9 @@ impl World {
             refuses: BTreeSet::new(),
             waiting: BTreeMap::new(),
             released: BTreeMap::new(),
+            epoch: 0,
+            cached: Vec::new(),
+            until: BTreeMap::new(),
             in_use: BTreeSet::new(),
             cut: Vec::new(),
             slow_check: false,
@@ -73,7 +84,9 @@ impl World {
     fn ask(&mut self, asked: &str, addresses: &[&str]) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
-        let answer = answer(asked, addresses, 60);
+        let answer = answer(asked, addresses, TTL);
+        let until = self.now.after_seconds(u64::from(TTL));
+        self.until.insert(token, until);
         self.waiting.insert(token, answer.addresses.clone());
         self.event(Event::Answered(Waiting {
             zone: ZONE,
@@ -111,6 +124,10 @@ impl World {
                             );
                         }
                         self.released.insert(release.token, ok);
+                        if let Ok(epoch) = release.outcome {
+                            let until = self.until[&release.token];
+                            self.cached.push((epoch, until, addresses));
+                        }
                     }
                 }
                 Effect::CheckUse(due) if self.slow_check => self.asked = due,
@@ -126,11 +143,28 @@ impl World {
                     self.sweeps += 1;
                     self.engine.handle(Event::Swept(Ok(())), self.now);
                 }
-                Effect::Raise(_)
-                | Effect::Verify
+                Effect::Raise(epoch) => {
+                    assert!(epoch > self.epoch, "an epoch comes back");
+                    self.epoch = epoch;
+                }
+                Effect::Verify
                 | Effect::Publish
                 | Effect::Record(_)
                 | Effect::Learned { .. } => {}
+            }
+        }
+    }
+
+    /// Whatever the edge may tell again is in the kernel.
+    fn check_cache(&self) {
+        for (epoch, until, addresses) in &self.cached {
+            if *epoch == self.epoch && self.now < *until {
+                for address in addresses {
+                    assert!(
+                        self.kernel.contains_key(address),
+                        "{address} may still be told, but is closed"
+                    );
+                }
             }
         }
     }
@@ -157,6 +191,7 @@ impl World {
                 Outcome::Applied(refused)
             }
         };
+        self.check_cache();
         self.event(Event::Committed(outcome));
         true
     }
