@@ -7,6 +7,7 @@
 mod audit;
 mod cached;
 mod encrypted;
+mod forwards;
 mod parts;
 mod server;
 mod services;
