@@ -23,17 +23,6 @@ pub(crate) struct Demo {
     planes: Planes,
 }
 
-/// Options of the soak.
-#[derive(Args)]
-pub(crate) struct Soak {
-    /// How many times an answer is followed at once by a packet.
-    #[arg(long, default_value_t = 100_000)]
-    count: u32,
-    /// Which planes enforce.
-    #[arg(long, value_enum, default_value_t = Planes::Both)]
-    planes: Planes,
-}
-
 /// Options of the bench.
 #[derive(Args)]
 pub(crate) struct Bench {
@@ -94,23 +83,6 @@ pub(crate) fn demo(options: &Demo) -> Result<bool> {
     program("demo", &args)
 }
 
-/// Runs the soak; whether nothing was lost.
-///
-/// # Errors
-/// When it could not be run.
-pub(crate) fn soak(options: &Soak) -> Result<bool> {
-    let planes = options.planes.word().to_owned();
-    program(
-        "soak",
-        &[
-            "--planes".to_owned(),
-            planes,
-            "--count".to_owned(),
-            options.count.to_string(),
-        ],
-    )
-}
-
 /// Runs the bench; whether it could be run to its end.
 ///
 /// # Errors
@@ -144,7 +116,11 @@ pub(crate) fn ready() -> Result<Built> {
     build::all()
 }
 
-fn program(name: &str, args: &[String]) -> Result<bool> {
+/// Runs one of the lab's programs as root; whether it ended well.
+///
+/// # Errors
+/// When it could not be built or run.
+pub(crate) fn program(name: &str, args: &[String]) -> Result<bool> {
     let Built { binaries, .. } = ready()?;
     run(cargo().args(["build", "--package", "egressd-tests", "--bin", name]))?;
     let mut program = as_root(

@@ -6,6 +6,7 @@ mod ci;
 mod lab;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 
 use clap::{Parser, Subcommand};
@@ -30,7 +31,8 @@ enum Task {
     /// Watch a gateway let the Intune catalogue through, and nothing else.
     Demo(lab::Demo),
     /// Proofs with large denominators, too long for `test`.
-    Soak(lab::Soak),
+    #[command(subcommand)]
+    Soak(soak::Soak),
     /// Figures beside a peer's, taken in the same run.
     Bench(lab::Bench),
     /// What a change must pass: formatting, lints, dependency rules, `test`.
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         Task::Build => build::all().map(|_built| true),
         Task::Test(options) => suite::run(&options),
         Task::Demo(options) => lab::demo(&options),
-        Task::Soak(options) => lab::soak(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Bench(options) => lab::bench(&options),
         Task::Ci => ci::run_all(),
     };

@@ -2,7 +2,7 @@
 //! from IPv4 ones (DNS64, RFC 6147).
 
 use super::rewrite::Writer;
-use super::wire::{Expanded, HEADER, kind, short};
+use super::wire::{HEADER, kind, short};
 use super::{Fate, Malformed, Reading, Shape};
 use crate::policy::nat64::Prefix;
 use crate::policy::special::special_purpose;
@@ -179,22 +179,4 @@ impl Reading<'_> {
 fn count(out: &mut [u8], answers: u16, authority: u16) {
     out[6..8].copy_from_slice(&answers.to_be_bytes());
     out[8..10].copy_from_slice(&authority.to_be_bytes());
-}
-
-impl Expanded {
-    /// Whether this name is `zone` or below it.
-    fn is_under(&self, zone: &Self) -> bool {
-        let (wire, suffix) = (self.wire(), zone.wire());
-        let mut at = 0;
-        while let Some(rest) = wire.get(at..) {
-            if rest.eq_ignore_ascii_case(suffix) {
-                return true;
-            }
-            match rest.first() {
-                Some(0) | None => return false,
-                Some(length) => at += 1 + usize::from(*length),
-            }
-        }
-        false
-    }
 }

@@ -248,7 +248,8 @@ impl<'m> Reading<'m> {
                 self.keep(*position);
             }
             for (position, record, owner) in &aliases {
-                if record.kind == kind::DNAME && owner.wire().len() < current.wire().len() {
+                let above = !owner.is(&current) && current.is_under(owner);
+                if record.kind == kind::DNAME && above {
                     let Some(made) = current.redirected(owner, &self.target(record)?) else {
                         continue;
                     };

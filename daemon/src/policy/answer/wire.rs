@@ -48,6 +48,22 @@ impl Expanded {
         self.wire().eq_ignore_ascii_case(other.wire())
     }
 
+    /// Whether this name is `zone` or below it.
+    pub(super) fn is_under(&self, zone: &Self) -> bool {
+        let (wire, suffix) = (self.wire(), zone.wire());
+        let mut at = 0;
+        while let Some(rest) = wire.get(at..) {
+            if rest.eq_ignore_ascii_case(suffix) {
+                return true;
+            }
+            match rest.first() {
+                Some(0) | None => return false,
+                Some(length) => at += 1 + usize::from(*length),
+            }
+        }
+        false
+    }
+
     /// What this name becomes under a DNAME (RFC 6672 §2.2): `None` where `owner` is not a proper
     /// ancestor.
     pub(super) fn redirected(
@@ -87,7 +103,8 @@ impl Expanded {
 }
 
 /// Expands the name at `at`; gives it and where its bytes at `at` end. Every pointer must lead to
-/// before the labels it continues, so the walk ends.
+/// before the labels it continues, and what it leads to must end before them (a prior occurrence, RFC
+/// 1035 §4.1.4), so the walk ends.
 pub(super) fn expand(message: &[u8], at: usize) -> Result<(Expanded, usize), Malformed> {
     let mut name = Expanded {
         bytes: [0; 255],
@@ -95,8 +112,16 @@ pub(super) fn expand(message: &[u8], at: usize) -> Result<(Expanded, usize), Mal
     };
     let mut end = None;
     let mut jumps = 0;
-    let (mut at, mut segment) = (at, at);
+    let (mut at, mut segment, mut border) = (at, at, message.len());
     loop {
+        if at >= border {
+            let cut = at >= message.len();
+            return Err(if cut {
+                Malformed::Short
+            } else {
+                Malformed::Pointer
+            });
+        }
         let length = *message.get(at).ok_or(Malformed::Short)?;
         match length {
             0 => {
@@ -117,7 +142,7 @@ pub(super) fn expand(message: &[u8], at: usize) -> Result<(Expanded, usize), Mal
                 if target >= segment || target < HEADER || jumps > MOST_JUMPS {
                     return Err(Malformed::Pointer);
                 }
-                (at, segment) = (target, target);
+                (at, segment, border) = (target, target, segment);
             }
         }
     }
@@ -180,6 +205,21 @@ impl Record {
             end,
         })
     }
+}
+
+/// Where the question of `message` ends.
+///
+/// # Errors
+/// When it does not have exactly one, or it is malformed.
+pub fn question_end(message: &[u8]) -> Result<usize, Malformed> {
+    if short(message, 4)? != 1 {
+        return Err(Malformed::Question);
+    }
+    let end = expand(message, HEADER)?.1 + 4;
+    if end > message.len() {
+        return Err(Malformed::Short);
+    }
+    Ok(end)
 }
 
 /// Where the answer and authority sections of `message` end.

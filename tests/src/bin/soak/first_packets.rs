@@ -1,23 +1,21 @@
-//! `cargo xtask soak`: an answer, then at once a packet to its new address, a great many times.
+//! An answer, then at once a packet to its new address, a great many times.
 #![expect(
     clippy::disallowed_methods,
     reason = "shell: opens sockets and times itself"
 )]
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use egressd_tests::lab::{
     Answer, Authority, Binaries, Daemon, Echo, Lab, Planes, Zone, plan, sweep_on_signal,
 };
 use hickory_proto::rr::RecordType;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Counts first packets that are lost.
-#[derive(Parser)]
-struct Options {
+#[derive(Args)]
+pub(crate) struct Options {
     /// How many names are asked, each with an address of its own.
     #[arg(long, default_value_t = 100_000)]
     count: u32,
@@ -29,21 +27,10 @@ struct Options {
     binaries: PathBuf,
 }
 
-fn main() -> ExitCode {
-    match soak(&Options::parse()) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::from(2)
-        }
-    }
-}
-
 const PORT: u16 = 9000;
 
 /// How many first packets were lost.
-fn soak(options: &Options) -> Result<usize> {
+pub(crate) fn soak(options: &Options) -> Result<usize> {
     // One /12 of the toy internet, less its first /16.
     ensure!(options.count <= 900_000, "at most 900,000");
     sweep_on_signal()?;

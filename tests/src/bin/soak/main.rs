@@ -1,0 +1,40 @@
+//! `cargo xtask soak`: proofs with large denominators, one module each.
+
+mod answers;
+mod first_packets;
+mod hostile;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    soak: Soak,
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// An answer, then at once a packet to its new address; counts packets that are lost.
+    FirstPackets(first_packets::Options),
+    /// Generated responses, read by the daemon's reducer and by an oracle; counts differences.
+    Answers(answers::Options),
+    /// Responses made to be slow or large; measures time and memory of each.
+    Hostile(hostile::Options),
+}
+
+fn main() -> ExitCode {
+    let failures = match Options::parse().soak {
+        Soak::FirstPackets(options) => first_packets::soak(&options),
+        Soak::Answers(options) => Ok(answers::soak(&options)),
+        Soak::Hostile(options) => Ok(hostile::soak(&options)),
+    };
+    match failures {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("soak: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Proofs with large denominators, and the fuzzer.
+
+use crate::lab::{Planes, program};
+use crate::shell::{cargo, command, run as must, succeeds, target};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// What is proved.
+#[derive(Subcommand)]
+pub(crate) enum Soak {
+    /// An answer, then at once a packet to its new address: none may be lost.
+    FirstPackets {
+        /// How many times.
+        #[arg(long, default_value_t = 100_000)]
+        count: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Generated responses teach what an independent oracle says, no more and no less.
+    Answers {
+        /// How many responses.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+    },
+    /// Responses made to be slow or large: time and memory of each.
+    Hostile {
+        /// How often each is read.
+        #[arg(long, default_value_t = 2000)]
+        count: u64,
+    },
+}
+
+/// Runs a proof; whether it holds.
+///
+/// # Errors
+/// When it could not be run.
+pub(crate) fn run(soak: &Soak) -> Result<bool> {
+    match soak {
+        Soak::FirstPackets { count, planes } => {
+            let args = [
+                "first-packets",
+                "--planes",
+                planes.word(),
+                "--count",
+                &count.to_string(),
+            ];
+            program("soak", &args.map(str::to_owned))
+        }
+        Soak::Answers { count } => alone("soak", &["answers", "--count", &count.to_string()]),
+        Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
+    }
+}
+
+/// Options of the fuzzer.
+#[derive(Args)]
+pub(crate) struct Fuzz {
+    /// `answers` or `question`; both one after the other if none is named.
+    target: Option<String>,
+    /// How long each is fuzzed.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// Fuzzes; whether nothing was found.
+///
+/// # Errors
+/// When it could not be run.
+pub(crate) fn fuzz(options: &Fuzz) -> Result<bool> {
+    let seconds = options.seconds.to_string();
+    let mut args = vec!["--seconds", &seconds];
+    args.extend(options.target.as_deref());
+    alone("fuzz", &args)
+}
+
+/// A program that needs speed, and neither root nor the daemon.
+fn alone(name: &str, args: &[&str]) -> Result<bool> {
+    let mut build = cargo();
+    must(build.args([
+        "build",
+        "--release",
+        "--package",
+        "egressd-tests",
+        "--bin",
+        name,
+    ]))?;
+    succeeds(command(target().join("release").join(name)).args(args))
+}
