@@ -33,6 +33,8 @@ enum Task {
     /// Proofs with large denominators, too long for `test`.
     #[command(subcommand)]
     Soak(soak::Soak),
+    /// Mutated messages against the reader of questions and the reducer of answers.
+    Fuzz(soak::Fuzz),
     /// Figures beside a peer's, taken in the same run.
     Bench(lab::Bench),
     /// What a change must pass: formatting, lints, dependency rules, `test`.
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Demo(options) => lab::demo(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Fuzz(options) => soak::fuzz(&options),
         Task::Bench(options) => lab::bench(&options),
         Task::Ci => ci::run_all(),
     };

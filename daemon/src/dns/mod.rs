@@ -13,6 +13,7 @@ mod conversation;
 mod course;
 mod deadlines;
 mod engine;
+mod fuzz;
 mod health;
 mod https;
 mod lookups;
@@ -31,6 +32,8 @@ mod zone;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use fuzz::fuzz_question;
 pub use health::UpstreamState;
 pub use stats::Stats;
 

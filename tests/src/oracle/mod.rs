@@ -79,7 +79,8 @@ impl<'m> Response<'m> {
             return None;
         }
         let (asked, mut at) = name(message, 12)?;
-        let kind = u16::from_be_bytes(*message.get(at..)?.first_chunk()?);
+        let [high, low, ..]: [u8; 4] = *message.get(at..)?.first_chunk()?;
+        let kind = u16::from_be_bytes([high, low]);
         at += 4;
         let mut section = |count| {
             let mut records = Vec::new();
