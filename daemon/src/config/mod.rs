@@ -59,6 +59,7 @@ pub fn parse(
             internal: gateway.internal,
             unzoned: gateway.unzoned,
             nat64,
+            observed: None,
             catalogues: catalogues.list,
             zones: zones.into_iter().map(|zone| zone.spec).collect(),
             limits,

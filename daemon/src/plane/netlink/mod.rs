@@ -229,6 +229,14 @@ impl Socket {
         Ok(whole)
     }
 
+    /// Asks for another size of the receive buffer, in bytes, as the kernel counts them.
+    ///
+    /// # Errors
+    /// When the kernel refuses (needs `CAP_NET_ADMIN`).
+    pub fn receive_buffer(&self, bytes: usize) -> nix::Result<()> {
+        setsockopt(&self.descriptor, sockopt::RcvBufForce, &bytes)
+    }
+
     /// Makes receiving return at once when nothing is there.
     ///
     /// # Errors
@@ -236,6 +244,12 @@ impl Socket {
     pub fn never_wait(&self) -> nix::Result<()> {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         fcntl(&self.descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(|_| ())
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.descriptor.as_raw_fd()
     }
 }
 
