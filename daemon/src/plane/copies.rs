@@ -6,7 +6,7 @@ use super::nflog::{self, Manner};
 use super::ruleset::{COPY_PREFIX, Way};
 use anyhow::Context as _;
 use nix::errno::Errno;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Whole packets, each at once: what waits in the kernel's buffer waits while the client already has
 /// the answer.
@@ -86,9 +86,9 @@ impl Copies {
     }
 }
 
-impl AsRawFd for Copies {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+impl AsFd for Copies {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
