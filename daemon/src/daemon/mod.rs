@@ -210,10 +210,11 @@ impl Daemon {
         mut links: watch::Receiver<Links>,
         mut followed: JoinHandle<anyhow::Result<std::convert::Infallible>>,
     ) -> anyhow::Result<()> {
+        // Before its rules are in force: what they copy and hold back finds a reader.
+        self.observing = self.open_observing(&self.settings)?;
         self.first_commit(&mut inbox).await?;
         clear_switched_off(&self.settings);
         self.edge = Some(self.open_edge(&self.settings.dns)?);
-        self.observing = self.open_observing(&self.settings)?;
         let (calls, mut called) = mpsc::unbounded_channel::<Call>();
         let server = control::Server::bind(&self.settings.control)?;
         tokio::task::spawn_local(server.run(move |request| {

@@ -283,6 +283,10 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// With its last words when it is not ready in time.
     pub fn restart(&mut self) -> Result<()> {
+        // Reloads have said READY=1 as well.
+        self.notify.set_nonblocking(true)?;
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false)?;
         let path = self.lab.dir().join("notify");
         self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
         self.ready()
