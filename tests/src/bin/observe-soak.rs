@@ -130,7 +130,8 @@ fn first_packets(options: &Options) -> Result<Seen> {
         // A socket of its own: its number tells a first packet's echo from a later one's.
         let packets = UdpSocket::bind("0.0.0.0:0")?;
         packets.connect(SocketAddr::new(*to, PORT))?;
-        packets.set_read_timeout(Some(AGAIN))?;
+        // A read's timeout is a multiple of the kernel's tick, which is far too long.
+        packets.set_nonblocking(true)?;
         while answered.elapsed() < Duration::from_micros(options.pause) {
             std::hint::spin_loop();
         }
@@ -143,12 +144,18 @@ fn first_packets(options: &Options) -> Result<Seen> {
             );
             packets.send(&sent.to_be_bytes())?;
             sent += 1;
-            if packets.recv(&mut buffer).is_ok() {
+            let again = Instant::now() + AGAIN;
+            let mut heard = packets.recv(&mut buffer).is_ok();
+            while !heard && Instant::now() < again {
+                std::thread::yield_now();
+                heard = packets.recv(&mut buffer).is_ok();
+            }
+            if heard {
                 break u32::from_be_bytes(buffer);
             }
         };
         seen.opened.push(answered.elapsed());
-        // Echoes keep the order of their packets.
+        // Echoes keep the order of their packets, so the first one heard is of the first that passed.
         seen.lost += usize::from(echoed > 0);
     }
     Ok(seen)
