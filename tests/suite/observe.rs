@@ -20,7 +20,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_masquerading_gateway_observes", Body::Daemon(masqueraded)),
     ("forged_answers_teach_nothing", Body::Daemon(forged)),
     ("fragments_and_segments_teach", Body::Daemon(pieces)),
-    ("observing_survives_restart_and_reload", Body::Daemon(restarted)),
+    (
+        "observing_survives_restart_and_reload",
+        Body::Daemon(restarted),
+    ),
 ];
 
 const RULES: &[(&str, &[u16], &[u16])] = &[("*.vendor.example", &[WEB], &[])];
@@ -34,8 +37,9 @@ const PLAYED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77));
 /// A configuration without a listener of its own.
 fn config(lab: &Lab, planes: Planes, delay: bool, zones: &str) -> String {
     let [v4, v6] = RESOLVERS;
-    let observe =
-        format!("[dns]\nmode = \"observe\"\nresolvers = [\"{v4}\", \"{v6}\", \"{PLAYED}\"]\ndelay = {delay}\n");
+    let observe = format!(
+        "[dns]\nmode = \"observe\"\nresolvers = [\"{v4}\", \"{v6}\", \"{PLAYED}\"]\ndelay = {delay}\n"
+    );
     let forward: Vec<&str> = vec!["listen", "upstreams"];
     let preamble = Daemon::preamble(lab, planes);
     let kept: String = preamble
@@ -236,7 +240,10 @@ fn forged(bench: &Bench) -> Result<Verdict> {
 
         let lie = [host(21, 9)];
         let good = answer(7, NAME, &lie)?;
-        let stranger = from_any(&lab.internet, SocketAddr::new(IpAddr::from([192, 0, 2, 78]), 53))?;
+        let stranger = from_any(
+            &lab.internet,
+            SocketAddr::new(IpAddr::from([192, 0, 2, 78]), 53),
+        )?;
         let configured = from_any(&lab.internet, "192.0.2.53:5353".parse()?)?;
         let port = from_any(&lab.internet, SocketAddr::new(PLAYED, 54))?;
         let inside = from_any(&lab.client, asked)?;
@@ -291,11 +298,16 @@ fn pieces(bench: &Bench) -> Result<Verdict> {
         ensure!(large.len() > 1500, "{}", large.len());
         resolver.send_to(&large, there)?;
         let (length, from) = client.recv_from(&mut buffer)?;
-        ensure!((&buffer[..length], from) == (&large[..], asked), "another answer");
+        ensure!(
+            (&buffer[..length], from) == (&large[..], asked),
+            "another answer"
+        );
         opens(&lab.client, host(22, 200)).with_context(|| daemon.words())?;
 
         let listener = lab.internet.enter(|| TcpListener::bind(asked))??;
-        let mut client = lab.client.enter(|| TcpStream::connect_timeout(&asked, SURE))??;
+        let mut client = lab
+            .client
+            .enter(|| TcpStream::connect_timeout(&asked, SURE))??;
         let (mut served, _) = listener.accept()?;
         for stream in [&client, &served] {
             stream.set_nodelay(true)?;
@@ -342,7 +354,12 @@ fn restarted(bench: &Bench) -> Result<Verdict> {
 
     let reload = |text: &str| -> Result<()> {
         let outcome = daemon.reload_with(text)?;
-        ensure!(outcome.status.success(), "{}\n{}", outcome.text, daemon.words());
+        ensure!(
+            outcome.status.success(),
+            "{}\n{}",
+            outcome.text,
+            daemon.words()
+        );
         Ok(())
     };
     reload(&config(lab, bench.planes, true, &zones))?;
@@ -368,7 +385,9 @@ fn restarted(bench: &Bench) -> Result<Verdict> {
     ensure!(ask(client, server, "c.vendor.example", TRY).is_err());
     daemon.restart()?;
     ask(client, server, "c.vendor.example", SURE)?;
-    let table = lab.gateway.output(Command::new("nft").args(["list", "tables"]))?;
+    let table = lab
+        .gateway
+        .output(Command::new("nft").args(["list", "tables"]))?;
     ensure!(table.contains("egressd"), "{table}");
     Ok(Verdict::Held)
 }

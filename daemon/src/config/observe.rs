@@ -109,9 +109,7 @@ pub(super) fn verify(
         );
     }
     if read.observed.group == planes.log_group {
-        problem(
-            "copies and refused packets cannot share a log group; write another `copy_group`",
-        );
+        problem("copies and refused packets cannot share a log group; write another `copy_group`");
     }
     if read.observed.resolvers.is_empty() && root.document.noted() == 0 {
         problem("observe mode learns from nobody; name at least one address in `resolvers`");

@@ -317,10 +317,7 @@ impl Daemon {
         dns::start(settings, rules, epoch, submit).context("open the DNS edge")
     }
 
-    fn open_observing(
-        &self,
-        settings: &Settings,
-    ) -> anyhow::Result<Option<observing::Observing>> {
+    fn open_observing(&self, settings: &Settings) -> anyhow::Result<Option<observing::Observing>> {
         let Some(observed) = &settings.intent.observed else {
             return Ok(None);
         };
@@ -366,8 +363,8 @@ impl Daemon {
                 Effect::Raise(epoch) => self.epoch.store(epoch, Ordering::Release),
             }
         }
-        let (observed, releases): (Vec<_>, Vec<_>) = (releases.into_iter())
-            .partition(|release| dns::observer::is_observed(release.token));
+        let (observed, releases): (Vec<_>, Vec<_>) =
+            (releases.into_iter()).partition(|release| dns::observer::is_observed(release.token));
         if let Some(observing) = &self.observing
             && !observed.is_empty()
         {

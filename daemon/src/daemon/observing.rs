@@ -69,6 +69,7 @@ pub(super) fn start(
     ring.set_nonblocking(true)?;
     let mut shell = Shell {
         observer,
+        counters: Arc::clone(&counters),
         voices,
         submit: Box::new(submit),
         orders: received,
@@ -123,6 +124,7 @@ impl Observing {
 
 struct Shell {
     observer: Observer,
+    counters: Arc<Counters>,
     voices: BTreeMap<IpAddr, Socket>,
     submit: Box<dyn Fn(Waiting) -> Result<(), Busy> + Send>,
     orders: Receiver<Order>,
@@ -183,8 +185,12 @@ impl Shell {
                 Received::Some => {}
                 Received::Nothing => return Ok(true),
                 Received::Lost => {
-                    log::warn!(target: "dns", "answers came faster than they could be read: some taught nothing");
                     observer.lost();
+                    let times = self.counters.read().lost;
+                    // Each would be a flood of its own.
+                    if times.is_power_of_two() {
+                        log::warn!(target: "dns", "answers came faster than they could be read, {times} times so far: some taught nothing");
+                    }
                 }
             }
             // Each at once: its client may have the answer already.

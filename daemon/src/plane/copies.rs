@@ -51,14 +51,15 @@ impl Copies {
     /// # Errors
     /// When the kernel has no NFLOG, or another process reads the group.
     pub fn open(group: u16) -> anyhow::Result<Self> {
-        let socket = nflog::bind(group, &WHOLE).map_err(|errno| match errno {
-            Errno::EBUSY => anyhow::anyhow!("another process reads it"),
-            Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT => {
-                anyhow::anyhow!("the kernel lacks nfnetlink_log")
+        let lacking = [Errno::EINVAL, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT];
+        let socket = nflog::bind(group, &WHOLE).with_context(|| format!("read log group {group}"));
+        let socket = socket.map_err(|error| match error.downcast_ref() {
+            Some(Errno::EBUSY) => error.context("another process reads the copies of DNS packets"),
+            Some(errno) if lacking.contains(errno) => {
+                error.context("observing needs a kernel with nfnetlink_log")
             }
-            other => other.into(),
-        });
-        let socket = socket.with_context(|| format!("read log group {group}"))?;
+            Some(_) | None => error,
+        })?;
         socket
             .receive_buffer(WAITING)
             .context("widen the buffer of copies")?;
@@ -133,11 +134,7 @@ mod tests {
                 assert!(found.is_none_or(|copied| copied.packet == b"packet"));
             }
         }
-        check(
-            "egressd copy reply",
-            &[0, 0, 1, 2],
-            Some((Way::Reply, 258)),
-        );
+        check("egressd copy reply", &[0, 0, 1, 2], Some((Way::Reply, 258)));
         check(
             "egressd copy original",
             &[0, 0, 0, 7],

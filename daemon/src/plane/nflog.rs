@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use std::net::IpAddr;
 
 const SUBSYSTEM: u8 = libc::NFNL_SUBSYS_ULOG as u8;
-pub(super) const PACKET: u16 = (libc::NFNL_SUBSYS_ULOG as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
+pub(super) const PACKET: u16 =
+    (libc::NFNL_SUBSYS_ULOG as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
 const CONFIG: u8 = libc::NFULNL_MSG_CONFIG as u8;
 /// How a group's packets are wanted.
 pub(super) struct Manner {
@@ -123,7 +124,10 @@ pub(super) fn bind(group: u16, manner: &Manner) -> Result<Socket, Errno> {
         &mut socket,
         config()
             .with(libc::NFULA_CFG_MODE as u16, &mode)
-            .with(libc::NFULA_CFG_QTHRESH as u16, &manner.together.to_be_bytes())
+            .with(
+                libc::NFULA_CFG_QTHRESH as u16,
+                &manner.together.to_be_bytes(),
+            )
             .with(libc::NFULA_CFG_TIMEOUT as u16, &manner.flush.to_be_bytes()),
     )?;
     // With the flow the kernel tells what the client asked for, before NAT; not every kernel can.

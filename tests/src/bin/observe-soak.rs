@@ -88,7 +88,9 @@ fn soak(options: &Options) -> Result<usize> {
         quantile(&mut seen.opened, 1000),
     );
     let status = daemon.told(&["status"])?;
-    let observed = status.lines().skip_while(|line| !line.starts_with("observed"));
+    let observed = status
+        .lines()
+        .skip_while(|line| !line.starts_with("observed"));
     observed.for_each(|line| println!("{line}"));
     Ok(seen.lost)
 }

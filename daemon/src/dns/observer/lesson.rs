@@ -100,7 +100,14 @@ pub(super) fn judge(
     }
     let mut out = Vec::new();
     let (flags, limit) = (message::flags(bytes), question.udp_limit());
-    match question.reply(&reading, flags, struck > 0, limits.ttl_ceiling, limit, &mut out) {
+    match question.reply(
+        &reading,
+        flags,
+        struck > 0,
+        limits.ttl_ceiling,
+        limit,
+        &mut out,
+    ) {
         Ok(()) => Lesson::Cleaned {
             answer,
             message: Some(out),

@@ -146,6 +146,10 @@ impl Observer {
             return self.counters.malformed.add(1);
         }
         let zone = rules.zone_of(interface, client.ip());
+        if is_upstream(rules, interface) || (zone.is_none() && !self.delay) {
+            // It would only take others' room: nobody learns from it, nor is its answer held back.
+            return;
+        }
         let Self {
             streams,
             pending,
@@ -247,7 +251,14 @@ impl Observer {
         let (Some(zone), Some(question)) = (asked.zone, asked.question) else {
             return self.pass(delivery);
         };
-        match lesson::judge(rules, zone, &question, bytes, delivery.is_some(), &self.counters) {
+        match lesson::judge(
+            rules,
+            zone,
+            &question,
+            bytes,
+            delivery.is_some(),
+            &self.counters,
+        ) {
             Lesson::Nothing => self.pass(delivery),
             Lesson::Malformed => {
                 self.counters.malformed.add(1);

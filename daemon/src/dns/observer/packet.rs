@@ -65,7 +65,10 @@ type Carried<'p> = (IpAddr, IpAddr, u8, &'p [u8]);
 fn v4(packet: &[u8]) -> Option<Carried<'_>> {
     const MORE_AND_OFFSET: u16 = 0x3fff;
     let header: &[u8; 20] = packet.first_chunk()?;
-    let (length, total) = (usize::from(header[0] & 15) * 4, usize::from(short(header, 2)?));
+    let (length, total) = (
+        usize::from(header[0] & 15) * 4,
+        usize::from(short(header, 2)?),
+    );
     if length < 20 || short(header, 6)? & MORE_AND_OFFSET != 0 {
         return None;
     }
@@ -151,7 +154,11 @@ pub(super) mod tests {
     }
 
     /// A UDP packet.
-    pub(in crate::dns::observer) fn datagram(source: &str, destination: &str, data: &[u8]) -> Vec<u8> {
+    pub(in crate::dns::observer) fn datagram(
+        source: &str,
+        destination: &str,
+        data: &[u8],
+    ) -> Vec<u8> {
         let (source, destination): (SocketAddr, SocketAddr) =
             (source.parse().unwrap(), destination.parse().unwrap());
         let mut transport = source.port().to_be_bytes().to_vec();

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 /// Most connections at once; the one that was silent longest makes room.
 const MOST: usize = 1024;
 
-/// Most of them from one client (over IPv6: one /64).
-const MOST_PER_CLIENT: usize = 64;
+/// Most of them from one client (over IPv6: one /64); its own that was silent longest makes room.
+const MOST_PER_CLIENT: usize = 256;
 
 /// Longest question, in bytes; an answer may have what its length field can say.
 const LONGEST_QUESTION: usize = 4096;
@@ -66,8 +66,8 @@ impl Streams {
         segment: &Segment<'_>,
         mut visit: impl FnMut(&[u8]),
     ) -> bool {
-        if from == From::Client && segment.begins && !self.begin(ends, segment) {
-            return false;
+        if from == From::Client && segment.begins {
+            self.begin(ends, segment);
         }
         let Some(flow) = self.flows.get_mut(&ends) else {
             // It began before us, or was given up.
@@ -96,27 +96,28 @@ impl Streams {
         *self = Self::default();
     }
 
-    /// Opens a connection, unless this is only its first segment again. `false` where the client has
-    /// too many.
-    fn begin(&mut self, ends: Ends, segment: &Segment<'_>) -> bool {
+    /// Opens a connection, unless this is only its first segment again.
+    fn begin(&mut self, ends: Ends, segment: &Segment<'_>) {
         let first = segment.sequence.wrapping_add(1);
         if let Some(flow) = self.flows.get(&ends) {
             if flow.questions.next == Some(first) {
-                return true;
+                return;
             }
             self.forget(ends);
         }
-        let owner = owner(ends.0.ip());
-        let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
-        if of_client >= MOST_PER_CLIENT {
-            return false;
+        let client = owner(ends.0.ip());
+        let of_client = self.per_client.get(&client).copied().unwrap_or_default();
+        if of_client >= MOST_PER_CLIENT
+            && let Some(silent) = (self.order.values()).find(|ends| owner(ends.0.ip()) == client)
+        {
+            self.forget(*silent);
         }
         if self.flows.len() >= MOST
             && let Some((_, silent)) = self.order.first_key_value()
         {
             self.forget(*silent);
         }
-        *self.per_client.entry(owner).or_default() += 1;
+        *self.per_client.entry(client).or_default() += 1;
         self.next += 1;
         self.order.insert(self.next, ends);
         let flow = Flow {
@@ -128,7 +129,6 @@ impl Streams {
             heard: self.next,
         };
         self.flows.insert(ends, flow);
-        true
     }
 
     fn forget(&mut self, ends: Ends) {
@@ -259,7 +259,12 @@ mod tests {
             // Sent again, in whole, in part and in larger pieces.
             check(
                 start,
-                &[(0, &both[..9]), (0, &both[..9]), (4, &both[4..16]), (0, &both)],
+                &[
+                    (0, &both[..9]),
+                    (0, &both[..9]),
+                    (4, &both[4..16]),
+                    (0, &both),
+                ],
                 &[first, second],
                 true,
             );
@@ -306,11 +311,14 @@ mod tests {
         assert_eq!(held.sum::<usize>(), streams.bytes);
         assert_eq!(streams.order.len(), streams.flows.len());
         // One client, many ports.
-        let opened = (0..100).filter(|port| {
-            let ends = (SocketAddr::new(ends(9999).0.ip(), *port), ends(1).1);
-            streams.take(ends, From::Client, &syn(1), |_| {})
-        });
-        assert_eq!(opened.count(), MOST_PER_CLIENT);
+        let one = |port| (SocketAddr::new(ends(9999).0.ip(), port), ends(1).1);
+        for port in 0..1000 {
+            assert!(streams.take(one(port), From::Client, &syn(1), |_| {}));
+        }
+        assert_eq!(streams.per_client[&one(0).0.ip()], MOST_PER_CLIENT);
+        assert!(streams.flows.contains_key(&one(999)) && streams.flows.len() <= MOST);
+        // It made room itself: another's connection is still there.
+        assert!(streams.flows.contains_key(&ends(2999)));
     }
 
     #[test]

@@ -165,11 +165,27 @@ fn forged_replies_teach_nothing() {
         ("from inside the zone", LAN, whole(&good)),
         ("from another zone", OTHER_LAN, whole(&good)),
         ("from no interface", 99, whole(&good)),
-        ("another port", WAN, datagram("192.0.2.53:54", CLIENT, &good)),
-        ("another resolver", WAN, datagram("192.0.2.54:53", CLIENT, &good)),
+        (
+            "another port",
+            WAN,
+            datagram("192.0.2.53:54", CLIENT, &good),
+        ),
+        (
+            "another resolver",
+            WAN,
+            datagram("192.0.2.54:53", CLIENT, &good),
+        ),
         ("a stranger", WAN, datagram("8.8.8.8:53", CLIENT, &good)),
-        ("another client", WAN, datagram(RESOLVER, "10.1.0.8:4000", &good)),
-        ("another client port", WAN, datagram(RESOLVER, "10.1.0.9:4001", &good)),
+        (
+            "another client",
+            WAN,
+            datagram(RESOLVER, "10.1.0.8:4000", &good),
+        ),
+        (
+            "another client port",
+            WAN,
+            datagram(RESOLVER, "10.1.0.9:4001", &good),
+        ),
         ("over TCP", WAN, stream(RESOLVER, CLIENT, (1, 0x10), &good)),
         ("empty", WAN, whole(&[])),
     ];
@@ -247,9 +263,11 @@ fn held_answers_leave_when_they_are_in_force() {
         let reply = Message::from_vec(&sent[0].message).unwrap();
         assert_eq!((reply.metadata.id, reply.queries.len()), (7, 1));
         let told: Vec<Ipv4Addr> = (reply.answers.iter())
-            .filter_map(|record| match &record.data {
-                RData::A(a) => Some(a.0),
-                _ => None,
+            .filter_map(|record| {
+                let RData::A(a) = &record.data else {
+                    return None;
+                };
+                Some(a.0)
             })
             .collect();
         match expected {

@@ -137,8 +137,7 @@ mod tests {
     #[test]
     fn with_delay_answers_over_udp_stay_back() {
         let copy = |answer| format!("{answer} log prefix \"egressd copy reply\" group 78");
-        let held =
-            |answer| format!("{answer} meta l4proto 17 counter name \"any_pass_held\" drop");
+        let held = |answer| format!("{answer} meta l4proto 17 counter name \"any_pass_held\" drop");
         let (copies, holds) = (ANSWERED.map(copy), ANSWERED.map(held));
         let rules = [
             QUESTIONS[0],
