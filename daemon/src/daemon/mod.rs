@@ -323,7 +323,7 @@ impl Daemon {
         };
         let events = self.events.clone();
         let rules = Arc::clone(&self.rules);
-        let observing = observing::start(observed, settings.dns.hold, rules, move |waiting| {
+        let observing = observing::start(observed, &settings.dns, rules, move |waiting| {
             events
                 .try_send(Event::Answered(waiting))
                 .map_err(|_| dns::Busy)
@@ -438,7 +438,10 @@ impl Daemon {
                     status.dns = views::dns(edge.stats());
                     status.unresolved = views::unresolved(&self.engine, &edge.unresolved());
                 }
-                status.observer = self.observing.as_ref().map(|it| views::observer(it.stats()));
+                status.observer = self
+                    .observing
+                    .as_ref()
+                    .map(|it| views::observer(it.stats()));
                 self.planes.ask(move |planes| {
                     views::add_planes(&mut status, planes);
                     let _ = reply.send(Reply::Status(Box::new(status)));

@@ -5,7 +5,8 @@
     reason = "shell: reads copies, sends datagrams, knows the clock"
 )]
 
-use crate::dns::observer::{Copy, Counters, Delivery, Effect, Observer, Stats};
+use crate::config::DnsSettings;
+use crate::dns::observer::{Copy, Counters, Delivery, Effect, Handling, Observer, Stats};
 use crate::dns::{Busy, Release, Waiting};
 use crate::plane::copies::{Copied, Copies, Received};
 use crate::plane::ruleset::Way;
@@ -24,7 +25,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Copies read before releases get their turn.
 const PER_WAKE: usize = 256;
@@ -49,7 +50,7 @@ pub(super) struct Observing {
 /// When the copies cannot be read, or with `delay` a resolver's address cannot be spoken from.
 pub(super) fn start(
     observed: &Observed,
-    hold: Duration,
+    dns: &DnsSettings,
     rules: Arc<ArcSwap<Rules>>,
     submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
 ) -> anyhow::Result<Observing> {
@@ -61,8 +62,13 @@ pub(super) fn start(
         voices.insert(*resolver, voice);
     }
     let counters = Arc::new(Counters::default());
-    let hold = u64::try_from(hold.as_micros()).unwrap_or(u64::MAX / 2);
-    let observer = Observer::new(rules, Arc::clone(&counters), observed.delay, hold);
+    let handling = Handling {
+        delay: observed.delay,
+        hold: u64::try_from(dns.hold.as_micros()).unwrap_or(u64::MAX / 2),
+        hints: dns.hints,
+        ech: dns.ech,
+    };
+    let observer = Observer::new(rules, Arc::clone(&counters), handling);
     let (orders, received) = channel();
     let (bell, ring) = UnixStream::pair().context("wake the observer's thread")?;
     bell.set_nonblocking(true)?;

@@ -77,7 +77,7 @@ impl Daemon {
         }
         let running = &self.settings;
         let observes = settings.intent.observed != running.intent.observed
-            || (settings.dns.hold != running.dns.hold && self.observing.is_some());
+            || (settings.dns != running.dns && self.observing.is_some());
         if observes && let Err(error) = self.move_observing(&settings) {
             if moved {
                 let old = self.settings.dns.clone();

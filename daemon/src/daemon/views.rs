@@ -4,8 +4,8 @@
 use super::engine::Engine;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
-    MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason, SetMatch, State,
-    Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
+    MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason,
+    SetMatch, State, Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;

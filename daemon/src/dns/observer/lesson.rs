@@ -2,12 +2,16 @@
 
 use super::super::course::audits;
 use super::super::message::{self, Question, rcode};
+use super::super::view::View;
+use super::Handling;
 use super::stats::Counters;
+use crate::config::Hints;
 use crate::observe::{Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::answer::wire::kind;
-use crate::policy::answer::{Answer, Reading};
+use crate::policy::answer::{Answer, Reading, Shape};
 use crate::policy::rules::{Ask, Rules};
+use std::net::IpAddr;
 
 /// What an answer teaches.
 #[derive(Debug)]
@@ -25,14 +29,14 @@ pub(super) enum Lesson {
     },
 }
 
-/// Judges `bytes`, which answer `question` of a client in `zone`. `held` says whether the client does
-/// not have it yet.
+/// Judges `bytes`, which answer `question` of a client in `zone`. `handling` says how the answer is
+/// handled if the client does not have it yet.
 pub(super) fn judge(
     rules: &Rules,
     zone: ZoneId,
     question: &Question,
     bytes: &[u8],
-    held: bool,
+    handling: Option<&Handling>,
     counters: &Counters,
 ) -> Lesson {
     match rules.ask(zone, &question.name) {
@@ -51,20 +55,24 @@ pub(super) fn judge(
     }
     let audited = audits(rules, zone);
     let Ok(mut reading) = Reading::of(bytes) else {
-        return if audited || !held {
+        return if audited || handling.is_none() {
             counters.malformed.add(1);
             Lesson::Nothing
         } else {
             Lesson::Malformed
         };
     };
+    let held = handling.filter(|_| !audited);
+    if held.is_some_and(|handling| handling.hints == Hints::Strip) {
+        reading.strip_all_hints();
+    }
     let limits = rules.intent().limits;
-    let mut addresses = Vec::with_capacity(reading.found().len());
+    let mut fit = Vec::with_capacity(reading.found().len());
     let mut struck = 0;
     for found in reading.found().to_vec() {
-        match rules.fit(zone, found.address) {
-            Ok(()) if addresses.len() < limits.per_answer => {
-                addresses.push(found.address);
+        match rules.fit(zone, &question.name, found.address) {
+            Ok(()) if fit.len() < limits.per_answer => {
+                fit.push(found);
                 continue;
             }
             Ok(()) => {
@@ -76,13 +84,18 @@ pub(super) fn judge(
                 address: found.address,
                 why,
                 // A client that has the answer has this record too.
-                audited: audited || !held,
+                audited: held.is_none(),
             }),
         }
         struck += 1;
-        reading.strike(found.position);
+        if held.is_some() {
+            reading.refuse(&found);
+        }
     }
     counters.removed.add(struck);
+    // A hint leaves with its record's other hints.
+    let told = fit.iter().filter(|found| reading.tells(found));
+    let mut addresses: Vec<IpAddr> = told.map(|found| found.address).collect();
     addresses.sort_unstable();
     addresses.dedup();
     let answer = (!addresses.is_empty()).then(|| Answer {
@@ -90,28 +103,29 @@ pub(super) fn judge(
         addresses,
         ttl: reading.ttl(),
     });
-    // Hints of HTTPS and SVCB are addresses that nobody granted.
-    let hints = question.kind == kind::HTTPS || question.kind == kind::SVCB;
-    if !held || audited || (struck == 0 && !hints && reading.ttl() <= limits.ttl_ceiling) {
+    // HTTPS and SVCB records that cannot be read may hold addresses that nobody granted.
+    let service = question.kind == kind::HTTPS || question.kind == kind::SVCB;
+    let Some(handling) =
+        held.filter(|_| struck > 0 || service || reading.ttl() > limits.ttl_ceiling)
+    else {
         return Lesson::Cleaned {
             answer,
             message: None,
         };
-    }
+    };
+    let asked = question.asked();
+    let shape = Shape {
+        dnssec: asked.dnssec(),
+        ceiling: limits.ttl_ceiling,
+        ech: handling.ech,
+    };
+    let Ok(view) = View::taught(&reading, bytes, asked.wire.len(), struck > 0, shape) else {
+        return Lesson::Malformed;
+    };
     let mut out = Vec::new();
-    let (flags, limit) = (message::flags(bytes), question.udp_limit());
-    match question.reply(
-        &reading,
-        flags,
-        struck > 0,
-        limits.ttl_ceiling,
-        limit,
-        &mut out,
-    ) {
-        Ok(()) => Lesson::Cleaned {
-            answer,
-            message: Some(out),
-        },
-        Err(_) => Lesson::Malformed,
+    view.write(&asked, 0, asked.udp_limit(), &mut out);
+    Lesson::Cleaned {
+        answer,
+        message: Some(out),
     }
 }

@@ -12,9 +12,11 @@ mod tests;
 
 pub use stats::{Counters, Stats};
 
-use super::message::{self, Extended, Question, rcode};
+use super::message::{self, Asked, Extended, Question, rcode};
 use super::{Release, Token, Waiting};
+use crate::config::Hints;
 use crate::observe::{Happening, record};
+use crate::policy::answer::Ech;
 use crate::policy::observed::DNS;
 use crate::policy::rules::Rules;
 use arc_swap::ArcSwap;
@@ -72,9 +74,7 @@ pub struct Delivery {
 pub struct Observer {
     rules: Arc<ArcSwap<Rules>>,
     counters: Arc<Counters>,
-    delay: bool,
-    /// Microseconds.
-    hold: u64,
+    handling: Handling,
     pending: Pending,
     streams: Streams,
     held: BTreeMap<Token, Held>,
@@ -92,6 +92,19 @@ struct Held {
     replies: Option<(Delivery, Vec<u8>)>,
 }
 
+/// What becomes of answers before clients get them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handling {
+    /// Whether answers over UDP leave by [`Effect::Send`].
+    pub delay: bool,
+    /// When at the latest (then as SERVFAIL), in microseconds.
+    pub hold: u64,
+    /// What becomes of address hints in them.
+    pub hints: Hints,
+    /// What becomes of ECH in them.
+    pub ech: Ech,
+}
+
 /// Whether a release is the observer's business.
 #[must_use]
 pub fn is_observed(token: Token) -> bool {
@@ -99,20 +112,13 @@ pub fn is_observed(token: Token) -> bool {
 }
 
 impl Observer {
-    /// An observer of what `rules` say about observing. With `delay` answers over UDP leave by
-    /// [`Effect::Send`], at the latest after `hold` microseconds (then as SERVFAIL).
+    /// An observer of what `rules` say about observing.
     #[must_use]
-    pub fn new(
-        rules: Arc<ArcSwap<Rules>>,
-        counters: Arc<Counters>,
-        delay: bool,
-        hold: u64,
-    ) -> Self {
+    pub fn new(rules: Arc<ArcSwap<Rules>>, counters: Arc<Counters>, handling: Handling) -> Self {
         Self {
             rules,
             counters,
-            delay,
-            hold,
+            handling,
             pending: Pending::default(),
             streams: Streams::default(),
             held: BTreeMap::new(),
@@ -146,7 +152,7 @@ impl Observer {
             return self.counters.malformed.add(1);
         }
         let zone = rules.zone_of(interface, client.ip());
-        if is_upstream(rules, interface) || (zone.is_none() && !self.delay) {
+        if is_upstream(rules, interface) || (zone.is_none() && !self.handling.delay) {
             // It would only take others' room: nobody learns from it, nor is its answer held back.
             return;
         }
@@ -167,7 +173,12 @@ impl Observer {
                 resolver: resolver.ip(),
                 id: u16::from_be_bytes(*id),
             };
-            if !pending.note(key, zone, Question::read(message).ok(), now) {
+            if !pending.note(
+                key,
+                zone,
+                Asked::read(message).and_then(|asked| asked.keep()).ok(),
+                now,
+            ) {
                 counters.shed.add(1);
             }
         };
@@ -234,7 +245,7 @@ impl Observer {
             return self.counters.unmatched.add(1);
         };
         if let Some(question) = &asked.question
-            && !message::answers(bytes, &question.wire)
+            && !message::answers(bytes, question.asked().wire)
         {
             self.counters.forged.add(1);
             return record(Happening::Forgery { upstream: resolver });
@@ -243,7 +254,7 @@ impl Observer {
             return;
         };
         self.counters.answers.add(1);
-        let delivery = (self.delay && !stream).then(|| Delivery {
+        let delivery = (self.handling.delay && !stream).then(|| Delivery {
             resolver,
             client,
             message: bytes.to_vec(),
@@ -256,7 +267,7 @@ impl Observer {
             zone,
             &question,
             bytes,
-            delivery.is_some(),
+            delivery.as_ref().map(|_| &self.handling),
             &self.counters,
         ) {
             Lesson::Nothing => self.pass(delivery),
@@ -320,7 +331,7 @@ impl Observer {
             replies,
         };
         self.held.insert(token, held);
-        self.deadlines.push_back((now + self.hold, token));
+        self.deadlines.push_back((now + self.handling.hold, token));
     }
 
     fn pass(&mut self, delivery: Option<Delivery>) {
@@ -336,7 +347,7 @@ impl Observer {
             return;
         };
         match &release.outcome {
-            Ok(()) => self.counters.lag.note(now.saturating_sub(held.since)),
+            Ok(_) => self.counters.lag.note(now.saturating_sub(held.since)),
             Err(_) => self.counters.withheld.add(1),
         }
         self.settle(held, release.outcome.is_ok());
@@ -422,6 +433,7 @@ fn is_upstream(rules: &Rules, interface: u32) -> bool {
 fn fault(question: &Question, why: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let why = Some(Extended::other(why));
-    question.bare(rcode::SERVFAIL, why, question.udp_limit(), &mut out);
+    let asked = question.asked();
+    asked.bare(rcode::SERVFAIL, why, asked.udp_limit(), &mut out);
     out
 }

@@ -67,7 +67,12 @@ impl Scene {
     fn new(delay: bool) -> Self {
         let counters = Arc::new(Counters::default());
         let rules = Arc::new(ArcSwap::from_pointee(rules()));
-        let observer = Observer::new(rules, Arc::clone(&counters), delay, HOLD);
+        let handling = Handling {
+            delay,
+            hold: HOLD,
+            ..Handling::default()
+        };
+        let observer = Observer::new(rules, Arc::clone(&counters), handling);
         Self { observer, counters }
     }
 
@@ -252,7 +257,7 @@ fn held_answers_leave_when_they_are_in_force() {
         assert!(scene.outcome().sent.is_empty());
         match outcome {
             Some(outcome) => {
-                let outcome = outcome.map_err(str::to_owned);
+                let outcome = outcome.map(|()| 0).map_err(str::to_owned);
                 scene.observer.release(&Release { token, outcome }, 100);
             }
             None => scene.observer.tick(HOLD),
@@ -344,7 +349,7 @@ fn answers_over_tcp() {
     // Its client has it: a release sends nothing.
     let release = Release {
         token: found[0].token,
-        outcome: Ok(()),
+        outcome: Ok(0),
     };
     scene.observer.release(&release, 50);
     assert!(scene.outcome().sent.is_empty());
