@@ -700,6 +700,7 @@ mod tests {
             .collect();
         for name in &described {
             let uses = text.matches(&format!(": {name}")).count()
+                + text.matches(&format!(": ?{name}")).count()
                 + text.matches(&format!("[]{name}")).count();
             assert!(uses > 0, "nothing uses {name}");
         }
