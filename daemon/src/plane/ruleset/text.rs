@@ -1,8 +1,8 @@
 //! A description as text, in the syntax of `nft -s list table`; for tests and for people.
 
 use super::{
-    COPY_PREFIX, Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part, REPORTS_PER_SECOND,
-    Ruleset, TABLE, VerdictMap, is_answers,
+    COPY_PREFIX, Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part,
+    REPORTS_PER_SECOND, Ruleset, TABLE, VerdictMap, is_answers,
 };
 use std::fmt;
 use std::net::SocketAddr;
