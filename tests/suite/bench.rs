@@ -62,6 +62,11 @@ impl Bench {
         Daemon::start(lab, &self.binaries, self.planes, zones)
     }
 
+    /// Starts the daemon with a whole configuration.
+    pub(crate) fn daemon_with<'a>(&self, lab: &'a Lab, text: &str) -> Result<Daemon<'a>> {
+        Daemon::start_with(lab, &self.binaries, self.planes, text)
+    }
+
     /// Asks for a reload with other zones.
     pub(crate) fn reload(&self, daemon: &Daemon<'_>, zones: &str) -> Result<()> {
         let outcome = daemon.reload(self.planes, zones)?;

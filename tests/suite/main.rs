@@ -7,6 +7,7 @@ mod crash;
 mod flows;
 mod grants;
 mod modes;
+mod observe;
 mod reload;
 mod steer;
 mod upstreams;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         grants::TESTS,
         flows::TESTS,
         modes::TESTS,
+        observe::TESTS,
         reload::TESTS,
         crash::TESTS,
         steer::TESTS,

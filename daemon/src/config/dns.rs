@@ -1,6 +1,7 @@
 //! `[dns]`.
 
 use super::nat64::nat64;
+use super::observe::{ObserveRead, observe};
 use super::upstream::{PORT, authorities, bare, forwards, upstreams};
 use super::{DnsSettings, Hints, Local, Unlisted};
 use crate::document::Table;
@@ -36,24 +37,11 @@ const TYPES: [(&str, u16); 14] = [
 pub(super) fn dns(
     mut table: Table<'_, '_>,
     read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-) -> (DnsSettings, Vec<Prefix>) {
+) -> (DnsSettings, Vec<Prefix>, Option<ObserveRead>) {
     let listen = collect(&mut table, "listen", listener);
     let listen: Vec<SocketAddr> = listen.into_iter().map(|(address, _)| address).collect();
     let upstreams = upstreams(&mut table, &listen);
     let forwards = forwards(&mut table, &listen);
-    if let Some(mode) = table.take("mode").and_then(|value| value.text()) {
-        match mode.get_ref().as_str() {
-            "forward" => {}
-            "observe" => table.document.problem(
-                &mode.span(),
-                "not supported yet: learning from answers that pass by; write \"forward\"",
-            ),
-            other => table.document.problem(
-                &mode.span(),
-                format!("`mode` cannot be `{other}`; write \"forward\""),
-            ),
-        }
-    }
     let unlisted = [
         ("refuse", Unlisted::Refuse),
         ("nxdomain", Unlisted::NxDomain),
@@ -95,8 +83,10 @@ pub(super) fn dns(
         own_lookups: table.flag("own_lookups").unwrap_or(true),
         types: types.into_iter().map(|(kind, _)| kind).collect(),
     };
+    let listen = &dns.listen;
+    let observed = observe(&mut table, listen);
     table.finish();
-    (dns, nat64)
+    (dns, nat64, observed)
 }
 
 /// Takes a list of texts, each read by `read`, without repetition.

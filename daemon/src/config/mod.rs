@@ -5,6 +5,7 @@ mod catalogues;
 mod dns;
 mod load;
 mod nat64;
+mod observe;
 mod redirect;
 mod sections;
 mod upstream;
@@ -41,7 +42,7 @@ pub fn parse(
     let document = Document::new(text, file);
     let mut root = document.root();
     let gateway = sections::gateway(root.table("gateway"));
-    let (dns, nat64) = dns::dns(root.table("dns"), read);
+    let (dns, nat64, observed) = dns::dns(root.table("dns"), read);
     let planes = sections::planes(root.table("planes"));
     let control = sections::control(root.table("control"));
     let (state, pins) = sections::service(root.table("service"));
@@ -50,7 +51,11 @@ pub fn parse(
     let tables = root.tables("zone").into_iter();
     let mut zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
     verify::zones(&root, &zones, &gateway, &catalogues);
-    verify::resolver(&root, &dns, &zones, &catalogues);
+    match &observed {
+        // Clients ask the resolvers that they have.
+        Some(observed) => observe::verify(&root, observed, &gateway, &planes),
+        None => verify::resolver(&root, &dns, &zones, &catalogues),
+    }
     redirect::fill(&document, &mut zones, &dns, planes);
     root.finish();
     document.finish(Settings {
@@ -59,6 +64,7 @@ pub fn parse(
             internal: gateway.internal,
             unzoned: gateway.unzoned,
             nat64,
+            observed: observed.map(|read| read.observed),
             catalogues: catalogues.list,
             zones: zones.into_iter().map(|zone| zone.spec).collect(),
             limits,

@@ -193,15 +193,6 @@ fn keys_and_types() {
 }
 
 #[test]
-fn later_features_are_refused_not_ignored() {
-    check_line(
-        "[dns]",
-        "[dns]\nmode = 'observe'",
-        "e.toml:2:8: not supported yet: learning from answers that pass by; write \"forward\"",
-    );
-}
-
-#[test]
 fn resolvers() {
     check_line(
         "'10.0.0.1:53'",

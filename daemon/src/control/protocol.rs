@@ -50,6 +50,9 @@ pub struct Status {
     pub dns: DnsCounters,
     /// Exact names that zones may reach and that have had no address so far.
     pub unresolved: Vec<UnresolvedName>,
+    /// What was seen of answers that pass by; absent in forward mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observer: Option<ObserverCounters>,
     /// Packets each plane has judged.
     pub packets: Vec<PacketCounts>,
     /// What an operator should look at; empty when all is well.
@@ -151,6 +154,45 @@ pub struct DnsCounters {
     pub records_refused: u64,
     /// Replies that match no question egressd asked.
     pub forgeries: u64,
+}
+
+/// What was seen of answers that pass by since observing began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct ObserverCounters {
+    /// Questions seen going out.
+    pub questions: u64,
+    /// Answers to them seen coming back.
+    pub answers: u64,
+    /// Answers that gave listed names addresses.
+    pub taught: u64,
+    /// Answers for names that the zone's sets do not list, or deny.
+    pub unlisted: u64,
+    /// Truncated answers.
+    pub truncated: u64,
+    /// Addresses in answers that may not be taught.
+    pub removed: u64,
+    /// Replies to no question that was seen.
+    pub unmatched: u64,
+    /// Replies that repeat another question than was asked.
+    pub forged: u64,
+    /// Packets and messages that cannot be read.
+    pub malformed: u64,
+    /// Questions not waited for: their client has too many under way.
+    pub shed: u64,
+    /// TCP connections that could not be followed to their end.
+    pub broken: u64,
+    /// Answers that the planes did not take in time.
+    pub withheld: u64,
+    /// Times that copies came faster than they were read.
+    pub lost: u64,
+    /// With `delay`: answers sent on to clients.
+    pub released: u64,
+    /// With `delay`: answers that wait for the planes now.
+    pub waiting: u64,
+    /// Microseconds from an answer's copy to its commit: half of the answers, at most.
+    pub half_within: u64,
+    /// The same for 99 of 100.
+    pub most_within: u64,
 }
 
 /// Packets by what became of them.
@@ -620,6 +662,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     GrantCounts::CUSTOM_TYPE,
     DnsCounters::CUSTOM_TYPE,
     UnresolvedName::CUSTOM_TYPE,
+    ObserverCounters::CUSTOM_TYPE,
     PacketCounts::CUSTOM_TYPE,
     Zone::CUSTOM_TYPE,
     PacketCounter::CUSTOM_TYPE,
@@ -657,6 +700,7 @@ mod tests {
             .collect();
         for name in &described {
             let uses = text.matches(&format!(": {name}")).count()
+                + text.matches(&format!(": ?{name}")).count()
                 + text.matches(&format!("[]{name}")).count();
             assert!(uses > 0, "nothing uses {name}");
         }

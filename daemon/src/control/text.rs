@@ -75,6 +75,31 @@ pub fn status(status: &Status) -> String {
         };
         let _ = writeln!(text, "no address so far: {}{more}", few.join(", "));
     }
+    if let Some(seen) = &status.observer {
+        let _ = writeln!(
+            text,
+            "observed: questions {}, answers {}, taught {}, unlisted {}, truncated {}, addresses not taught {}, withheld {}\n\
+             not believed: unmatched {}, forged {}, malformed {}; not followed: shed {}, broken {}, lost {}\n\
+             from copy to commit: half within {} µs, 99 % within {} µs; sent on {}, waiting {}",
+            seen.questions,
+            seen.answers,
+            seen.taught,
+            seen.unlisted,
+            seen.truncated,
+            seen.removed,
+            seen.withheld,
+            seen.unmatched,
+            seen.forged,
+            seen.malformed,
+            seen.shed,
+            seen.broken,
+            seen.lost,
+            seen.half_within,
+            seen.most_within,
+            seen.released,
+            seen.waiting
+        );
+    }
     notes(&mut text, "warning", &status.warnings);
     text
 }

@@ -8,6 +8,7 @@ pub mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod flows;
+mod observing;
 pub mod planes;
 mod reload;
 pub mod state;
@@ -94,6 +95,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         planes,
         flows,
         edge: None,
+        observing: None,
         reloads: Vec::new(),
         store,
         saved: Saved {
@@ -191,6 +193,7 @@ struct Daemon {
     planes: PlaneThread,
     flows: std::sync::mpsc::Sender<flows::Job>,
     edge: Option<dns::Edge>,
+    observing: Option<observing::Observing>,
     reloads: Vec<reload::Reloading>,
     store: state::Store,
     saved: Saved,
@@ -207,6 +210,8 @@ impl Daemon {
         mut links: watch::Receiver<Links>,
         mut followed: JoinHandle<anyhow::Result<std::convert::Infallible>>,
     ) -> anyhow::Result<()> {
+        // Before its rules are in force: what they copy and hold back finds a reader.
+        self.observing = self.open_observing(&self.settings)?;
         self.first_commit(&mut inbox).await?;
         clear_switched_off(&self.settings);
         self.edge = Some(self.open_edge(&self.settings.dns)?);
@@ -251,7 +256,8 @@ impl Daemon {
                 () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => {}
                 _ = save.tick() => {
                     self.save();
-                    let stuck = self.engine.is_stuck(now());
+                    let stuck = self.engine.is_stuck(now())
+                        || self.observing.as_ref().is_some_and(observing::Observing::ended);
                     if stuck {
                         log::error!(target: "daemon", "a thread of the daemon does not answer");
                     }
@@ -280,6 +286,9 @@ impl Daemon {
         if let Some(edge) = self.edge.take() {
             edge.stop();
         }
+        if let Some(observing) = self.observing.take() {
+            observing.stop();
+        }
         log::info!(target: "daemon", "stopped; the last committed policy stays in force");
         Ok(())
     }
@@ -306,6 +315,20 @@ impl Daemon {
         };
         let (rules, epoch) = (Arc::clone(&self.rules), Arc::clone(&self.epoch));
         dns::start(settings, rules, epoch, submit).context("open the DNS edge")
+    }
+
+    fn open_observing(&self, settings: &Settings) -> anyhow::Result<Option<observing::Observing>> {
+        let Some(observed) = &settings.intent.observed else {
+            return Ok(None);
+        };
+        let events = self.events.clone();
+        let rules = Arc::clone(&self.rules);
+        let observing = observing::start(observed, &settings.dns, rules, move |waiting| {
+            events
+                .try_send(Event::Answered(waiting))
+                .map_err(|_| dns::Busy)
+        });
+        observing.map(Some).context("observe answers")
     }
 
     fn perform(&mut self) {
@@ -339,6 +362,13 @@ impl Daemon {
                 Effect::Record(happening) => observe::record(happening),
                 Effect::Raise(epoch) => self.epoch.store(epoch, Ordering::Release),
             }
+        }
+        let (observed, releases): (Vec<_>, Vec<_>) =
+            (releases.into_iter()).partition(|release| dns::observer::is_observed(release.token));
+        if let Some(observing) = &self.observing
+            && !observed.is_empty()
+        {
+            observing.release(observed);
         }
         if let Some(edge) = &self.edge
             && !releases.is_empty()
@@ -408,6 +438,10 @@ impl Daemon {
                     status.dns = views::dns(edge.stats());
                     status.unresolved = views::unresolved(&self.engine, &edge.unresolved());
                 }
+                status.observer = self
+                    .observing
+                    .as_ref()
+                    .map(|it| views::observer(it.stats()));
                 self.planes.ask(move |planes| {
                     views::add_planes(&mut status, planes);
                     let _ = reply.send(Reply::Status(Box::new(status)));

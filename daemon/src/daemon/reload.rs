@@ -75,6 +75,17 @@ impl Daemon {
         if moved {
             self.move_edge(&settings.dns)?;
         }
+        let running = &self.settings;
+        let observes = settings.intent.observed != running.intent.observed
+            || (settings.dns != running.dns && self.observing.is_some());
+        if observes && let Err(error) = self.move_observing(&settings) {
+            if moved {
+                let old = self.settings.dns.clone();
+                self.move_edge(&old)
+                    .context("open the DNS edge as it was")?;
+            }
+            return Err(error);
+        }
         let links = self.engine.policy().rules().links().clone();
         match self
             .engine
@@ -91,6 +102,10 @@ impl Daemon {
                     let old = self.settings.dns.clone();
                     self.move_edge(&old)
                         .context("open the DNS edge as it was")?;
+                }
+                if observes {
+                    let old = self.settings.clone();
+                    self.move_observing(&old)?;
                 }
                 Err(error.into())
             }
@@ -109,6 +124,24 @@ impl Daemon {
                 self.edge = Some(self.open_edge(&self.settings.dns).with_context(|| {
                     format!("{error:#}; and the edge cannot be opened as it was either")
                 })?);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the observer anew, or ends it. When that fails it is started as it was: both may want the
+    /// same log group, so they cannot run at once.
+    fn move_observing(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        if let Some(observing) = self.observing.take() {
+            observing.stop();
+        }
+        match self.open_observing(settings) {
+            Ok(observing) => self.observing = observing,
+            Err(error) => {
+                self.observing = self.open_observing(&self.settings).with_context(|| {
+                    format!("{error:#}; and it cannot be started as it was either")
+                })?;
                 return Err(error);
             }
         }

@@ -4,8 +4,8 @@
 use super::engine::Engine;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
-    MAX_REASONS, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason, SetMatch, State,
-    Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
+    MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason,
+    SetMatch, State, Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
@@ -102,6 +102,28 @@ pub(super) fn unresolved(engine: &Engine, names: &dns::Unresolved) -> Vec<Unreso
         name: name.to_string(),
     });
     named.collect()
+}
+
+pub(super) fn observer(seen: dns::observer::Stats) -> ObserverCounters {
+    ObserverCounters {
+        questions: seen.questions,
+        answers: seen.answers,
+        taught: seen.taught,
+        unlisted: seen.unlisted,
+        truncated: seen.truncated,
+        removed: seen.removed,
+        unmatched: seen.unmatched,
+        forged: seen.forged,
+        malformed: seen.malformed,
+        shed: seen.shed,
+        broken: seen.broken,
+        withheld: seen.withheld,
+        lost: seen.lost,
+        released: seen.released,
+        waiting: seen.waiting,
+        half_within: seen.half_within,
+        most_within: seen.most_within,
+    }
 }
 
 /// Adds what only the planes know.

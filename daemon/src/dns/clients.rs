@@ -96,7 +96,7 @@ impl Client {
 
 /// Whom the caps per client count `address` under: over IPv6 its /64, of which one host can use every
 /// address.
-fn owner(address: IpAddr) -> IpAddr {
+pub(super) fn owner(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),

@@ -18,6 +18,7 @@ mod health;
 mod https;
 mod lookups;
 mod message;
+pub mod observer;
 mod outstanding;
 mod own;
 mod padding;

@@ -69,6 +69,12 @@ impl Count {
         self.0.store(self.0.load(Relaxed) + more, Relaxed);
     }
 
+    pub(super) fn take(&self, less: u64) {
+        self.0
+            .store(self.0.load(Relaxed).saturating_sub(less), Relaxed);
+    }
+
+    /// The count.
     pub(super) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }

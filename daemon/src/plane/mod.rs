@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub mod conntrack;
+pub mod copies;
 pub mod ebpf;
 pub mod model;
 pub mod netlink;

@@ -8,13 +8,24 @@ use nix::errno::Errno;
 use std::net::IpAddr;
 
 const SUBSYSTEM: u8 = libc::NFNL_SUBSYS_ULOG as u8;
-const PACKET: u16 = (libc::NFNL_SUBSYS_ULOG as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
+pub(super) const PACKET: u16 =
+    (libc::NFNL_SUBSYS_ULOG as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
 const CONFIG: u8 = libc::NFULNL_MSG_CONFIG as u8;
-const BYTES: u32 = 128;
-/// Packets that the kernel gathers before it sends them; it sends fewer after [`FLUSH`].
-const TOGETHER: u32 = 32;
-/// In hundredths of a second.
-const FLUSH: u32 = 5;
+/// How a group's packets are wanted.
+pub(super) struct Manner {
+    /// The most bytes of each packet.
+    pub(super) bytes: u32,
+    /// Packets that the kernel gathers before it sends them; it sends fewer after `flush`.
+    pub(super) together: u32,
+    /// In hundredths of a second.
+    pub(super) flush: u32,
+}
+
+const REFUSED: Manner = Manner {
+    bytes: 128,
+    together: 32,
+    flush: 5,
+};
 /// The most that one call returns, so that a flood of reports does not hold up the planes' thread.
 const AT_ONCE: usize = 1000;
 // Attributes of a conntrack tuple (`uapi/linux/netfilter/nfnetlink_conntrack.h`).
@@ -44,7 +55,7 @@ pub(super) enum Reports {
 impl Reports {
     /// Binds to `group` in the calling thread's network namespace.
     pub(super) fn open(group: u16) -> Self {
-        match bind(group) {
+        match bind(group, &REFUSED) {
             Ok(socket) => Self::Here { group, socket },
             // Without nfnetlink_log nobody answers for the subsystem.
             Err(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => Self::Nowhere,
@@ -97,12 +108,13 @@ impl Reports {
     }
 }
 
-fn bind(group: u16) -> Result<Socket, Errno> {
+/// Binds a socket to `group` in the calling thread's network namespace.
+pub(super) fn bind(group: u16, manner: &Manner) -> Result<Socket, Errno> {
     let mut socket = Socket::open(1)?;
     let config = || Request::new(SUBSYSTEM, CONFIG, libc::AF_UNSPEC as u8, group);
     let bind = [libc::NFULNL_CFG_CMD_BIND as u8];
     // struct nfulnl_msg_config_mode: copy range, copy mode, padding.
-    let mut mode = BYTES.to_be_bytes().to_vec();
+    let mut mode = manner.bytes.to_be_bytes().to_vec();
     mode.extend([libc::NFULNL_COPY_PACKET as u8, 0]);
     ask(
         &mut socket,
@@ -112,8 +124,11 @@ fn bind(group: u16) -> Result<Socket, Errno> {
         &mut socket,
         config()
             .with(libc::NFULA_CFG_MODE as u16, &mode)
-            .with(libc::NFULA_CFG_QTHRESH as u16, &TOGETHER.to_be_bytes())
-            .with(libc::NFULA_CFG_TIMEOUT as u16, &FLUSH.to_be_bytes()),
+            .with(
+                libc::NFULA_CFG_QTHRESH as u16,
+                &manner.together.to_be_bytes(),
+            )
+            .with(libc::NFULA_CFG_TIMEOUT as u16, &manner.flush.to_be_bytes()),
     )?;
     // With the flow the kernel tells what the client asked for, before NAT; not every kernel can.
     let flags = (libc::NFULNL_CFG_F_CONNTRACK as u16).to_be_bytes();

@@ -2,6 +2,7 @@
 
 use super::ZoneId;
 use super::name::Name;
+use super::observed;
 use super::rules::{Rules, Unfit};
 use super::special::special_purpose;
 use ipnet::IpNet;
@@ -72,6 +73,8 @@ impl Rules {
         let networks = self.zone(zone).map_or(&[][..], |zone| &zone.networks);
         networks
             .iter()
+            // The resolvers may be asked; that they are listed for it makes them nobody's answer.
+            .filter(|listing| self.row(listing.set).catalogue != observed::CATALOGUE)
             .any(|listing| listing.network.contains(&address) && inside(&listing.written))
     }
 }

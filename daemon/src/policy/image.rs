@@ -1,6 +1,7 @@
 //! What planes enforce, as plain values: the whole of it (`Image`) and one step (`Change`).
 
 use super::links::{InterfacePattern, Links};
+use super::observed::Observed;
 use super::port::{ClassId, ClassMask, PortSet};
 use super::{Revision, ZoneId};
 use ipnet::IpNet;
@@ -23,6 +24,8 @@ pub struct Image {
     pub classes: Vec<(ClassId, PortSet)>,
     /// The zones, by id.
     pub zones: Vec<ZoneImage>,
+    /// Whose answers are copied on their way to clients; `None` in forward mode.
+    pub observed: Option<Observed>,
     /// What was learned: the open classes of each address, never empty.
     pub grants: Vec<(ZoneId, IpAddr, ClassMask)>,
 }

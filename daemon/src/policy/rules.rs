@@ -8,6 +8,7 @@ use super::links::{InterfacePattern, Links};
 use super::matcher::Matcher;
 use super::name::{Name, Pattern};
 use super::nat64::Prefix;
+use super::observed::{self, Observed};
 use super::port::{ClassId, ClassMask, ClassTable, TooManyClasses};
 use super::slots::Slots;
 use super::zone::{Selector, ZoneSpec};
@@ -34,6 +35,8 @@ pub struct Intent {
     pub zones: Vec<ZoneSpec>,
     /// Caps on what is learned.
     pub limits: Limits,
+    /// Whose answers teach as they pass by; `None` in forward mode.
+    pub observed: Option<Observed>,
 }
 
 /// Caps on what is learned, and how long it lives.
@@ -300,6 +303,10 @@ impl Rules {
             catalogue: spec.name.clone(),
             set: set.clone(),
         }));
+        self.sets.extend(self.intent.observed.iter().map(|by| Row {
+            catalogue: observed::CATALOGUE.to_owned(),
+            set: by.set(),
+        }));
         let ids = (0u32..)
             .zip(&self.sets)
             .map(|(index, row)| (SetId(index), row));
@@ -494,6 +501,7 @@ impl Rules {
             upstream: self.intent.upstream.clone(),
             internal: self.intent.internal.clone(),
             unzoned: self.intent.unzoned,
+            observed: self.intent.observed.clone(),
             classes: numbers
                 .classes
                 .iter()

@@ -109,9 +109,23 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// With its last words when it is not ready in time.
     pub fn start(lab: &'a Lab, binaries: &Binaries, planes: Planes, zones: &str) -> Result<Self> {
+        let text = Self::preamble(lab, planes) + zones;
+        Self::start_with(lab, binaries, planes, &text)
+    }
+
+    /// As [`Daemon::start`], with a whole configuration.
+    ///
+    /// # Errors
+    /// With its last words when it is not ready in time.
+    pub fn start_with(
+        lab: &'a Lab,
+        binaries: &Binaries,
+        planes: Planes,
+        text: &str,
+    ) -> Result<Self> {
         let dir = lab.dir();
         let config = dir.join("egressd.toml");
-        std::fs::write(&config, Self::preamble(lab, planes) + zones)?;
+        std::fs::write(&config, text)?;
         if planes.ebpf() {
             std::fs::create_dir_all(lab.pins()).context("a bpf file system at /sys/fs/bpf")?;
         }
@@ -236,7 +250,15 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When `egressctl` cannot be started; a refused configuration is an [`Outcome`].
     pub fn reload(&self, planes: Planes, zones: &str) -> Result<Outcome> {
-        std::fs::write(&self.config, Self::preamble(self.lab, planes) + zones)?;
+        self.reload_with(&(Self::preamble(self.lab, planes) + zones))
+    }
+
+    /// As [`Daemon::reload`], with a whole configuration.
+    ///
+    /// # Errors
+    /// When `egressctl` cannot be started; a refused configuration is an [`Outcome`].
+    pub fn reload_with(&self, text: &str) -> Result<Outcome> {
+        std::fs::write(&self.config, text)?;
         self.ctl(&["reload"])
     }
 
@@ -261,6 +283,10 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// With its last words when it is not ready in time.
     pub fn restart(&mut self) -> Result<()> {
+        // Reloads have said READY=1 as well.
+        self.notify.set_nonblocking(true)?;
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        self.notify.set_nonblocking(false)?;
         let path = self.lab.dir().join("notify");
         self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
         self.ready()

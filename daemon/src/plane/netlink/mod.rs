@@ -11,7 +11,7 @@ use nix::sys::socket::{
     getsockname, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 mod wire;
 
@@ -229,6 +229,14 @@ impl Socket {
         Ok(whole)
     }
 
+    /// Asks for another size of the receive buffer, in bytes, as the kernel counts them.
+    ///
+    /// # Errors
+    /// When the kernel refuses (needs `CAP_NET_ADMIN`).
+    pub fn receive_buffer(&self, bytes: usize) -> nix::Result<()> {
+        setsockopt(&self.descriptor, sockopt::RcvBufForce, &bytes)
+    }
+
     /// Makes receiving return at once when nothing is there.
     ///
     /// # Errors
@@ -236,6 +244,12 @@ impl Socket {
     pub fn never_wait(&self) -> nix::Result<()> {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         fcntl(&self.descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(|_| ())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 

@@ -2,7 +2,9 @@
 #![expect(unsafe_code, reason = "libnftnl builds the expressions")]
 
 use super::transaction::{COUNTER, c, octets, out_of_memory};
-use crate::plane::ruleset::{Delivery, Family, MapKey, Part, REPORTS_PER_SECOND, Rule};
+use crate::plane::ruleset::{
+    COPY_PREFIX, Delivery, Family, MapKey, Part, REPORTS_PER_SECOND, Rule, Way,
+};
 use crate::policy::links::InterfacePattern;
 use crate::policy::port::TCP;
 use ipnet::IpNet;
@@ -48,6 +50,18 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
                 all.extend([meta(libc::NFT_META_L4PROTO), equals(vec![*number])]);
             }
             Part::Midstream => all.extend(midstream()),
+            Part::Way(way) => all.extend(direction(*way)),
+            Part::From(family, set) => all.extend(present(*family, [12, 8], set)),
+            Part::To(family, set) => all.extend(present(*family, [16, 24], set)),
+            Part::SourcePort(port) => {
+                let wanted = equals(port.to_be_bytes().to_vec());
+                all.extend([payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2), wanted]);
+            }
+            Part::Copy(way, group) => all.push(copy(*way, *group)),
+            Part::Untracked => all.push(Expression {
+                kind: c"notrack",
+                fields: Vec::new(),
+            }),
             Part::Entered(pattern) => all.extend(interface(libc::NFT_META_IIFNAME, pattern)),
             Part::Leaves(pattern) => all.extend(interface(libc::NFT_META_OIFNAME, pattern)),
             Part::Port(port) => all.extend([
@@ -298,6 +312,51 @@ fn lookup(set: &str, into: Option<u32>) -> Expression {
     Expression {
         kind: c"lookup",
         fields,
+    }
+}
+
+fn direction(way: Way) -> [Expression; 2] {
+    let load = Expression {
+        kind: c"ct",
+        fields: vec![
+            (sys::NFTNL_EXPR_CT_DREG, Field::Number(REGISTER)),
+            (
+                sys::NFTNL_EXPR_CT_KEY,
+                Field::Number(libc::NFT_CT_DIRECTION as u32),
+            ),
+        ],
+    };
+    // `enum ip_conntrack_dir`.
+    let number = match way {
+        Way::Original => 0,
+        Way::Reply => 1,
+    };
+    [load, equals(vec![number])]
+}
+
+/// Looks up an address of the packet; `offsets` are where it stands in an IPv4 and an IPv6 header.
+fn present(family: Family, offsets: [u32; 2], set: &str) -> [Expression; 4] {
+    let (protocol, offset, length) = match family {
+        Family::V4 => (libc::NFPROTO_IPV4, offsets[0], 4),
+        Family::V6 => (libc::NFPROTO_IPV6, offsets[1], 16),
+    };
+    [
+        meta(libc::NFT_META_NFPROTO),
+        equals(vec![protocol as u8]),
+        payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length),
+        lookup(set, None),
+    ]
+}
+
+/// Logs the packet as long as the reader's socket takes it: no length of our own.
+fn copy(way: Way, group: u16) -> Expression {
+    let prefix = c(&format!("{COPY_PREFIX} {}", way.word()));
+    Expression {
+        kind: c"log",
+        fields: vec![
+            (sys::NFTNL_EXPR_LOG_GROUP, Field::Short(group)),
+            (sys::NFTNL_EXPR_LOG_PREFIX, Field::Text(prefix)),
+        ],
     }
 }
 

@@ -5,7 +5,7 @@ use super::expression;
 use crate::plane::netlink::{Failure, Request, Socket};
 use crate::plane::ruleset::{
     Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, PREROUTING, TABLE, Tally, VerdictMap,
-    after,
+    after, is_answers,
 };
 use nftnl::nftnl_sys as sys;
 use nftnl::{ChainType, Hook, MsgType, NlMsg, Policy, ProtoFamily, nft_nlmsg_maxsize};
@@ -154,6 +154,11 @@ impl<'a> Transaction<'a> {
         if name == PREROUTING {
             chain.set_hook(Hook::PreRouting, DSTNAT_PRIORITY);
             chain.set_type(ChainType::Nat);
+            chain.set_policy(Policy::Accept);
+        }
+        if is_answers(name) && kind == MsgType::Add {
+            chain.set_hook(Hook::Out, libc::NF_IP_PRI_RAW);
+            chain.set_type(ChainType::Filter);
             chain.set_policy(Policy::Accept);
         }
         self.put(&chain, kind);

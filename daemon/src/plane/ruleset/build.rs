@@ -2,7 +2,7 @@
 
 use super::{
     Action, Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, Part, Rule, Ruleset, Tally,
-    VerdictMap, redirect,
+    VerdictMap, observed, redirect,
 };
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
@@ -32,6 +32,7 @@ pub(super) fn ruleset(image: &Image) -> Ruleset {
     // Jumping into a chain of no rules costs a packet more than not jumping.
     let guarded = image.zones.iter().any(|zone| zone.inbound == Inbound::Deny);
     ruleset.chain(FORWARD, forward(image, guarded));
+    observed::add(&mut ruleset, image);
     if guarded {
         ruleset.chain(&into(None), inbound(image, None));
     }
@@ -331,7 +332,7 @@ impl Ruleset {
         self.chain(&classes(zone, mask), rules);
     }
 
-    fn chain(&mut self, name: &str, rules: Vec<Rule>) {
+    pub(super) fn chain(&mut self, name: &str, rules: Vec<Rule>) {
         self.chains.push(Chain {
             name: name.to_owned(),
             rules,
@@ -339,7 +340,7 @@ impl Ruleset {
     }
 
     /// One interval set per family that has networks at all.
-    fn network_set(&mut self, stem: &str, networks: &[IpNet]) {
+    pub(super) fn network_set(&mut self, stem: &str, networks: &[IpNet]) {
         for family in Family::ALL {
             let ranges = ranges(networks, family);
             if !ranges.is_empty() {

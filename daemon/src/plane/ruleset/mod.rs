@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 mod build;
+mod observed;
 mod redirect;
 mod text;
 
@@ -22,6 +23,9 @@ pub const TABLE: &str = "egressd";
 pub const FORWARD: &str = "forward";
 /// The chain on the prerouting hook of NAT, of the chains that redirect; only where some zone does.
 pub const PREROUTING: &str = "prerouting";
+/// The chain on the output hook that keeps conntrack off the answers egressd sends in a resolver's name.
+/// Unlike [`FORWARD`] it has a name of each generation: two at once do no harm.
+pub const ANSWERS: &str = "answers";
 /// Refused packets reported per second, zone and reason; the rest are only counted, so that a flood
 /// of refused packets costs what a counter costs.
 pub const REPORTS_PER_SECOND: u32 = 200;
@@ -240,6 +244,14 @@ pub enum Part {
     Protocol(u8),
     /// A TCP segment that does not begin a connection: not a SYN alone.
     Midstream,
+    /// It goes the way that the flow's first packet went, or the other.
+    Way(Way),
+    /// Its present source address is in this set.
+    From(Family, String),
+    /// Its present destination address, after any destination NAT, is in this set.
+    To(Family, String),
+    /// Its present source port (of TCP, UDP and others that have it in the same place).
+    SourcePort(u16),
     /// The interface it entered.
     Entered(InterfacePattern),
     /// The interface it leaves by.
@@ -262,6 +274,10 @@ pub enum Part {
     Count(Tally),
     /// Report it to the log group, within [`REPORTS_PER_SECOND`].
     Report(Tally),
+    /// Copy it whole to this log group: a question (original) or an answer (reply).
+    Copy(Way, u16),
+    /// Conntrack does not look at it.
+    Untracked,
     /// Continue in a chain and do not come back.
     Goto(String),
     /// Continue in a chain and come back.
@@ -305,6 +321,29 @@ impl Chain {
     }
 }
 
+/// A direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// From who opened it.
+    Original,
+    /// Back to who opened it.
+    Reply,
+}
+
+impl Way {
+    /// The word of nft, which is also the last one of a copy's log prefix.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Reply => "reply",
+        }
+    }
+}
+
+/// The first words of a copy's log prefix; [`Way::word`] is the last.
+pub const COPY_PREFIX: &str = "egressd copy";
+
 impl Ruleset {
     /// Describes the table that enforces `image`, in names of `generation`.
     #[must_use]
@@ -342,7 +381,7 @@ impl Ruleset {
                 .iter_mut()
                 .flat_map(|chain| chain.rules.iter_mut().flatten())
             {
-                if let Part::Asked(_, asked) = part
+                if let Part::Asked(_, asked) | Part::From(_, asked) | Part::To(_, asked) = part
                     && *asked == old
                 {
                     asked.clone_from(&set.name);
@@ -412,4 +451,12 @@ impl Tally {
             .map_or_else(|| "-".to_owned(), |zone| zone.to_string());
         format!("{TABLE} {zone} {} {}", self.action.word(), self.reason)
     }
+}
+
+/// Whether a chain's name is that of [`ANSWERS`] in either generation.
+#[must_use]
+pub fn is_answers(name: &str) -> bool {
+    [Generation::A, Generation::B]
+        .iter()
+        .any(|generation| generation.name(ANSWERS) == name)
 }

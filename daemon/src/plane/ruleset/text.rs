@@ -1,8 +1,8 @@
 //! A description as text, in the syntax of `nft -s list table`; for tests and for people.
 
 use super::{
-    Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part, REPORTS_PER_SECOND,
-    Ruleset, TABLE, VerdictMap,
+    COPY_PREFIX, Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part,
+    REPORTS_PER_SECOND, Ruleset, TABLE, VerdictMap, is_answers,
 };
 use std::fmt;
 use std::net::SocketAddr;
@@ -133,6 +133,12 @@ impl fmt::Display for Chain {
                 "\t\ttype nat hook prerouting priority dstnat; policy accept;"
             )?;
         }
+        if is_answers(&self.name) {
+            writeln!(
+                f,
+                "\t\ttype filter hook output priority raw; policy accept;"
+            )?;
+        }
         for rule in &self.rules {
             let parts: Vec<String> = rule.iter().map(Part::to_string).collect();
             writeln!(f, "\t\t{}", parts.join(" "))?;
@@ -148,6 +154,16 @@ impl fmt::Display for Part {
             Self::Related => f.write_str("ct state related"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
             Self::Midstream => f.write_str("tcp flags != syn / fin,syn,rst,ack"),
+            Self::Way(way) => write!(f, "ct direction {}", way.word()),
+            Self::From(family, set) => write!(f, "{} saddr @{set}", family.word()),
+            Self::To(family, set) => write!(f, "{} daddr @{set}", family.word()),
+            Self::SourcePort(port) => write!(f, "th sport {port}"),
+            Self::Copy(way, group) => write!(
+                f,
+                "log prefix \"{COPY_PREFIX} {}\" group {group}",
+                way.word()
+            ),
+            Self::Untracked => f.write_str("notrack"),
             Self::Entered(pattern) => write!(f, "iifname \"{pattern}\""),
             Self::Leaves(pattern) => write!(f, "oifname \"{pattern}\""),
             Self::Port(port) => write!(f, "ct original proto-dst {port}"),

@@ -388,13 +388,19 @@ fn every_name_that_is_used_exists() {
         {
             match part {
                 Part::Goto(name) | Part::Jump(name) => assert!(chains.contains(name), "{name}"),
-                Part::Asked(_, name) => assert!(sets.contains(name), "{name}"),
+                Part::Asked(_, name) | Part::From(_, name) | Part::To(_, name) => {
+                    assert!(sets.contains(name), "{name}")
+                }
                 Part::Map(_, name) => assert!(maps.contains(name), "{name}"),
                 Part::Count(tally) => assert!(ruleset.tallies.contains(tally), "{tally}"),
                 Part::Established
                 | Part::Related
                 | Part::Protocol(_)
                 | Part::Midstream
+                | Part::Way(_)
+                | Part::SourcePort(_)
+                | Part::Copy(..)
+                | Part::Untracked
                 | Part::Entered(_)
                 | Part::Port(_)
                 | Part::Version(_)
