@@ -29,8 +29,8 @@ const STUCK_SECONDS: u64 = 60;
 /// What the world tells the engine.
 #[derive(Debug)]
 pub enum Event {
-    /// An answer waits for the kernel.
-    Answered(Waiting),
+    /// Answers wait for the kernel.
+    Answered(Vec<Waiting>),
     /// The planes' thread finished the commit in flight.
     Committed(Outcome),
     /// The planes' thread looked whether its mechanisms are still in place.
@@ -249,7 +249,11 @@ impl Engine {
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Moment) {
         match event {
-            Event::Answered(waiting) => self.answered(waiting, now),
+            Event::Answered(batch) => {
+                for waiting in batch {
+                    self.answered(waiting, now);
+                }
+            }
             Event::Committed(outcome) => self.settled(outcome, now),
             Event::Verified(Ok(())) => self.verifying = false,
             Event::Verified(Err(what)) => {

@@ -88,11 +88,12 @@ impl World {
         let until = self.now.after_seconds(u64::from(TTL));
         self.until.insert(token, until);
         self.waiting.insert(token, answer.addresses.clone());
-        self.event(Event::Answered(Waiting {
-            zone: ZONE,
+        let zone = ZONE;
+        self.event(Event::Answered(vec![Waiting {
+            zone,
             answer,
             token,
-        }));
+        }]));
         token
     }
 
@@ -147,10 +148,7 @@ impl World {
                     assert!(epoch > self.epoch, "an epoch comes back");
                     self.epoch = epoch;
                 }
-                Effect::Verify
-                | Effect::Publish
-                | Effect::Record(_)
-                | Effect::Learned { .. } => {}
+                Effect::Verify | Effect::Publish | Effect::Record(_) | Effect::Learned { .. } => {}
             }
         }
     }

@@ -308,9 +308,9 @@ impl Daemon {
 
     fn open_edge(&self, settings: &DnsSettings) -> anyhow::Result<dns::Edge> {
         let events = self.events.clone();
-        let submit = move |waiting| {
+        let submit = move |batch| {
             events
-                .try_send(Event::Answered(waiting))
+                .try_send(Event::Answered(batch))
                 .map_err(|_| dns::Busy)
         };
         let (rules, epoch) = (Arc::clone(&self.rules), Arc::clone(&self.epoch));
@@ -325,7 +325,7 @@ impl Daemon {
         let rules = Arc::clone(&self.rules);
         let observing = observing::start(observed, &settings.dns, rules, move |waiting| {
             events
-                .try_send(Event::Answered(waiting))
+                .try_send(Event::Answered(vec![waiting]))
                 .map_err(|_| dns::Busy)
         });
         observing.map(Some).context("observe answers")

@@ -9,6 +9,7 @@ use crate::policy::rules::Limits;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Bounded;
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// A reply that is asked for in the last tenth of its life is fetched anew meanwhile.
 const PREFETCH_PART: u64 = 10;
@@ -20,7 +21,6 @@ const OVERHEAD: u64 = 128;
 const USUAL: u64 = 512;
 
 /// What a reply depends on: the client's zone, the variant, the name in lower case, and the type.
-#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Key {
     bytes: [u8; ZONE + 1 + MOST_NAME + 2],
     length: u16,
@@ -54,14 +54,24 @@ impl Key {
         key
     }
 
-    /// With the zone.
     fn whole(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
 
-    /// Without the zone.
+    /// For longer than a question is looked at.
+    pub(super) fn keep(&self) -> Kept {
+        Kept(self.whole().into())
+    }
+}
+
+/// A key that is shared by all that is done for one question.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Kept(Rc<[u8]>);
+
+impl Kept {
+    /// Without the zone: the variant, the name and the type.
     pub(super) fn question(&self) -> &[u8] {
-        &self.whole()[ZONE..]
+        &self.0[ZONE..]
     }
 }
 
@@ -135,14 +145,14 @@ impl Ready {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Box<[u8]>, Stored> for Bytes {
-    fn weight(&self, key: &Box<[u8]>, stored: &Stored) -> u64 {
+impl Weighter<Rc<[u8]>, Stored> for Bytes {
+    fn weight(&self, key: &Rc<[u8]>, stored: &Stored) -> u64 {
         (key.len() + stored.message.len()) as u64 + OVERHEAD
     }
 }
 
-impl Weighter<Box<[u8]>, Ready> for Bytes {
-    fn weight(&self, key: &Box<[u8]>, ready: &Ready) -> u64 {
+impl Weighter<Rc<[u8]>, Ready> for Bytes {
+    fn weight(&self, key: &Rc<[u8]>, ready: &Ready) -> u64 {
         let answer = ready.answer.as_ref();
         let addresses = answer.map_or(0, |answer| answer.addresses.len() * 17 + 64);
         (key.len() + ready.view.size() + addresses) as u64 + OVERHEAD
@@ -151,8 +161,8 @@ impl Weighter<Box<[u8]>, Ready> for Bytes {
 
 /// The cache.
 pub(super) struct Cache {
-    said: Bounded<Box<[u8]>, Stored, Bytes>,
-    ready: Bounded<Box<[u8]>, Ready, Bytes>,
+    said: Bounded<Rc<[u8]>, Stored, Bytes>,
+    ready: Bounded<Rc<[u8]>, Ready, Bytes>,
     /// How long after its end an answer may still be told, in milliseconds.
     stale: u64,
 }
@@ -176,27 +186,27 @@ impl Cache {
         (ready.epoch == epoch && now < ready.born + ready.life()).then_some(ready)
     }
 
-    pub(super) fn make_ready(&mut self, key: &Key, ready: Ready) {
+    pub(super) fn make_ready(&mut self, key: &Kept, ready: Ready) {
         if ready.life() > 0 {
-            self.ready.insert(key.whole().into(), ready);
+            self.ready.insert(Rc::clone(&key.0), ready);
         }
     }
 
     /// What an upstream said to the question of `key`, not older than its TTL.
-    pub(super) fn fresh(&self, key: &Key, now: u64) -> Option<&Stored> {
+    pub(super) fn fresh(&self, key: &Kept, now: u64) -> Option<&Stored> {
         self.said
             .get(key.question())
             .filter(|said| now < said.until)
     }
 
     /// The same, also when it is too old, as far as stale answers are allowed.
-    pub(super) fn stale(&self, key: &Key, now: u64) -> Option<&Stored> {
+    pub(super) fn stale(&self, key: &Kept, now: u64) -> Option<&Stored> {
         let said = self.said.get(key.question());
         said.filter(|said| now < said.until + self.stale)
     }
 
     /// Keeps what an upstream said for `seconds`.
-    pub(super) fn keep(&mut self, question: &[u8], message: &[u8], seconds: u32, now: u64) {
+    pub(super) fn keep(&mut self, question: Rc<[u8]>, message: Vec<u8>, seconds: u32, now: u64) {
         if seconds == 0 {
             return;
         }
@@ -205,6 +215,6 @@ impl Cache {
             born: now,
             until: now + u64::from(seconds) * 1000,
         };
-        self.said.insert(question.into(), stored);
+        self.said.insert(question, stored);
     }
 }

@@ -1,7 +1,7 @@
 //! Every question from the client's datagram to its reply. No task and no lock per question: the
 //! sockets' tasks call in, one at a time. Who asks what the cache holds is answered at once.
 
-use super::cache::{Cache, Key, Ready, Stored, lease, variant};
+use super::cache::{Cache, Kept, Key, Ready, Stored, lease, variant};
 use super::clients::{Client, Clients};
 use super::course::{Course, Refused, audits, decide};
 use super::deadlines::Deadlines;
@@ -33,6 +33,9 @@ const MOST_OPEN: usize = 16_384;
 /// Most of them from one client (over IPv6: one /64).
 const MOST_PER_CLIENT: usize = 4096;
 
+/// Most answers that go to the loop together.
+const MOST_POSTED: usize = 256;
+
 /// TTL of an answer that is told beyond its end, in seconds (RFC 8767 §4).
 const STALE_TTL: u32 = 30;
 
@@ -58,6 +61,9 @@ pub(super) struct Engine {
     open: usize,
     per_client: BTreeMap<IpAddr, usize>,
     deadlines: Deadlines,
+    /// Answers on their way to the loop.
+    outbox: Vec<Waiting>,
+    posted: Rc<Notify>,
     alarm: Rc<Notify>,
     /// The message being written; kept for its allocation.
     out: Vec<u8>,
@@ -97,6 +103,8 @@ impl Engine {
             open: 0,
             per_client: BTreeMap::new(),
             deadlines: Deadlines::new(Rc::clone(&alarm)),
+            outbox: Vec::new(),
+            posted: Rc::new(Notify::new()),
             alarm,
             out: Vec::with_capacity(4096),
         }
@@ -151,6 +159,7 @@ impl Engine {
             return self.servfail(&client, &asked, why);
         }
         let origin = Origin::Client(client);
+        let key = key.keep();
         self.seek(Waiter {
             origin,
             question,
@@ -197,22 +206,52 @@ impl Engine {
             self.renew(zone, answer);
         }
         if refresh && let Ok(question) = asked.keep() {
-            self.refresh(zone, question, key.clone());
+            self.refresh(zone, question, key.keep());
         }
         true
     }
 
     /// Lets the grants of an answer last as if it had been given now.
-    fn renew(&self, zone: ZoneId, answer: Answer) {
-        // A busy loop hears of it with the next one; the lease is not over.
-        let _ = (self.parts.submit)(Waiting {
+    fn renew(&mut self, zone: ZoneId, answer: Answer) {
+        self.submit(Waiting {
             zone,
             answer,
             token: Token::NOBODY,
         });
     }
 
-    fn refresh(&mut self, zone: Option<ZoneId>, question: Question, key: Key) {
+    /// Puts an answer with those that go to the loop together, once the sockets that have something
+    /// now have been read.
+    fn submit(&mut self, waiting: Waiting) {
+        self.outbox.push(waiting);
+        match self.outbox.len() {
+            1 => self.posted.notify_one(),
+            MOST_POSTED.. => self.post(),
+            _ => {}
+        }
+    }
+
+    /// Sends the loop what waits for it.
+    pub(super) fn post(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.outbox);
+        let tokens: Vec<_> = batch.iter().map(|waiting| waiting.token).collect();
+        if (self.parts.submit)(batch).is_err() {
+            // Nobody waits for a renewal: the lease is not over, and the next one comes.
+            for token in tokens {
+                self.withhold(token, "the gateway is busy");
+            }
+        }
+    }
+
+    /// Rung when [`Engine::post`] has something.
+    pub(super) fn posted(&self) -> Rc<Notify> {
+        Rc::clone(&self.posted)
+    }
+
+    fn refresh(&mut self, zone: Option<ZoneId>, question: Question, key: Kept) {
         let rules = self.parts.rules.load();
         let course = decide(&rules, &self.parts.settings, zone, &question);
         let Some(purpose) = Purpose::of(course) else {
@@ -289,7 +328,7 @@ impl Engine {
         let now = self.clock.now();
         match self.cache.fresh(&waiter.key, now) {
             Some(said) => {
-                let (message, born) = (said.message.clone(), said.born);
+                let (message, born) = (said.message.to_vec(), said.born);
                 self.conclude(vec![waiter], &message, born, false);
             }
             None => self.look_up(waiter),
@@ -301,18 +340,17 @@ impl Engine {
         let asked = waiter.question.asked();
         let (variant, kind) = (variant(&asked), asked.kind);
         let (group, _) = self.parts.settings.route(&waiter.question.name);
-        let wire = asked.wire.to_vec();
+        let mut wire = asked.wire.to_vec();
         let key = waiter.key.clone();
         self.lookups.begin(key.question(), waiter, now, || {
-            let mut wire = wire;
             let name = wire.len() - 4;
             wire[..name].make_ascii_lowercase();
-            Subject {
-                wire: wire.into(),
+            let subject = Subject {
                 kind,
                 variant,
                 group,
-            }
+            };
+            (subject, wire)
         });
         self.take_finished();
     }
@@ -341,7 +379,7 @@ impl Engine {
             match finished.outcome {
                 Ok(message) => {
                     if let Some(lifetime) = self.conclude(finished.waiters, &message, now, false) {
-                        self.cache.keep(&finished.key, &message, lifetime, now);
+                        self.cache.keep(finished.key, message, lifetime, now);
                     }
                 }
                 Err(why) => self.give_up(finished.waiters, why, now),
@@ -365,7 +403,11 @@ impl Engine {
         while let Some(first) = waiters.first() {
             let (key, purpose) = (first.key.clone(), first.purpose);
             let like = |waiter: &mut Waiter| waiter.key == key && waiter.purpose == purpose;
-            let group: Vec<_> = waiters.extract_if(.., like).collect();
+            let group: Vec<_> = if waiters.len() == 1 {
+                std::mem::take(&mut waiters)
+            } else {
+                waiters.extract_if(.., like).collect()
+            };
             let question = &group[0].question;
             match self.view(&rules, purpose, question, message) {
                 Err(_) => {
@@ -489,9 +531,7 @@ impl Engine {
             answer,
             token,
         };
-        if (self.parts.submit)(waiting).is_err() {
-            self.withhold(token, "the gateway is busy");
-        }
+        self.submit(waiting);
     }
 
     fn unhold(&mut self, token: Token) -> Option<Box<Held>> {
@@ -528,7 +568,14 @@ impl Engine {
         self.make_ready(&key, view, Some(answer), born, epoch);
     }
 
-    fn make_ready(&mut self, key: &Key, view: View, answer: Option<Answer>, born: u64, epoch: u64) {
+    fn make_ready(
+        &mut self,
+        key: &Kept,
+        view: View,
+        answer: Option<Answer>,
+        born: u64,
+        epoch: u64,
+    ) {
         let limits = self.parts.rules.load().intent().limits;
         let ready = Ready {
             leased: Cell::new(lease(born, view.lifetime(), limits)),
@@ -664,7 +711,7 @@ impl Engine {
                 continue;
             }
             let question = Question::own(&target.name, target.kind);
-            let key = Key::new(Some(target.zone), &question.asked());
+            let key = Key::new(Some(target.zone), &question.asked()).keep();
             let waiter = Waiter {
                 origin: Origin::Own,
                 question,

@@ -22,8 +22,6 @@ const FEWEST_TRIES: u32 = 3;
 
 /// What to ask.
 pub(super) struct Subject {
-    /// Name in lower case, type and class.
-    pub(super) wire: Box<[u8]>,
     pub(super) kind: u16,
     pub(super) variant: Variant,
     /// The group of upstreams that is asked.
@@ -43,7 +41,7 @@ enum Part {
 /// A look-up that ended.
 pub(super) struct Finished<W> {
     /// What it was begun with.
-    pub(super) key: Box<[u8]>,
+    pub(super) key: Rc<[u8]>,
     pub(super) waiters: Vec<W>,
     /// The upstream's message, its question in lower case; or why there is none.
     pub(super) outcome: Result<Vec<u8>, Extended<'static>>,
@@ -66,7 +64,7 @@ pub(super) struct Lookups<W> {
     chance: Chance,
     counters: Arc<Counters>,
     open: BTreeMap<Token, Box<Lookup<W>>>,
-    by_key: BTreeMap<Box<[u8]>, Token>,
+    by_key: BTreeMap<Rc<[u8]>, Token>,
     next: u64,
     asked: Outstanding,
     deadlines: Deadlines,
@@ -76,13 +74,15 @@ pub(super) struct Lookups<W> {
 }
 
 struct Lookup<W> {
-    key: Box<[u8]>,
+    key: Rc<[u8]>,
     subject: Subject,
     /// What is asked now: the subject's name, or what it leads to.
-    wire: Box<[u8]>,
+    wire: Vec<u8>,
     /// The same with the letter case that upstreams must repeat.
     cased: Box<[u8]>,
     part: Part,
+    /// Bytes of the name that clients asked for.
+    name: usize,
     /// How often the chain was taken up again.
     parts: usize,
     waiters: Vec<W>,
@@ -139,28 +139,32 @@ impl<W> Lookups<W> {
         &mut self.chance
     }
 
-    /// Waits for the answer to `subject`, and asks for it unless somebody waits already.
+    /// Waits for the answer to `subject` (its name in lower case, type and class on the wire), and
+    /// asks for it unless somebody waits already. The same `key` is the same question.
     pub(super) fn begin(
         &mut self,
         key: &[u8],
         waiter: W,
         now: u64,
-        subject: impl FnOnce() -> Subject,
+        subject: impl FnOnce() -> (Subject, Vec<u8>),
     ) {
         let known = self.by_key.get(key);
         if let Some(lookup) = known.and_then(|token| self.open.get_mut(token)) {
             lookup.waiters.push(waiter);
             return;
         }
-        let subject = subject();
+        let (subject, wire) = subject();
+        let key: Rc<[u8]> = key.into();
         let token = Token(self.next);
         self.next += 1;
+        let name = wire.len() - 4;
         let lookup = Lookup {
-            key: key.into(),
-            cased: self.chance.cased(&subject.wire),
-            wire: subject.wire.clone(),
+            key: Rc::clone(&key),
+            cased: self.chance.cased(&wire),
+            wire,
             subject,
             part: Part::Whole,
+            name,
             parts: 0,
             waiters: vec![waiter],
             tries: 0,
@@ -169,7 +173,7 @@ impl<W> Lookups<W> {
             attempts: Vec::new(),
             due: u64::MAX,
         };
-        self.by_key.insert(key.into(), token);
+        self.by_key.insert(key, token);
         self.open.insert(token, Box::new(lookup));
         let why = Extended::network("no upstream can be reached");
         self.ask_on(token, now, why);
@@ -332,8 +336,9 @@ impl<W> Lookups<W> {
                 (end, kind, Part::Chain(whole))
             }
             (None, Some(prefix)) if kind == wire::kind::AAAA && !lookup.subject.validates() => {
-                let name = lookup.subject.wire[..lookup.subject.wire.len() - 4].to_vec();
-                (name, wire::kind::A, Part::Ipv4(whole, prefix))
+                // Nothing was asked but the name itself, or the ends of its chain, and those are told.
+                let (name, _) = whole[HEADER..].split_at(lookup.name);
+                (name.to_vec(), wire::kind::A, Part::Ipv4(whole, prefix))
             }
             (Some(_) | None, _) => return self.finish(token, Ok(whole), now),
         };
@@ -342,7 +347,7 @@ impl<W> Lookups<W> {
         next.extend(wire::IN.to_be_bytes());
         lookup.part = part;
         lookup.cased = self.chance.cased(&next);
-        lookup.wire = next.into();
+        lookup.wire = next;
         (lookup.tries, lookup.round) = (0, 0);
         let until = now + 2 * self.patience.timeout;
         for attempt in lookup.attempts.drain(..) {

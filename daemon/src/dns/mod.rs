@@ -93,7 +93,7 @@ pub struct Release {
 #[error("the loop takes no more answers now")]
 pub struct Busy;
 
-type Submit = Box<dyn Fn(Waiting) -> Result<(), Busy> + Send>;
+type Submit = Box<dyn Fn(Vec<Waiting>) -> Result<(), Busy> + Send>;
 
 /// Names of zones' policies that have no address so far.
 pub type Unresolved = Vec<(ZoneId, Name)>;
@@ -125,8 +125,8 @@ enum Order {
     Stop,
 }
 
-/// Opens the listeners and starts the edge. `submit` is called on the edge's thread for every answer
-/// with addresses; it must not block. Each submitted answer waits for [`Edge::release`] for at most
+/// Opens the listeners and starts the edge. `submit` is called on the edge's thread with answers
+/// that have addresses; it must not block. Each submitted answer waits for [`Edge::release`] for at most
 /// `settings.hold`. An answer that was released is told again from the cache for as long as it
 /// lives and `epoch` is the one of its release: raise that before anything granted is taken back,
 /// and before `rules` change.
@@ -137,7 +137,7 @@ pub fn start(
     settings: &DnsSettings,
     rules: Arc<ArcSwap<Rules>>,
     epoch: Arc<AtomicU64>,
-    submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
+    submit: impl Fn(Vec<Waiting>) -> Result<(), Busy> + Send + 'static,
 ) -> anyhow::Result<Edge> {
     let doors = settings
         .listen
@@ -268,6 +268,7 @@ async fn run(shared: Shared, doors: Vec<clients::Door>, mut received: UnboundedR
         }
     }
     tokio::task::spawn_local(keep_time(shared.clone()));
+    tokio::task::spawn_local(post(shared.clone()));
     let mut orders = Vec::with_capacity(256);
     while received.recv_many(&mut orders, 256).await > 0 {
         let mut engine = shared.engine.borrow_mut();
@@ -278,6 +279,15 @@ async fn run(shared: Shared, doors: Vec<clients::Door>, mut received: UnboundedR
                 Order::Stop => return,
             }
         }
+    }
+}
+
+/// Sends the loop what was gathered. It runs after the tasks that were ready before it.
+async fn post(shared: Shared) {
+    let posted = shared.engine.borrow().posted();
+    loop {
+        posted.notified().await;
+        shared.engine.borrow_mut().post();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who waits for an answer, as values.
 
-use super::cache::Key;
+use super::cache::Kept;
 use super::clients::Client;
 use super::course::Course;
 use super::message::Question;
@@ -60,7 +60,7 @@ impl Purpose {
 pub(super) struct Waiter {
     pub(super) origin: Origin,
     pub(super) question: Question,
-    pub(super) key: Key,
+    pub(super) key: Kept,
     pub(super) purpose: Purpose,
 }
 

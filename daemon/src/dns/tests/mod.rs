@@ -403,7 +403,7 @@ fn what_is_only_forwarded_teaches_nothing() {
     assert!(stage.submitted.try_recv().is_err());
 
     // A client of no zone: the rules know nothing of this interface.
-    let submit = |_: Waiting| -> Result<(), Busy> { panic!("nothing may be taught") };
+    let submit = |_: Vec<Waiting>| -> Result<(), Busy> { panic!("nothing may be taught") };
     let nowhere = Arc::new(ArcSwap::from_pointee(Rules::default()));
     for (local, code) in [
         (Local::Refuse, ResponseCode::Refused),

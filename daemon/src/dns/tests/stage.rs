@@ -97,9 +97,11 @@ impl Stage {
 
     pub(super) fn in_mode(mode: Mode, settings: &DnsSettings) -> Self {
         let (send, submitted) = mpsc::channel();
-        let submit = move |waiting| {
-            // A test that looks away does not block the edge.
-            let _ = send.send(waiting);
+        let submit = move |batch: Vec<Waiting>| {
+            for waiting in batch {
+                // A test that looks away does not block the edge.
+                let _ = send.send(waiting);
+            }
             Ok(())
         };
         Self::open(mode, settings, submit, submitted)
@@ -114,7 +116,7 @@ impl Stage {
     fn open(
         mode: Mode,
         settings: &DnsSettings,
-        submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
+        submit: impl Fn(Vec<Waiting>) -> Result<(), Busy> + Send + 'static,
         submitted: mpsc::Receiver<Waiting>,
     ) -> Self {
         let epoch = Arc::new(AtomicU64::new(7));
