@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("unlisted_names_are_refused", Body::Daemon(unlisted)),
     ("grants_expire", Body::Daemon(expire)),
     ("two_names_on_one_address", Body::Daemon(share)),
+    ("exact_names_open_unasked", Body::Daemon(unasked)),
     ("no_first_packet_is_lost", Body::Daemon(first_packets)),
     ("private_addresses_are_not_learned", Body::Daemon(rebinding)),
 ];
@@ -106,23 +107,25 @@ fn expire(bench: &Bench) -> Result<Verdict> {
 
 fn share(bench: &Bench) -> Result<Verdict> {
     let mut names = Zone::default();
-    names
-        .address("a.vendor.example", 1, host(4, 1))
-        .address("b.vendor.example", 600, host(4, 1));
+    names.address("x.a.vendor.example", 1, host(4, 1)).address(
+        "x.b.vendor.example",
+        600,
+        host(4, 1),
+    );
     let world = World::new(&names)?;
     let rules = zone(
         "",
         &[
-            ("a.vendor.example", &[WEB], &[]),
-            ("b.vendor.example", &[ALT], &[]),
+            ("*.a.vendor.example", &[WEB], &[]),
+            ("*.b.vendor.example", &[ALT], &[]),
         ],
     );
     let daemon = bench.daemon(&world.lab, &(SHORT.to_owned() + &rules))?;
     let client = &world.lab.client;
-    learn(client, "a.vendor.example", host(4, 1))?;
+    learn(client, "x.a.vendor.example", host(4, 1))?;
     passes(client, host(4, 1), WEB)?;
     fails(client, host(4, 1), ALT)?;
-    learn(client, "b.vendor.example", host(4, 1))?;
+    learn(client, "x.b.vendor.example", host(4, 1))?;
     passes(client, host(4, 1), ALT)?;
     passes(client, host(4, 1), WEB)?;
     until(
@@ -130,12 +133,45 @@ fn share(bench: &Bench) -> Result<Verdict> {
         "the first name's reason ends",
         || {
             let text = daemon.ctl(&["grants"])?.text;
-            Ok((!text.contains("a.vendor.example")).then_some(()))
+            Ok((!text.contains("x.a.vendor.example")).then_some(()))
         },
     )
     .with_context(|| daemon.words())?;
     fails(client, host(4, 1), WEB)?;
     passes(client, host(4, 1), ALT)?;
+    Ok(Verdict::Held)
+}
+
+/// Exact names are looked up without a client asking: one that knows its address from before, or asks
+/// elsewhere, finds it open, and it stays open beyond its TTL. Wildcards teach through clients only.
+fn unasked(bench: &Bench) -> Result<Verdict> {
+    let mut names = Zone::default();
+    names
+        .address("exact.vendor.example", 1, host(5, 1))
+        .address("any.wild.vendor.example", 1, host(5, 2));
+    let world = World::new(&names)?;
+    let rules = zone(
+        "",
+        &[
+            ("exact.vendor.example", &[WEB], &[]),
+            ("gone.vendor.example", &[WEB], &[]),
+            ("*.wild.vendor.example", &[WEB], &[]),
+        ],
+    );
+    let daemon = bench.daemon(&world.lab, &rules)?;
+    let client = &world.lab.client;
+    let named =
+        |text: &str| -> Result<bool> { Ok(daemon.ctl(&["status"])?.text.contains(text)) };
+    until(SURE, "the name is looked up", || {
+        Ok((!named("\"exact.vendor.example\"")?).then_some(()))
+    })?;
+    passes(client, host(5, 1), WEB)?;
+    fails(client, host(5, 2), WEB)?;
+    anyhow::ensure!(
+        named("\"gone.vendor.example\"")?,
+        "the status names what has no address:\n{}",
+        daemon.ctl(&["status"])?.text
+    );
     Ok(Verdict::Held)
 }
 
