@@ -31,10 +31,11 @@ use arc_swap::ArcSwap;
 use engine::{Effect, Engine, Event};
 use nix::time::{ClockId, clock_gettime};
 use planes::{Job, PlaneThread};
+use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -228,7 +229,7 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut save = tokio::time::interval(Duration::from_secs(2));
         save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        notify(&[sd_notify::NotifyState::Ready]);
+        notify(&[NotifyState::Ready]);
         log::info!(target: "daemon", "ready, revision {} in force", self.engine.committed().0);
         let watched = sd_notify::watchdog_enabled().is_some();
         let mut batch = Vec::new();
@@ -263,7 +264,7 @@ impl Daemon {
                     }
                     if watched && !stuck {
                         // Fed by the loop itself, so that a hang of the loop is seen.
-                        notify(&[sd_notify::NotifyState::Watchdog]);
+                        notify(&[NotifyState::Watchdog]);
                     }
                 }
             }
@@ -274,7 +275,7 @@ impl Daemon {
             self.perform();
             self.finish_reloads();
         }
-        notify(&[sd_notify::NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
         if let Some(writing) = self.saved.writing.take() {
             // Two writers would mix their drafts.
             let _ = writing.await;
@@ -518,7 +519,26 @@ struct Saved {
 /// Learned addresses from which on snapshots are taken less often.
 const MANY: usize = 20_000;
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    // Without a service manager there is nobody to tell.
-    let _ = sd_notify::notify(states);
+/// Tells the service manager, in order. On a thread of its own: the manager's socket blocks while it
+/// is full, and the loop must not wait for a manager that does not read.
+fn notify(states: &[NotifyState<'static>]) {
+    static TELLER: LazyLock<std::sync::mpsc::Sender<Vec<NotifyState<'static>>>> =
+        LazyLock::new(|| {
+            let (sender, told) = std::sync::mpsc::channel::<Vec<NotifyState<'static>>>();
+            let tell = move || {
+                for states in told {
+                    // Without a service manager there is nobody to tell.
+                    let _ = sd_notify::notify(&states);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new()
+                .name("notify".to_owned())
+                .spawn(tell)
+            {
+                log::error!(target: "daemon", "the service manager cannot be told: {error}");
+            }
+            sender
+        });
+    // Closed: there was no thread, and that was said.
+    let _ = TELLER.send(states.to_vec());
 }

@@ -6,6 +6,7 @@ use crate::control::Reply;
 use crate::control::protocol::{Failure, Reloaded};
 use crate::observe::{self, Happening};
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -24,8 +25,8 @@ impl Daemon {
     /// Reads the configuration again. All or nothing: what cannot be used leaves the running policy.
     pub(super) fn reload(&mut self, force: bool, reply: Option<oneshot::Sender<Reply>>) {
         notify(&[
-            sd_notify::NotifyState::Reloading,
-            sd_notify::NotifyState::monotonic_usec_now().expect("Linux has this clock"),
+            NotifyState::Reloading,
+            NotifyState::monotonic_usec_now().expect("Linux has this clock"),
         ]);
         match self.take_settings(force) {
             Ok((summary, warnings)) => self.reloads.push(Reloading {
@@ -35,7 +36,7 @@ impl Daemon {
                 reply,
             }),
             Err(error) => {
-                notify(&[sd_notify::NotifyState::Ready]);
+                notify(&[NotifyState::Ready]);
                 let text = format!("{error:#}");
                 observe::record(Happening::Reloaded {
                     outcome: Err(text.clone()),
@@ -155,7 +156,7 @@ impl Daemon {
             return;
         }
         for reload in self.reloads.drain(..) {
-            notify(&[sd_notify::NotifyState::Ready]);
+            notify(&[NotifyState::Ready]);
             let outcome = match &fault {
                 None => Ok(reload.summary.clone()),
                 Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),

@@ -254,7 +254,7 @@ impl Engine {
     fn refresh(&mut self, zone: Option<ZoneId>, question: Question, key: Kept) {
         let rules = self.parts.rules.load();
         let course = decide(&rules, &self.parts.settings, zone, &question);
-        let Some(purpose) = Purpose::of(course) else {
+        let (Some(purpose), true) = (Purpose::of(course), self.lookups.len() < MOST_OPEN) else {
             return;
         };
         self.counters().prefetched.add(1);

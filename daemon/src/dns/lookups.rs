@@ -179,6 +179,11 @@ impl<W> Lookups<W> {
         self.ask_on(token, now, why);
     }
 
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Takes the look-ups that ended.
     pub(super) fn finished(&mut self) -> Vec<Finished<W>> {
         std::mem::take(&mut self.finished)

@@ -275,9 +275,9 @@ impl Question {
 /// Writes a question to an upstream: `cased` is its name, type and class; EDNS of our own. The bit
 /// AD asks for the upstream's opinion (RFC 6840 §5.7), whoever will read it.
 pub(super) fn forward(id: u16, cased: &[u8], variant: Variant, out: &mut Vec<u8>) {
-    let cd = if variant.checking_disabled { CD } else { 0 };
     out.clear();
-    header(out, id, RD | AD | cd, [1, 0, 0, 1]);
+    // Never CD: what the upstream found forged would come through, and teach.
+    header(out, id, RD | AD, [1, 0, 0, 1]);
     out.extend(cased);
     out.push(0);
     out.extend(kind::OPT.to_be_bytes());

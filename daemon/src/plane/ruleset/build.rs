@@ -76,6 +76,17 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
             count(None, Action::Drop, "midstream"),
             Part::Drop,
         ]);
+        // The same with a question that was cut to be redirected: the late answer of the resolver it went
+        // to would begin a flow into the zone, and every further question would belong to that.
+        if image.zones.iter().any(|zone| !zone.redirect.is_empty()) {
+            rules.push(vec![
+                Part::Entered(interface.clone()),
+                Part::Protocol(UDP),
+                Part::SourcePort(crate::policy::redirect::PORT),
+                count(None, Action::Drop, "midstream"),
+                Part::Drop,
+            ]);
+        }
         if guarded {
             rules.push(vec![
                 Part::Entered(interface.clone()),
