@@ -17,11 +17,10 @@ const CACHE_MIB: u64 = 32;
 
 /// Types that may be asked for listed names where `types` names them (IANA DNS parameters). A, AAAA,
 /// CNAME, HTTPS, SVCB, SRV, PTR, SOA and NS may be asked anyway.
-const TYPES: [(&str, u16); 14] = [
+const TYPES: [(&str, u16); 13] = [
     ("MX", 15),
     ("TXT", 16),
     ("LOC", 29),
-    ("NAPTR", 35),
     ("CERT", 37),
     ("DNAME", 39),
     ("DS", 43),

@@ -13,6 +13,7 @@ mod server;
 mod services;
 mod split;
 mod stage;
+mod types;
 
 use super::*;
 use crate::config::{Local, Transport, Unlisted, Upstream};

@@ -114,6 +114,10 @@ impl Reading<'_> {
     }
 }
 
+/// Types whose names old servers compress, beside those that are written name by name: MD, MF, MB,
+/// MG, MR, MINFO, RP, AFSDB, RT, SIG, PX, NXT, NAPTR, KX and A6.
+const COMPRESSED: [u16; 15] = [3, 4, 7, 8, 9, 14, 17, 18, 21, 24, 26, 30, 35, 36, 38];
+
 /// Names that were written, and where, for compression.
 pub(super) type Names = Vec<(Expanded, usize)>;
 
@@ -170,13 +174,17 @@ impl Writer<'_> {
                 ends(self.name(record.data + 6)?, record.end)?;
                 true
             }
-            // No compressed names in these (RFC 4034 §3.1.7 and §4.1.1).
-            kind::A | kind::AAAA | kind::RRSIG | kind::NSEC | kind::NSEC3 => {
+            kind::MX => {
+                self.out.extend(data.get(..2).ok_or(Malformed::Data)?);
+                ends(self.name(record.data + 2)?, record.end)?;
+                true
+            }
+            // Their data may hold pointers that would come to point elsewhere (RFC 3597 §4).
+            kind if COMPRESSED.contains(&kind) => false,
+            _ => {
                 self.out.extend(data);
                 true
             }
-            // Data of other types may hold pointers that would come to point elsewhere.
-            _ => false,
         };
         if !whole {
             self.names.retain(|(_, at)| *at < start);
