@@ -160,8 +160,7 @@ fn unasked(bench: &Bench) -> Result<Verdict> {
     );
     let daemon = bench.daemon(&world.lab, &rules)?;
     let client = &world.lab.client;
-    let named =
-        |text: &str| -> Result<bool> { Ok(daemon.ctl(&["status"])?.text.contains(text)) };
+    let named = |text: &str| -> Result<bool> { Ok(daemon.ctl(&["status"])?.text.contains(text)) };
     until(SURE, "the name is looked up", || {
         Ok((!named("\"exact.vendor.example\"")?).then_some(()))
     })?;

@@ -3,6 +3,7 @@
 
 mod bench;
 mod canary;
+mod clients;
 mod crash;
 mod flows;
 mod grants;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         observe::TESTS,
         reload::TESTS,
         crash::TESTS,
+        clients::TESTS,
         steer::TESTS,
         upstreams::TESTS,
     ];

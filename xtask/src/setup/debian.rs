@@ -36,6 +36,7 @@ impl Group {
                 "iproute2",
                 "iputils-ping",
                 "knot",
+                "knot-dnsutils",
                 "knot-resolver",
                 "nftables",
                 "nginx-light",
@@ -43,7 +44,14 @@ impl Group {
                 "openssl",
                 "unbound",
             ],
-            Self::Bench => &["bpftool", "dnsmasq-base", "dnsperf", "ethtool", "unbound", "xdp-tools"],
+            Self::Bench => &[
+                "bpftool",
+                "dnsmasq-base",
+                "dnsperf",
+                "ethtool",
+                "unbound",
+                "xdp-tools",
+            ],
         }
     }
 }
