@@ -75,6 +75,7 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         hints: Hints::Admit,
         ech: Ech::Keep,
         dns64: None,
+        dnssec: None,
         cache: 1 << 20,
         stale: Duration::ZERO,
         own_lookups: false,
