@@ -178,7 +178,7 @@ impl Stage {
         });
     }
 
-    fn release_until<T: Send>(&self, mut body: impl FnMut() -> T + Send) -> T {
+    pub(super) fn release_until<T: Send>(&self, mut body: impl FnMut() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let running = scope.spawn(&mut body);
             while !running.is_finished() {
