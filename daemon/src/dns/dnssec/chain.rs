@@ -173,9 +173,8 @@ fn denial(message: &Message, at: &Name, kind: RecordType) -> Piece {
             .extend(message.authorities.iter().filter(of).cloned());
         piece.authorities.extend(denials(message, &signer));
     } else {
-        let of = |record: &&Record| {
-            record.record_type() == RecordType::SOA && record.name.zone_of(at)
-        };
+        let of =
+            |record: &&Record| record.record_type() == RecordType::SOA && record.name.zone_of(at);
         piece
             .authorities
             .extend(message.authorities.iter().filter(of).cloned());
@@ -204,9 +203,7 @@ fn denials(message: &Message, signer: &Name) -> Vec<Record> {
             let input = rrsig.input();
             kinds.contains(&input.type_covered) && input.signer_name == *signer
         }
-        None => {
-            kinds.contains(&record.record_type()) && signed(&record.name, record.record_type())
-        }
+        None => kinds.contains(&record.record_type()) && signed(&record.name, record.record_type()),
     };
     message.authorities.iter().filter(wanted).cloned().collect()
 }

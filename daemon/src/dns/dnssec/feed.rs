@@ -140,9 +140,8 @@ pub(super) fn read(bytes: &[u8]) -> Option<Message> {
     (signatures <= MOST_SIGNATURES && message.queries.len() == 1).then_some(message)
 }
 
-type Answers = futures_util::stream::Once<
-    Pin<Box<dyn Future<Output = Result<DnsResponse, NetError>> + Send>>,
->;
+type Answers =
+    futures_util::stream::Once<Pin<Box<dyn Future<Output = Result<DnsResponse, NetError>> + Send>>>;
 
 impl DnsHandle for Feed {
     type Response = Answers;

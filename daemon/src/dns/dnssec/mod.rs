@@ -8,9 +8,10 @@
 mod chain;
 mod feed;
 mod prove;
+mod wildcard;
 
-use super::message::Extended;
 use super::Token;
+use super::message::Extended;
 use crate::config::DnssecSettings;
 use crate::policy::name::Name;
 use crate::policy::nat64::Prefix;

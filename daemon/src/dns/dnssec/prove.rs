@@ -2,7 +2,7 @@
 
 use super::chain::{Piece, cut, signature};
 use super::feed::{Feed, read};
-use super::{Job, Unproven, is_under};
+use super::{Job, Unproven, is_under, wildcard};
 use crate::dns::message::Extended;
 use crate::policy::answer::synthesize;
 use crate::policy::name::Name as Domain;
@@ -190,6 +190,11 @@ impl Prover {
                 proof: Proof::Insecure,
                 ..
             })) => Some(unsigned((*response).into())),
+            Err(NetError::Dns(DnsError::Nsec { response, .. }))
+                if !piece.denies() && wildcard::stands(piece, &response) =>
+            {
+                Some((*response).into())
+            }
             Err(why) => {
                 log::debug!(target: "dns", "{}: {why}", piece.query);
                 None
@@ -366,9 +371,7 @@ fn reason(piece: &Piece) -> Unproven {
         (true, true) => (12, "nothing proves that there is no such record"),
         (true, false) => (10, "the answer is not signed, and its zone is"),
         _ if dates.iter().all(|(_, end)| now > *end) => (7, "the signatures are over"),
-        _ if dates.iter().all(|(start, _)| now < *start) => {
-            (8, "the signatures are not yet good")
-        }
+        _ if dates.iter().all(|(start, _)| now < *start) => (8, "the signatures are not yet good"),
         _ => return BOGUS,
     };
     Unproven::Bogus(Extended { code, text })

@@ -1,12 +1,12 @@
 //! What the edge does for the validator: messages wait for their proof, and its questions are asked.
 
+use super::super::Token;
 use super::super::cache::Key;
 use super::super::dnssec::{Done, Job, Need, Unproven};
 use super::super::lookups::{Finished, Subject};
 use super::super::message::{Extended, Question, Variant};
 use super::super::view::View;
 use super::super::waiter::{Origin, Purpose, Waiter};
-use super::super::Token;
 use super::Engine;
 use crate::policy::answer::wire::{IN, kind};
 use crate::policy::name::Name;
@@ -64,7 +64,11 @@ impl Engine {
 
     /// Does with an upstream's message what must be done before it is told. Gives it back where
     /// nothing must.
-    pub(super) fn prove(&mut self, finished: Finished<Waiter>, now: u64) -> Option<Finished<Waiter>> {
+    pub(super) fn prove(
+        &mut self,
+        finished: Finished<Waiter>,
+        now: u64,
+    ) -> Option<Finished<Waiter>> {
         let Finished {
             key,
             waiters,
@@ -105,7 +109,10 @@ impl Engine {
         let room = self.proving.parked.len() < MOST_PARKED;
         let validator = self.parts.validator.as_ref().filter(|_| room);
         if !validator.is_some_and(|validator| validator.begin(job)) {
-            self.fail(waiters, Extended::other("too many answers wait for a proof"));
+            self.fail(
+                waiters,
+                Extended::other("too many answers wait for a proof"),
+            );
             return None;
         }
         self.proving.by_key.insert(key.clone(), token);

@@ -124,7 +124,12 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
         ("sub.a.example.", Is::DS) => found(signed(A, ds(owner, "stranger"))),
         ("plain.a.example.", Is::DS) => (ok, vec![], denied(A, unsigned(owner, "q.a.example."))),
         ("b.example.", Is::DS) => {
-            let proof = nsec("example.", owner, "c.example.", &[Is::NS, Is::NSEC, Is::RRSIG]);
+            let proof = nsec(
+                "example.",
+                owner,
+                "c.example.",
+                &[Is::NS, Is::NSEC, Is::RRSIG],
+            );
             (ok, vec![], denied("example.", proof))
         }
         ("." | "example." | A | "sub.a.example." | "plain.a.example." | "b.example.", Is::NS) => {
@@ -133,7 +138,12 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
         }
         ("www.a.example.", Is::A) => found(signed(A, address())),
         ("www.a.example.", Is::AAAA) | ("alias.a.example.", Is::AAAA) => {
-            let proof = nsec(A, "www.a.example.", "x.a.example.", &[Is::A, Is::NSEC, Is::RRSIG]);
+            let proof = nsec(
+                A,
+                "www.a.example.",
+                "x.a.example.",
+                &[Is::A, Is::NSEC, Is::RRSIG],
+            );
             let aliased = owner.starts_with("alias");
             let chain = || signed(A, vec![alias(&name(owner), 300, "www.a.example.")]);
             let chain = if aliased { chain() } else { vec![] };
@@ -171,9 +181,7 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
             let more = a(owner, "66.6.6.6");
             found([signed(A, address()), more].concat())
         }
-        ("expired.a.example.", Is::A) => {
-            found(signed_by(A, A, (-7200, -3600), labels, address()))
-        }
+        ("expired.a.example.", Is::A) => found(signed_by(A, A, (-7200, -3600), labels, address())),
         ("early.a.example.", Is::A) => found(signed_by(A, A, (3600, 7200), labels, address())),
         ("stranger.a.example.", Is::A) => found(signed_by("stranger", A, NOW, labels, address())),
         ("www.sub.a.example.", Is::A) => found(signed("sub.a.example.", address())),
@@ -185,9 +193,12 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
                 record.name = name(owner);
             }
             let proof = match owner {
-                "wild.w.a.example." => {
-                    nsec(A, "*.w.a.example.", "www.a.example.", &[Is::A, Is::NSEC, Is::RRSIG])
-                }
+                "wild.w.a.example." => nsec(
+                    A,
+                    "*.w.a.example.",
+                    "www.a.example.",
+                    &[Is::A, Is::NSEC, Is::RRSIG],
+                ),
                 // Of a zone without keys: no reason to want no proof.
                 "loose.w.a.example." => soa("b.example."),
                 _ => vec![],
@@ -196,13 +207,23 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
         }
         ("gone.a.example.", Is::A) => {
             let wildcard = nsec(A, A, "alias.a.example.", &[Is::SOA, Is::NSEC, Is::RRSIG]);
-            let cover = nsec(A, "f.a.example.", "h.a.example.", &[Is::A, Is::NSEC, Is::RRSIG]);
+            let cover = nsec(
+                A,
+                "f.a.example.",
+                "h.a.example.",
+                &[Is::A, Is::NSEC, Is::RRSIG],
+            );
             (none, vec![], denied(A, [wildcard, cover].concat()))
         }
         ("lie.a.example.", Is::A) => (none, vec![], soa(A)),
         ("trick.a.example.", Is::A) => (none, vec![], soa("b.example.")),
         ("wrong.a.example.", Is::A) => {
-            let elsewhere = nsec(A, "f.a.example.", "h.a.example.", &[Is::A, Is::NSEC, Is::RRSIG]);
+            let elsewhere = nsec(
+                A,
+                "f.a.example.",
+                "h.a.example.",
+                &[Is::A, Is::NSEC, Is::RRSIG],
+            );
             (none, vec![], denied(A, elsewhere))
         }
         ("gone.plain.a.example.", Is::A) => (none, vec![], soa("plain.a.example.")),
@@ -266,12 +287,30 @@ fn what_is_proven_is_told_and_taught() {
     let (ok, none) = (ResponseCode::NoError, ResponseCode::NXDomain);
     check("www.a.example.", RecordType::A, ok, Some("93.0.0.1"), true);
     check("www.a.example.", RecordType::AAAA, ok, None, true);
-    check("alias.a.example.", RecordType::A, ok, Some("93.0.0.1"), true);
+    check(
+        "alias.a.example.",
+        RecordType::A,
+        ok,
+        Some("93.0.0.1"),
+        true,
+    );
     check("alias.a.example.", RecordType::AAAA, ok, None, true);
     check("out.a.example.", RecordType::A, ok, Some("93.0.0.1"), false);
     check("b.example.", RecordType::A, ok, Some("93.0.0.1"), false);
-    check("www.plain.a.example.", RecordType::A, ok, Some("93.0.0.1"), false);
-    check("wild.w.a.example.", RecordType::A, ok, Some("93.0.0.1"), true);
+    check(
+        "www.plain.a.example.",
+        RecordType::A,
+        ok,
+        Some("93.0.0.1"),
+        false,
+    );
+    check(
+        "wild.w.a.example.",
+        RecordType::A,
+        ok,
+        Some("93.0.0.1"),
+        true,
+    );
     check("gone.a.example.", RecordType::A, none, None, true);
     check("gone.plain.a.example.", RecordType::A, none, None, false);
     assert_eq!(stage.edge.stats().bogus, 0);
