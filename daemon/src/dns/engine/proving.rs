@@ -11,6 +11,7 @@ use super::Engine;
 use crate::policy::answer::wire::{IN, kind};
 use crate::policy::name::Name;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Most messages that wait for their proof.
 const MOST_PARKED: usize = 4096;
@@ -28,12 +29,12 @@ const RAW: Variant = Variant {
 #[derive(Default)]
 pub(super) struct Proving {
     parked: BTreeMap<Token, Parked>,
-    by_key: BTreeMap<Box<[u8]>, Token>,
+    by_key: BTreeMap<Rc<[u8]>, Token>,
     next: u64,
 }
 
 struct Parked {
-    key: Box<[u8]>,
+    key: Rc<[u8]>,
     waiters: Vec<Waiter>,
 }
 
@@ -81,7 +82,7 @@ impl Engine {
             return None;
         };
         if let Origin::Validator(_) = &first.origin {
-            self.deliver(&key, waiters, message, now);
+            self.deliver(key, waiters, message, now);
             return None;
         }
         if !self.proves(&first.question.name) {
@@ -115,25 +116,25 @@ impl Engine {
             );
             return None;
         }
-        self.proving.by_key.insert(key.clone(), token);
+        self.proving.by_key.insert(Rc::clone(&key), token);
         self.proving.parked.insert(token, Parked { key, waiters });
         None
     }
 
     /// Gives an unproven message to the validator and keeps it for the next who needs it, under a key
     /// that no client's question has.
-    fn deliver(&mut self, key: &[u8], waiters: Vec<Waiter>, message: Vec<u8>, now: u64) {
+    fn deliver(&mut self, key: Rc<[u8]>, waiters: Vec<Waiter>, message: Vec<u8>, now: u64) {
         let Some(first) = waiters.first() else { return };
         let ceiling = self.parts.rules.load().intent().limits.ttl_ceiling;
         let length = first.question.asked().wire.len();
-        if let Ok(view) = View::passed(&message, length, ceiling) {
-            self.cache.keep(key, &message, view.lifetime(), now);
-        }
         for waiter in waiters {
             if let Origin::Validator(reply) = waiter.origin {
                 // A proof that ended in time needs it no more.
                 let _ = reply.send(message.clone().into());
             }
+        }
+        if let Ok(view) = View::passed(&message, length, ceiling) {
+            self.cache.keep(key, message, view.lifetime(), now);
         }
     }
 
@@ -144,7 +145,7 @@ impl Engine {
         };
         let now = self.clock.now();
         let question = Question::own(&name, need.kind);
-        let key = Key::raw(&question.asked());
+        let key = Key::raw(&question.asked()).keep();
         if let Some(said) = self.cache.fresh(&key, now) {
             let _ = need.reply.send(said.message.clone());
             return;
@@ -163,11 +164,13 @@ impl Engine {
             key: key.clone(),
             purpose: Purpose::Pass,
         };
-        self.lookups.begin(key.question(), waiter, now, || Subject {
-            wire: wire.into(),
-            kind: need.kind,
-            variant: RAW,
-            group,
+        self.lookups.begin(key.question(), waiter, now, || {
+            let subject = Subject {
+                kind: need.kind,
+                variant: RAW,
+                group,
+            };
+            (subject, wire)
         });
         self.take_finished();
     }
@@ -182,7 +185,7 @@ impl Engine {
         match done.outcome {
             Ok(message) => {
                 if let Some(lifetime) = self.conclude(waiters, &message, now, false) {
-                    self.cache.keep(&key, &message, lifetime, now);
+                    self.cache.keep(key, message, lifetime, now);
                 }
             }
             Err(Unproven::Trouble(why)) => self.give_up(waiters, why, now),
