@@ -4,6 +4,7 @@
 mod bench;
 mod canary;
 mod crash;
+mod dnssec;
 mod flows;
 mod grants;
 mod modes;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         observe::TESTS,
         reload::TESTS,
         crash::TESTS,
+        dnssec::TESTS,
         steer::TESTS,
         upstreams::TESTS,
     ];
