@@ -50,9 +50,10 @@ impl Piece {
 
 /// The signature in `record`, if it is one.
 pub(super) fn signature(record: &Record) -> Option<&RRSIG> {
-    match &record.data {
-        RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) => Some(rrsig),
-        _ => None,
+    if let RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) = &record.data {
+        Some(rrsig)
+    } else {
+        None
     }
 }
 
@@ -103,9 +104,12 @@ fn covers(record: &Record, kind: RecordType) -> bool {
 }
 
 fn one_target(aliases: &[Record]) -> Option<Name> {
-    let mut targets = aliases.iter().filter_map(|record| match &record.data {
-        RData::CNAME(cname) => Some(&cname.0),
-        _ => None,
+    let mut targets = aliases.iter().filter_map(|record| {
+        if let RData::CNAME(cname) = &record.data {
+            Some(&cname.0)
+        } else {
+            None
+        }
     });
     let target = targets.next()?;
     targets.next().is_none().then(|| target.clone())

@@ -24,11 +24,12 @@ pub(super) fn stands(piece: &Piece, message: &Message) -> bool {
 }
 
 fn proven(record: &Record) -> Option<(&Name, &NSEC)> {
-    match &record.data {
-        RData::DNSSEC(DNSSECRData::NSEC(nsec)) if record.proof.is_secure() => {
-            Some((&record.name, nsec))
-        }
-        _ => None,
+    if let RData::DNSSEC(DNSSECRData::NSEC(nsec)) = &record.data
+        && record.proof.is_secure()
+    {
+        Some((&record.name, nsec))
+    } else {
+        None
     }
 }
 

@@ -78,9 +78,7 @@ impl Engine {
         else {
             return Some(finished);
         };
-        let Some(first) = waiters.first() else {
-            return None;
-        };
+        let first = waiters.first()?;
         if let Origin::Validator(_) = &first.origin {
             self.deliver(key, waiters, message, now);
             return None;
