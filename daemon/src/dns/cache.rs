@@ -95,6 +95,7 @@ pub(super) fn variant(asked: &Asked<'_>) -> Variant {
     Variant {
         dnssec: asked.dnssec(),
         checking_disabled: asked.checking_disabled(),
+        proven: false,
     }
 }
 

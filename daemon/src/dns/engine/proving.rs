@@ -23,6 +23,7 @@ const AD: u8 = 0x20;
 const RAW: Variant = Variant {
     dnssec: true,
     checking_disabled: true,
+    proven: true,
 };
 
 /// Messages that wait for their proof, with who waits for them.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Anchors, DnssecSettings};
+use crate::policy::nat64::Prefix;
 use hickory_net::proto::dnssec::crypto::Ed25519SigningKey;
 use hickory_net::proto::dnssec::rdata::sig::SigInput;
 use hickory_net::proto::dnssec::rdata::{DNSKEY, DNSSECRData, DS, NSEC, RRSIG};
@@ -149,6 +150,10 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
             let chain = if aliased { chain() } else { vec![] };
             (ok, chain, denied(A, proof))
         }
+        ("half.a.example.", Is::AAAA) => {
+            let proof = nsec(A, owner, "x.a.example.", &[Is::A, Is::NSEC, Is::RRSIG]);
+            (ok, vec![], denied(A, proof))
+        }
         ("alias.a.example.", Is::A) => found(
             [
                 signed(A, vec![alias(&name(owner), 300, "www.a.example.")]),
@@ -172,7 +177,7 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
         ),
         ("b.example." | "www.plain.a.example.", Is::A) => found(address()),
         ("stripped.a.example.", Is::A) => found(a(owner, "66.6.6.6")),
-        ("tampered.a.example.", Is::A) => {
+        ("tampered.a.example." | "half.a.example.", Is::A) => {
             let mut records = signed(A, address());
             records[0] = a(owner, "66.6.6.6").remove(0);
             found(records)
@@ -234,8 +239,12 @@ fn says(owner: &str, kind: RecordType) -> (ResponseCode, Vec<Record>, Vec<Record
 fn signing(question: &Message, _: bool) -> Vec<Vec<u8>> {
     let asked = &question.queries[0];
     let owner = asked.name.to_lowercase().to_ascii();
-    let (code, answers, authority) = says(&owner, asked.query_type);
+    let (mut code, answers, authority) = says(&owner, asked.query_type);
     let mut reply = reply_to(question);
+    if owner.starts_with("expired") && !question.metadata.checking_disabled {
+        // It validates as well.
+        code = ResponseCode::ServFail;
+    }
     reply.metadata.response_code = code;
     reply.add_answers(answers);
     reply.add_authorities(authority);
@@ -244,14 +253,18 @@ fn signing(question: &Message, _: bool) -> Vec<Vec<u8>> {
     vec![reply.to_vec().unwrap()]
 }
 
-fn proving(insecure: &[&str]) -> Stage {
+fn proofs(insecure: &[&str]) -> Option<DnssecSettings> {
     let root = &KEYS["."].public;
     let anchors = format!(". 300 IN DNSKEY {root}\n");
+    Some(DnssecSettings {
+        anchors: Anchors::parse(&anchors).unwrap(),
+        insecure: insecure.iter().map(|name| name.parse().unwrap()).collect(),
+    })
+}
+
+fn proving(insecure: &[&str]) -> Stage {
     Stage::new(&DnsSettings {
-        dnssec: Some(DnssecSettings {
-            anchors: Anchors::parse(&anchors).unwrap(),
-            insecure: insecure.iter().map(|name| name.parse().unwrap()).collect(),
-        }),
+        dnssec: proofs(insecure),
         ..settings(&[upstream(signing)])
     })
 }
@@ -382,6 +395,22 @@ fn signatures_for_who_wants_them() {
     let kinds: Vec<_> = reply.answers.iter().map(Record::record_type).collect();
     assert_eq!(kinds, [RecordType::A, RecordType::RRSIG]);
     assert!(reply.metadata.authentic_data);
+}
+
+#[test]
+fn ipv6_addresses_are_made_of_proven_ones() {
+    let mut settings = settings(&[upstream(signing)]);
+    let prefix = Prefix::new("64:ff9b::/96".parse().unwrap()).unwrap();
+    settings.dns64 = Some(prefix);
+    settings.dnssec = proofs(&[]);
+    let stage = Stage::new(&settings);
+    // The policy of this stage knows no translator: what is made is not fit, and is removed.
+    let expected = (ResponseCode::NoError, vec![], false, Some(18));
+    assert_eq!(ask(&stage, "www.a.example.", RecordType::AAAA), expected);
+    assert_eq!(stage.edge.stats().removed, 1);
+    let expected = (ResponseCode::ServFail, vec![], false, Some(6));
+    assert_eq!(ask(&stage, "half.a.example.", RecordType::AAAA), expected);
+    assert_eq!(stage.edge.stats().removed, 1);
 }
 
 #[test]
