@@ -5,6 +5,7 @@ mod bench;
 mod canary;
 mod clients;
 mod crash;
+mod dnssec;
 mod flows;
 mod grants;
 mod modes;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         reload::TESTS,
         crash::TESTS,
         clients::TESTS,
+        dnssec::TESTS,
         steer::TESTS,
         upstreams::TESTS,
     ];

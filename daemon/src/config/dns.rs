@@ -1,5 +1,6 @@
 //! `[dns]`.
 
+use super::dnssec::dnssec;
 use super::nat64::nat64;
 use super::observe::{ObserveRead, observe};
 use super::upstream::{PORT, authorities, bare, forwards, upstreams};
@@ -77,6 +78,7 @@ pub(super) fn dns(
         hints: table.choice("hints", &hints).unwrap_or_default(),
         ech: table.choice("ech", &ech).unwrap_or_default(),
         dns64,
+        dnssec: dnssec(&mut table, read),
         cache,
         stale,
         own_lookups: table.flag("own_lookups").unwrap_or(true),

@@ -3,6 +3,7 @@
 
 mod catalogues;
 mod dns;
+mod dnssec;
 mod load;
 mod nat64;
 mod observe;
@@ -16,6 +17,7 @@ mod zone;
 mod tests;
 
 pub use crate::document::{Problem, Problems};
+pub use dnssec::{Anchors, DnssecSettings};
 pub use load::load;
 pub use upstream::{Authority, Forward, ServerName, Transport, Upstream};
 
@@ -121,6 +123,8 @@ pub struct DnsSettings {
     pub ech: Ech,
     /// The prefix that IPv6 addresses are made with for names that have none (DNS64, RFC 6147).
     pub dns64: Option<Prefix>,
+    /// How answers are proven (RFC 4035); `None`: they are not.
+    pub dnssec: Option<DnssecSettings>,
     /// Most bytes of answers that are kept for the next who asks; 0 keeps none.
     pub cache: u64,
     /// How long after its end an answer may be told when no upstream answers; zero: never.

@@ -29,6 +29,9 @@ pub(super) struct Key {
 /// Bytes of the zone at a key's beginning.
 const ZONE: usize = 2;
 
+/// In place of the variant: an unproven message.
+const RAW: u8 = 4;
+
 /// The zone of clients that are in none.
 const NO_ZONE: u16 = u16::MAX;
 
@@ -51,6 +54,13 @@ impl Key {
         }
         key.bytes[end..end + 2].copy_from_slice(&kind[..2]);
         key.length = u16::try_from(end + 2).expect("a name is at most 255 bytes");
+        key
+    }
+
+    /// The key of what an upstream said and nobody proved. No client's question has it.
+    pub(super) fn raw(asked: &Asked<'_>) -> Self {
+        let mut key = Self::new(None, asked);
+        key.bytes[ZONE] = RAW;
         key
     }
 
@@ -85,6 +95,7 @@ pub(super) fn variant(asked: &Asked<'_>) -> Variant {
     Variant {
         dnssec: asked.dnssec(),
         checking_disabled: asked.checking_disabled(),
+        proven: false,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Every question from the client's datagram to its reply. No task and no lock per question: the
 //! sockets' tasks call in, one at a time. Who asks what the cache holds is answered at once.
 
+mod proving;
+
 use super::cache::{Cache, Kept, Key, Ready, Stored, lease, variant};
 use super::clients::{Client, Clients};
 use super::course::{Course, Refused, audits, decide};
@@ -18,6 +20,7 @@ use crate::observe::{Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::answer::{Answer, Malformed, Reading, Shape};
 use crate::policy::rules::{Refusal, Rules};
+use proving::Proving;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -52,6 +55,7 @@ pub(super) struct Engine {
     pub(super) clients: Clients,
     pub(super) lookups: Lookups<Waiter>,
     cache: Cache,
+    proving: Proving,
     own: Own,
     /// The rules that `own` follows, and when to look again.
     followed: Option<Arc<Rules>>,
@@ -95,6 +99,7 @@ impl Engine {
             clock,
             clients: Clients::default(),
             lookups,
+            proving: Proving::default(),
             own: Own::default(),
             followed: None,
             follow_at: 0,
@@ -336,9 +341,13 @@ impl Engine {
     }
 
     fn look_up(&mut self, waiter: Waiter) {
+        let Some(waiter) = self.join(waiter) else {
+            return;
+        };
         let now = self.clock.now();
         let asked = waiter.question.asked();
-        let (variant, kind) = (variant(&asked), asked.kind);
+        let variant = self.variant(&waiter.question.name, variant(&asked));
+        let kind = asked.kind;
         let (group, _) = self.parts.settings.route(&waiter.question.name);
         let mut wire = asked.wire.to_vec();
         let key = waiter.key.clone();
@@ -376,6 +385,9 @@ impl Engine {
     fn take_finished(&mut self) {
         let now = self.clock.now();
         for finished in self.lookups.finished() {
+            let Some(finished) = self.prove(finished, now) else {
+                continue;
+            };
             match finished.outcome {
                 Ok(message) => {
                     if let Some(lifetime) = self.conclude(finished.waiters, &message, now, false) {

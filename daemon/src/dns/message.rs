@@ -35,8 +35,10 @@ pub(super) const MOST_NAME: usize = 255;
 pub(super) struct Variant {
     /// Signatures are wanted.
     pub(super) dnssec: bool,
-    /// The upstream need not validate.
+    /// The client validates for itself.
     pub(super) checking_disabled: bool,
+    /// It is proven here: the upstream need not validate, and must not keep back what fails.
+    pub(super) proven: bool,
 }
 
 /// Response codes (IANA DNS RCODEs).
@@ -276,8 +278,10 @@ impl Question {
 /// AD asks for the upstream's opinion (RFC 6840 §5.7), whoever will read it.
 pub(super) fn forward(id: u16, cased: &[u8], variant: Variant, out: &mut Vec<u8>) {
     out.clear();
-    // Never CD: what the upstream found forged would come through, and teach.
-    header(out, id, RD | AD, [1, 0, 0, 1]);
+    // CD for what is proven here alone: else what the upstream found forged would come through, and
+    // teach.
+    let cd = if variant.proven { CD } else { 0 };
+    header(out, id, RD | AD | cd, [1, 0, 0, 1]);
     out.extend(cased);
     out.push(0);
     out.extend(kind::OPT.to_be_bytes());

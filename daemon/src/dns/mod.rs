@@ -12,6 +12,7 @@ mod connection;
 mod conversation;
 mod course;
 mod deadlines;
+mod dnssec;
 mod engine;
 mod fuzz;
 mod health;
@@ -45,6 +46,7 @@ use crate::policy::name::Name;
 use crate::policy::rules::Rules;
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use dnssec::{Validator, Word};
 use engine::Engine;
 use health::Health;
 use stats::Counters;
@@ -107,6 +109,8 @@ struct Parts {
     counters: Arc<Counters>,
     unresolved: Arc<ArcSwap<Unresolved>>,
     health: Arc<Health>,
+    /// Proves answers before they are told, where that is wanted.
+    validator: Option<Validator>,
 }
 
 /// The running edge.
@@ -159,6 +163,14 @@ pub fn start(
     let counters = Arc::new(Counters::default());
     let unresolved = Arc::new(ArcSwap::default());
     let health = Arc::new(Health::new(&settings.groups()));
+    let (validator, words) = match &settings.dnssec {
+        Some(dnssec) => {
+            // As long as two tries of one upstream.
+            let (validator, words) = Validator::start(dnssec, settings.timeout * 2)?;
+            (Some(validator), Some(words))
+        }
+        None => (None, None),
+    };
     let parts = Parts {
         settings: settings.clone(),
         rules,
@@ -167,6 +179,7 @@ pub fn start(
         counters: Arc::clone(&counters),
         unresolved: Arc::clone(&unresolved),
         health: Arc::clone(&health),
+        validator,
     };
     let thread = std::thread::Builder::new()
         .name("dns".to_owned())
@@ -174,7 +187,7 @@ pub fn start(
             let shared = Shared {
                 engine: Rc::new(RefCell::new(Engine::new(parts, Clock::start()))),
             };
-            LocalSet::new().block_on(&runtime, run(shared, doors, received));
+            LocalSet::new().block_on(&runtime, run(shared, doors, received, words));
         })
         .context("start the DNS edge's thread")?;
     Ok(Edge {
@@ -260,7 +273,12 @@ struct Shared {
     engine: Rc<RefCell<Engine>>,
 }
 
-async fn run(shared: Shared, doors: Vec<clients::Door>, mut received: UnboundedReceiver<Order>) {
+async fn run(
+    shared: Shared,
+    doors: Vec<clients::Door>,
+    mut received: UnboundedReceiver<Order>,
+    words: Option<UnboundedReceiver<Word>>,
+) {
     upstream::wire_up(&shared);
     for door in doors {
         if let Err(error) = clients::serve(&shared, door) {
@@ -269,6 +287,9 @@ async fn run(shared: Shared, doors: Vec<clients::Door>, mut received: UnboundedR
     }
     tokio::task::spawn_local(keep_time(shared.clone()));
     tokio::task::spawn_local(post(shared.clone()));
+    if let Some(words) = words {
+        tokio::task::spawn_local(hear(shared.clone(), words));
+    }
     let mut orders = Vec::with_capacity(256);
     while received.recv_many(&mut orders, 256).await > 0 {
         let mut engine = shared.engine.borrow_mut();
@@ -289,6 +310,19 @@ async fn post(shared: Shared) {
         posted.notified().await;
         shared.engine.borrow_mut().post();
     }
+}
+
+/// Does what the validator says.
+async fn hear(shared: Shared, mut words: UnboundedReceiver<Word>) {
+    while let Some(word) = words.recv().await {
+        let mut engine = shared.engine.borrow_mut();
+        match word {
+            Word::Need(need) => engine.need(need),
+            Word::Done(done) => engine.proved(done),
+        }
+    }
+    log::error!(target: "dns", "the validator's thread ended");
+    shared.engine.borrow_mut().unproven();
 }
 
 /// Wakes the engine at its deadlines.

@@ -44,6 +44,8 @@ counters! {
     late,
     /// SERVFAIL replies, whatever the reason.
     servfail,
+    /// Answers that are not signed as they should be: SERVFAIL, and nothing learned.
+    bogus,
     /// Questions that no upstream answered in time.
     timeouts,
     /// Answers that the planes did not take in time, or refused; in audit mode they leave anyway.

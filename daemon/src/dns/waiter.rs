@@ -7,6 +7,7 @@ use super::message::Question;
 use super::view::View;
 use crate::policy::ZoneId;
 use crate::policy::answer::Answer;
+use tokio::sync::oneshot;
 
 /// Where a question came from.
 pub(super) enum Origin {
@@ -15,13 +16,15 @@ pub(super) enum Origin {
     Own,
     /// The cache, for a reply that is nearly over and still asked for.
     Refresh,
+    /// The validator, which takes the message as it is.
+    Validator(oneshot::Sender<Box<[u8]>>),
 }
 
 impl Origin {
     pub(super) fn client(&self) -> Option<&Client> {
         match self {
             Self::Client(client) => Some(client),
-            Self::Own | Self::Refresh => None,
+            Self::Own | Self::Refresh | Self::Validator(_) => None,
         }
     }
 }

@@ -159,7 +159,7 @@ pub(super) fn forwards(table: &mut Table<'_, '_>, listen: &[SocketAddr]) -> Vec<
     forwards
 }
 
-fn domain(text: &str) -> Result<Name, String> {
+pub(super) fn domain(text: &str) -> Result<Name, String> {
     if let Some(rest) = text.strip_prefix("*.") {
         return Err(format!(
             "`{text}` is not a domain; write `{rest}`, which stands for itself and all below it"

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cached;
+mod dnssec;
 mod encrypted;
 mod forwards;
 mod parts;

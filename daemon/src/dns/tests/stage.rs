@@ -75,6 +75,7 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         hints: Hints::Admit,
         ech: Ech::Keep,
         dns64: None,
+        dnssec: None,
         cache: 1 << 20,
         stale: Duration::ZERO,
         own_lookups: false,
@@ -177,7 +178,7 @@ impl Stage {
         });
     }
 
-    fn release_until<T: Send>(&self, mut body: impl FnMut() -> T + Send) -> T {
+    pub(super) fn release_until<T: Send>(&self, mut body: impl FnMut() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let running = scope.spawn(&mut body);
             while !running.is_finished() {
