@@ -7,6 +7,7 @@ mod clients;
 mod crash;
 mod flows;
 mod grants;
+mod late;
 mod modes;
 mod observe;
 mod reload;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         canary::TESTS,
         grants::TESTS,
         flows::TESTS,
+        late::TESTS,
         modes::TESTS,
         observe::TESTS,
         reload::TESTS,
