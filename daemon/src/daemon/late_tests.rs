@@ -213,11 +213,11 @@ fn engine_after_use() -> (Engine, Moment) {
     let answer = answer("x.a.example", &["20.0.0.1"], 60);
     let token = Token(1);
     engine.handle(
-        Event::Answered(Waiting {
+        Event::Answered(vec![Waiting {
             zone: ZONE,
             answer,
             token,
-        }),
+        }]),
         Moment(0),
     );
     let end = Moment(0).after_seconds(60 + u64::from(GRACE));
