@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Ended grants remembered, by name and address; the oldest go first.
+/// Ended grants remembered, by name and address; the oldest go first. About 30 MiB when full.
 const MAX_ENDED: usize = 65_536;
 
 /// Ended names remembered per address, so that an address which many names share stays cheap to look

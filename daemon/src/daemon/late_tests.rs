@@ -256,3 +256,22 @@ fn what_a_reload_makes_meaningless_is_forgotten() {
     check(|intent| intent.limits.grace += 1, 0);
     check(|intent| intent.zones.clear(), 0);
 }
+
+#[test]
+fn an_answer_ends_the_lateness_of_its_name() {
+    let (mut engine, end) = engine_after_use();
+    let now = end.after_seconds(660);
+    let answer = answer("x.a.example", &["20.0.0.1"], 60);
+    let token = Token(2);
+    engine.handle(
+        Event::Answered(vec![Waiting {
+            zone: ZONE,
+            answer,
+            token,
+        }]),
+        now,
+    );
+    let refused = packet(client(1), "20.0.0.1", TCP, 443);
+    engine.handle(Event::Refused(vec![refused]), now);
+    assert_eq!(report(engine.late(), now), Report::default());
+}
