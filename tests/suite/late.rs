@@ -1,5 +1,8 @@
 //! Clients that keep an address longer than its grant lasts are reported, with the grace they need.
-#![expect(clippy::disallowed_methods, reason = "shell: measures how long it took")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: measures how long it took"
+)]
 
 use crate::bench::{
     Bench, NEVER, WEB, World, datagram, fails, forgotten, host, learn, passes, zone,
