@@ -8,6 +8,7 @@ mod crash;
 mod dnssec;
 mod flows;
 mod grants;
+mod late;
 mod modes;
 mod observe;
 mod reload;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         canary::TESTS,
         grants::TESTS,
         flows::TESTS,
+        late::TESTS,
         modes::TESTS,
         observe::TESTS,
         reload::TESTS,

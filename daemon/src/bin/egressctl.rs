@@ -7,9 +7,10 @@
 use clap::{Parser, Subcommand};
 use egressd::control::client::{Client, ClientError};
 use egressd::control::protocol::{
-    DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters, Verdict,
+    DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters, LateParameters,
+    Verdict,
 };
-use egressd::control::text;
+use egressd::control::{late, text};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
@@ -54,6 +55,12 @@ enum Command {
         /// Port and protocol: 443, 443/tcp, 53/udp, icmp.
         service: Option<String>,
         /// Only for this zone.
+        #[arg(long)]
+        zone: Option<String>,
+    },
+    /// Names whose addresses clients still try after their grants ended, and a grace that would do.
+    Late {
+        /// Only those of this zone.
         #[arg(long)]
         zone: Option<String>,
     },
@@ -119,6 +126,7 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         | Command::Status
         | Command::Zones
         | Command::Grants { .. }
+        | Command::Late { .. }
         | Command::Watch
         | Command::Reload { .. } => (None, None),
     };
@@ -145,6 +153,10 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
             print(json, &explanation, text::explanation)?;
             return Ok(!explanation.zones.is_empty()
                 && explanation.zones.iter().all(|zone| passes(zone.verdict)));
+        }
+        Command::Late { zone } => {
+            let list = client.late(&LateParameters { zone }).await?;
+            print(json, &list, late::table)?;
         }
         Command::Watch => {
             client.watch().await?;

@@ -62,6 +62,7 @@ impl Incoming {
             (INTERFACE, "ListZones") => fields.end().map(|()| Call::Ask(Request::Zones)),
             (INTERFACE, "ListGrants") => grants(fields).map(Request::Grants).map(Call::Ask),
             (INTERFACE, "Explain") => explain(fields).map(Request::Explain).map(Call::Ask),
+            (INTERFACE, "ListLate") => late(fields),
             (INTERFACE, "Watch") => fields.end().map(|()| Call::Watch),
             (INTERFACE, "Reload") => reload(fields),
             (INTERFACE | "org.varlink.service", _) => Err(self.unknown()),
@@ -124,6 +125,12 @@ fn explain(mut fields: Fields) -> Result<ExplainQuery, Fault> {
         service: parse_probe(port, protocol.as_deref())?,
         zone,
     })
+}
+
+fn late(mut fields: Fields) -> Result<Call, Fault> {
+    let zone = fields.take("zone")?;
+    fields.end()?;
+    Ok(Call::Ask(Request::Late { zone }))
 }
 
 fn reload(mut fields: Fields) -> Result<Call, Fault> {
@@ -251,6 +258,12 @@ mod tests {
             Call::Ask(Request::Reload { force: true }),
         );
         check(
+            r#"{"method":"org.egressd.Control.ListLate","parameters":{"zone":"a"}}"#,
+            Call::Ask(Request::Late {
+                zone: Some("a".to_owned()),
+            }),
+        );
+        check(
             r#"{"method":"org.egressd.Control.ListGrants","parameters":{"limit":9999,"zone":"a","after":"::1/128@2"}}"#,
             Call::Ask(Request::Grants(GrantsQuery {
                 zone: Some("a".to_owned()),
@@ -305,6 +318,10 @@ mod tests {
         check(
             r#"{"method":"org.egressd.Control.GetStatus","parameters":{"verbose":1}}"#,
             r#"InvalidParameter","parameters":{"parameter":"verbose"}"#,
+        );
+        check(
+            r#"{"method":"org.egressd.Control.ListLate","parameters":{"name":"a"}}"#,
+            r#"InvalidParameter","parameters":{"parameter":"name"}"#,
         );
         check(
             r#"{"method":"org.egressd.Control.Explain"}"#,

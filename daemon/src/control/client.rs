@@ -1,8 +1,8 @@
 //! The client's half: one connection, typed calls. `egressctl` and the tests use it.
 
 use super::protocol::{
-    Event, ExplainParameters, Explanation, Failure, GrantPage, GrantsParameters, ReloadParameters,
-    Reloaded, Status, ZoneList,
+    Event, ExplainParameters, Explanation, Failure, GrantPage, GrantsParameters, LateList,
+    LateParameters, ReloadParameters, Reloaded, Status, ZoneList,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,8 @@ enum Method<'a> {
     Grants(&'a GrantsParameters),
     #[serde(rename = "org.egressd.Control.Explain")]
     Explain(&'a ExplainParameters),
+    #[serde(rename = "org.egressd.Control.ListLate")]
+    Late(&'a LateParameters),
     #[serde(rename = "org.egressd.Control.Watch")]
     Watch,
     #[serde(rename = "org.egressd.Control.Reload")]
@@ -101,6 +103,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn explain(&mut self, what: &ExplainParameters) -> Result<Explanation, ClientError> {
         self.call(Method::Explain(what)).await
+    }
+
+    /// `ListLate`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn late(&mut self, which: &LateParameters) -> Result<LateList, ClientError> {
+        self.call(Method::Late(which)).await
     }
 
     /// `Reload`.

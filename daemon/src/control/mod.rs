@@ -4,13 +4,14 @@
 use crate::policy::ZoneId;
 use crate::policy::name::Name;
 use ipnet::IpNet;
-use protocol::{Explanation, Failure, GrantPage, Reloaded, Status, ZoneList};
+use protocol::{Explanation, Failure, GrantPage, LateList, Reloaded, Status, ZoneList};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 mod call;
 pub mod client;
+pub mod late;
 pub mod protocol;
 mod server;
 #[cfg(test)]
@@ -32,6 +33,11 @@ pub enum Request {
     Grants(GrantsQuery),
     /// Answer with [`Reply::Explanation`].
     Explain(ExplainQuery),
+    /// Answer with [`Reply::Late`].
+    Late {
+        /// Only of the zone of this name.
+        zone: Option<String>,
+    },
     /// Answer with [`Reply::Reloaded`].
     Reload {
         /// Whether a catalogue that is empty or much smaller than before is accepted.
@@ -129,6 +135,8 @@ pub enum Reply {
     Grants(GrantPage),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
+    /// To [`Request::Late`].
+    Late(LateList),
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
     /// To any request.

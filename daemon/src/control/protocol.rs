@@ -1,6 +1,7 @@
 //! Every type that crosses the control socket, and the Varlink interface they make up. The
 //! interface description is derived from these types; it cannot say something else than they do.
 
+pub use super::late::{LateList, LateName, LateParameters};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zlink::ReplyError;
@@ -641,6 +642,12 @@ const METHODS: &[&Method<'static>] = &[
             "What would happen to a packet or question, and why.",
         )],
     ),
+    &method::<LateParameters, LateList>(
+        "ListLate",
+        &[&Comment::new(
+            "Names whose addresses clients still try after their grants ended.",
+        )],
+    ),
     &method::<(), Event>(
         "Watch",
         &[&Comment::new(
@@ -673,6 +680,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     Verdict::CUSTOM_TYPE,
     PlaneVerdict::CUSTOM_TYPE,
     SetMatch::CUSTOM_TYPE,
+    LateName::CUSTOM_TYPE,
     Kind::CUSTOM_TYPE,
 ];
 

@@ -126,6 +126,16 @@ fn script(request: Request) -> oneshot::Receiver<Reply> {
                 ..Explanation::default()
             })),
         },
+        Request::Late { zone } => Reply::Late(LateList {
+            names: zone
+                .map(|zone| LateName {
+                    zone,
+                    ..LateName::default()
+                })
+                .into_iter()
+                .collect(),
+            ..LateList::default()
+        }),
         Request::Reload { force } => Reply::Reloaded(Reloaded {
             changed: force,
             ..Reloaded::default()

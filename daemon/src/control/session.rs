@@ -194,6 +194,7 @@ fn message(reply: &Reply) -> serde_json::Result<Vec<u8>> {
         Reply::Zones(zones) => bytes(zones),
         Reply::Grants(page) => bytes(page),
         Reply::Explanation(explanation) => bytes(explanation),
+        Reply::Late(list) => bytes(list),
         Reply::Reloaded(reloaded) => bytes(reloaded),
         Reply::Failed(failure) => serde_json::to_vec(failure),
     }?;

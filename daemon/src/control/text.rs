@@ -404,7 +404,7 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
-fn seconds(seconds: u64) -> String {
+pub(super) fn seconds(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
@@ -432,25 +432,25 @@ fn clean(text: &str) -> String {
 }
 
 /// Rows of cells under a heading, written in aligned columns.
-struct Table<const N: usize> {
+pub(super) struct Table<const N: usize> {
     heading: [&'static str; N],
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    fn new(heading: [&'static str; N]) -> Self {
+    pub(super) fn new(heading: [&'static str; N]) -> Self {
         Self {
             heading,
             rows: Vec::new(),
         }
     }
 
-    fn row(&mut self, cells: [String; N]) {
+    pub(super) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| clean(&cell)));
     }
 
     /// Appends the table after an empty line; nothing when it has no rows.
-    fn write(&self, text: &mut String) {
+    pub(super) fn write(&self, text: &mut String) {
         if self.rows.is_empty() {
             return;
         }

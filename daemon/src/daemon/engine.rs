@@ -3,6 +3,7 @@
 //! Answers are committed in groups, as a database does: all that arrive while one kernel transaction
 //! is in flight share the next one.
 
+use super::late::Late;
 use crate::dns::{Release, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
@@ -133,6 +134,7 @@ pub struct Engine {
     verify_at: Moment,
     effects: Vec<Effect>,
     cut_flows: u64,
+    late: Late,
 }
 
 impl Engine {
@@ -157,6 +159,7 @@ impl Engine {
             verify_at: now.after_seconds(VERIFY_SECONDS),
             effects: Vec::new(),
             cut_flows: 0,
+            late: Late::default(),
         };
         engine.pump(now);
         engine
@@ -184,6 +187,12 @@ impl Engine {
     #[must_use]
     pub fn cut_flows(&self) -> u64 {
         self.cut_flows
+    }
+
+    /// Who still tries addresses whose grants have ended.
+    #[must_use]
+    pub fn late(&self) -> &Late {
+        &self.late
     }
 
     /// Whether everything asked for is in force, and every live flow judged by it.
@@ -273,7 +282,9 @@ impl Engine {
                 for (zone, address, end) in used {
                     self.policy.keep(zone, address, end);
                 }
-                let changes = self.policy.expire(asked);
+                let changes = self.policy.expire_telling(asked, |zone, address, lesson| {
+                    self.late.ended(zone, address, lesson.name, lesson.lease);
+                });
                 for change in changes.iter().filter(|change| change.now.is_empty()) {
                     let Change { zone, address, .. } = *change;
                     self.effects
@@ -291,11 +302,14 @@ impl Engine {
                 ));
             }
             Event::Links(links) => self.follow(links),
-            Event::Refused(packets) => self.effects.extend(
-                packets
-                    .into_iter()
-                    .map(|p| Effect::Record(Happening::PacketRefused(p))),
-            ),
+            Event::Refused(packets) => {
+                self.late.refused(&packets, &self.policy, now);
+                self.effects.extend(
+                    packets
+                        .into_iter()
+                        .map(|p| Effect::Record(Happening::PacketRefused(p))),
+                );
+            }
         }
     }
 
@@ -305,12 +319,23 @@ impl Engine {
     /// # Errors
     /// When the intent does not compile; the running policy stays.
     pub fn replace(&mut self, intent: Arc<Intent>, links: Links) -> Result<usize, CompileError> {
+        let grace = self.grace();
         let changes = self.policy.replace(intent, links)?;
+        if self.grace() == grace {
+            self.late.retain_zones(self.policy.rules());
+        } else {
+            // Delays after another grace say nothing of this one.
+            self.late = Late::default();
+        }
         self.batch.clear();
         self.must_replace = true;
         self.raise();
         self.effects.push(Effect::Publish);
         Ok(changes.len())
+    }
+
+    fn grace(&self) -> u32 {
+        self.policy.rules().intent().limits.grace
     }
 
     /// Takes other interfaces. The planes are told only of what they enforce by.
@@ -337,6 +362,7 @@ impl Engine {
         let Waiting { zone, token, .. } = waiting;
         match self.policy.admit(zone, &waiting.answer, now) {
             Admission::Admitted { changes, revision } => {
+                self.late.granted(zone, &waiting.answer);
                 for Change { address, was, .. } in changes.iter().copied() {
                     let name = &waiting.answer.name;
                     self.effects.push(Effect::Learned {

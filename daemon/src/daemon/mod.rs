@@ -8,6 +8,9 @@ pub mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod flows;
+pub mod late;
+#[cfg(test)]
+mod late_tests;
 mod observing;
 pub mod planes;
 mod reload;
@@ -435,6 +438,9 @@ impl Daemon {
                 let mut status = views::status(&self.engine);
                 status.uptime = now().seconds_from(self.started);
                 status.since = self.since.clone();
+                status
+                    .warnings
+                    .extend(views::late_warning(&self.engine, now()));
                 if let Some(edge) = &self.edge {
                     status.dns = views::dns(edge.stats());
                     status.unresolved = views::unresolved(&self.engine, &edge.unresolved());
@@ -468,6 +474,10 @@ impl Daemon {
                     let _ = reply.send(Reply::Failed(failure));
                 }
             },
+            Request::Late { zone } => {
+                let list = views::late(&self.engine, zone.as_deref(), now());
+                let _ = reply.send(list.map_or_else(Reply::Failed, Reply::Late));
+            }
             Request::Reload { force } => self.reload(force, Some(reply)),
         }
     }

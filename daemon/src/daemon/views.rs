@@ -2,10 +2,12 @@
 //! is filled in by the planes' thread.
 
 use super::engine::Engine;
+use super::late::Summary;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
-    MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus, PlaneVerdict, Reason,
-    SetMatch, State, Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
+    LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus,
+    PlaneVerdict, Reason, SetMatch, State, Status, UnresolvedName, Verdict, Zone, ZoneExplanation,
+    ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
@@ -350,6 +352,52 @@ fn zone_of(policy: &Policy, name: &str) -> Result<ZoneId, Failure> {
             .zones()
             .map(|(_, zone)| zone.spec.name.clone());
         Failure::unknown_zone(name, known)
+    })
+}
+
+/// Whom the ends of grants were too early for.
+pub(super) fn late(engine: &Engine, zone: Option<&str>, now: Moment) -> Result<LateList, Failure> {
+    let policy = engine.policy();
+    let zone = zone.map(|name| zone_of(policy, name)).transpose()?;
+    let grace = policy.rules().intent().limits.grace;
+    let report = engine.late().report(zone, grace, now);
+    let names = report.names.into_iter().map(|of| {
+        let Summary {
+            clients,
+            packets,
+            median,
+            p99,
+            max,
+            grace,
+        } = of.summary;
+        LateName {
+            zone: policy.rules().zone_name(of.zone).to_owned(),
+            name: of.name.to_string(),
+            clients: count(clients),
+            packets,
+            median,
+            p99,
+            max,
+            suggested_grace: grace.map(u64::from),
+        }
+    });
+    Ok(LateList {
+        names: names.collect(),
+        clients: count(report.all.clients),
+        packets: report.all.packets,
+        grace: grace.into(),
+        suggested_grace: report.all.grace.map(u64::from),
+    })
+}
+
+/// A hint at [`late`] once many clients of one name are.
+pub(super) fn late_warning(engine: &Engine, now: Moment) -> Option<String> {
+    let names = engine.late().names_of_many(now);
+    (names > 0).then(|| {
+        format!(
+            "many clients keep addresses of {names} names longer than the grants last: see \
+             `egressctl late`"
+        )
     })
 }
 

@@ -52,8 +52,10 @@ pub struct Lesson {
     pub mask: ClassMask,
     /// When the name first gave the address.
     pub since: Moment,
-    /// When the last answer's lifetime, grace included, is over.
+    /// When the last answer's lifetime, grace included, is over; later while the address is in use.
     pub end: Moment,
+    /// When it would be over had nobody used the address.
+    pub lease: Moment,
 }
 
 /// The outcome of an answer.
@@ -258,6 +260,7 @@ impl Policy {
                 Some(lesson) => {
                     lesson.mask = mask;
                     lesson.end = lesson.end.max(end);
+                    lesson.lease = lesson.lease.max(end);
                 }
                 None => {
                     if let Some(spare) = grant.spare_lesson(mask, end) {
@@ -269,6 +272,7 @@ impl Policy {
                         mask,
                         since: now,
                         end,
+                        lease: end,
                     });
                     self.names
                         .entry((zone, Arc::clone(&name)))
@@ -342,20 +346,30 @@ impl Policy {
 
     /// Ends the reasons that are over at `now`. A class closes only when no reason for it is left.
     pub fn expire(&mut self, now: Moment) -> Vec<Change> {
+        self.expire_telling(now, |_, _, _| {})
+    }
+
+    /// As [`Policy::expire`], and tells every reason that ended.
+    pub fn expire_telling(
+        &mut self,
+        now: Moment,
+        ended: impl FnMut(ZoneId, IpAddr, Lesson),
+    ) -> Vec<Change> {
         let due = self.due(now);
-        self.prune(&due, |lesson| lesson.end > now)
+        self.prune(&due, |lesson| lesson.end > now, ended)
     }
 
     /// Takes back what no plane could put in force: the grants are gone, whatever their reasons.
     pub fn withdraw(&mut self, addresses: &[(ZoneId, IpAddr)]) -> Vec<Change> {
-        self.prune(addresses, |_| false)
+        self.prune(addresses, |_| false, |_, _, _| {})
     }
 
-    /// Ends the lessons that `live` refuses among the given grants.
+    /// Ends the lessons that `live` refuses among the given grants, and tells them to `ended`.
     fn prune(
         &mut self,
         grants: &[(ZoneId, IpAddr)],
         live: impl Fn(&Lesson) -> bool,
+        mut ended: impl FnMut(ZoneId, IpAddr, Lesson),
     ) -> Vec<Change> {
         let next = Revision(self.revision.0 + 1);
         let mut changes = Vec::new();
@@ -369,7 +383,8 @@ impl Policy {
                 .partition(&live);
             grant.lessons = kept;
             for lesson in over {
-                unlink(&mut self.names, zone, lesson.name, address);
+                unlink(&mut self.names, zone, Arc::clone(&lesson.name), address);
+                ended(zone, address, lesson);
             }
             changes.extend(grant.settle(zone, address));
             if grant.lessons.is_empty() {
@@ -449,6 +464,13 @@ impl Policy {
         debug_assert!(matches!(admission, Admission::Admitted { .. }));
         // Carrying over is part of one replacement, not a state of its own.
         self.revision = revision;
+        let taught = self.grants.get_mut(&(zone, address)).into_iter();
+        if let Some(taught) = taught
+            .flat_map(|grant| &mut grant.lessons)
+            .find(|taught| taught.name == lesson.name)
+        {
+            taught.lease = lesson.lease;
+        }
     }
 
     /// Learns an answer of an earlier run again: judged by today's rules, at its old end.
@@ -456,11 +478,12 @@ impl Policy {
         if let Ask::Refuse(why) = self.rules.ask(zone, &answer.name) {
             return Admission::Refused(why);
         }
-        if let Some((address, why)) = answer
-            .addresses
-            .iter()
-            .find_map(|a| self.rules.fit(zone, &answer.name, *a).err().map(|why| (*a, why)))
-        {
+        if let Some((address, why)) = answer.addresses.iter().find_map(|a| {
+            self.rules
+                .fit(zone, &answer.name, *a)
+                .err()
+                .map(|why| (*a, why))
+        }) {
             return Admission::Unfit(address, why);
         }
         match self.within_caps(zone, answer) {
