@@ -10,6 +10,7 @@ mod engine_tests;
 mod flows;
 mod observing;
 pub mod planes;
+mod quotas;
 mod reload;
 pub mod state;
 mod views;

@@ -5,13 +5,16 @@
     reason = "shell: it reads the clock for the edge"
 )]
 
+mod buckets;
 mod cache;
 mod chance;
 mod clients;
 mod connection;
 mod conversation;
 mod course;
+mod crowd;
 mod deadlines;
+mod descriptors;
 mod engine;
 mod fuzz;
 mod health;
@@ -22,8 +25,10 @@ pub mod observer;
 mod outstanding;
 mod own;
 mod padding;
+mod shares;
 mod stats;
 mod stream;
+mod streams;
 mod trouble;
 mod upstream;
 mod view;
@@ -49,7 +54,7 @@ use engine::Engine;
 use health::Health;
 use stats::Counters;
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -76,6 +81,8 @@ pub struct Waiting {
     pub answer: Answer,
     /// To name it by.
     pub token: Token,
+    /// Whose question brought it, over IPv6 by /64; `None` for what the gateway itself asks and renews.
+    pub client: Option<IpAddr>,
 }
 
 /// The loop's word on a waiting answer.
@@ -159,8 +166,10 @@ pub fn start(
     let counters = Arc::new(Counters::default());
     let unresolved = Arc::new(ArcSwap::default());
     let health = Arc::new(Health::new(&settings.groups()));
+    let mut settings = settings.clone();
+    settings.clients.connections = descriptors::room(settings.clients.connections);
     let parts = Parts {
-        settings: settings.clone(),
+        settings,
         rules,
         epoch,
         submit: Box::new(submit),
