@@ -4,6 +4,7 @@
 mod bench;
 mod canary;
 mod crash;
+mod floods;
 mod flows;
 mod grants;
 mod modes;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let tests = [
         canary::TESTS,
         grants::TESTS,
+        floods::TESTS,
         flows::TESTS,
         modes::TESTS,
         observe::TESTS,
