@@ -41,6 +41,9 @@ const SLOW: usize = 64 << 10;
 const MOST_WAITING: usize = 1 << 20;
 const MOST_WAITING_IN_ALL: usize = 64 << 20;
 
+/// Connections told to close whose descriptors need not be free yet.
+const CLOSING: usize = 32;
+
 /// All connections.
 pub(super) struct Streams {
     crowd: Crowd,
@@ -163,6 +166,7 @@ impl Streams {
 
 /// Takes connections for ever.
 pub(super) async fn accept(shared: Shared, listener: TcpListener) {
+    let mut closing = 0;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -201,8 +205,9 @@ pub(super) async fn accept(shared: Shared, listener: TcpListener) {
             }
             shared.engine.borrow_mut().clients.streams.leave(id);
         });
-        if crowded {
-            // The descriptor of the other one is free once its task has run.
+        closing += usize::from(crowded);
+        if closing >= CLOSING {
+            closing = 0;
             tokio::task::yield_now().await;
         }
     }
