@@ -1,5 +1,4 @@
 //! Floods: whoever wants everything, the others get what they ask for.
-#![expect(clippy::disallowed_methods, reason = "shell: waits while others work")]
 
 use crate::bench::{Bench, DATA, SURE, WEB, World, datagram, fails, host, learn, passes, question};
 use crate::{Body, Test, Verdict};

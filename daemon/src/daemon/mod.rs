@@ -6,6 +6,8 @@
 
 pub mod engine;
 #[cfg(test)]
+mod cap_tests;
+#[cfg(test)]
 mod engine_tests;
 mod flows;
 mod observing;

@@ -1,5 +1,4 @@
 //! The clients' side: listeners, questions over UDP, and the way back to whoever asked.
-#![expect(clippy::disallowed_methods, reason = "shell: sockets to the clients")]
 
 use super::buckets::Buckets;
 use super::message::Asked;

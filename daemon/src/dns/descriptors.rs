@@ -1,5 +1,4 @@
 //! How many connections the process may have open.
-#![expect(clippy::disallowed_methods, reason = "shell: asks for descriptors")]
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
