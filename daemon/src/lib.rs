@@ -12,3 +12,4 @@ pub mod logging;
 pub mod observe;
 pub mod plane;
 pub mod policy;
+mod seldom;

@@ -87,10 +87,36 @@ pub enum Happening {
     Capped {
         /// The zone that asked.
         zone: ZoneId,
+        /// Who asked, over IPv6 its /64; `None` for the gateway itself.
+        client: Option<IpAddr>,
         /// What was asked.
         name: Name,
-        /// Which cap, such as `addresses per name`.
+        /// Which cap, by its key in `[limits]`.
         cap: &'static str,
+        /// How many answers for the same client and zone met it since this was last told aloud, this
+        /// one included; 0 when it is too soon to tell again.
+        answers: u64,
+    },
+    /// Most of what a cap allows is learned.
+    Filling {
+        /// The zone, for a cap of its own.
+        zone: Option<ZoneId>,
+        /// Which cap, by its key in `[limits]`.
+        cap: &'static str,
+        /// How many addresses of one family are learned.
+        learned: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A client asks for more than its share, and the rest is dropped. Told at the first and then once
+    /// a minute.
+    Flooding {
+        /// Who.
+        client: IpAddr,
+        /// Of what.
+        what: Flood,
+        /// How many were dropped since the last time, this one included.
+        dropped: u64,
     },
     /// A packet was refused, or would have been.
     PacketRefused(RefusedPacket),
@@ -132,6 +158,29 @@ pub enum Happening {
         /// What changed, or why the policy before stays.
         outcome: Result<String, String>,
     },
+}
+
+/// What a client can have too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flood {
+    /// Questions per second.
+    Questions,
+    /// Questions that nobody has answered yet.
+    Open,
+    /// TCP connections.
+    Connections,
+}
+
+impl Flood {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Questions => "asks more questions a second than [limits] questions allows",
+            Self::Open => "has too many open questions",
+            Self::Connections => {
+                "wants more connections than [limits] connections_per_client allows"
+            }
+        }
+    }
 }
 
 /// A happening and when it happened.
@@ -251,6 +300,8 @@ fn tally(happening: &Happening) -> u64 {
         Happening::Ended { .. } => (Tally::Ended, 1),
         Happening::Withheld { .. } => (Tally::Withheld, 1),
         Happening::Capped { .. } => (Tally::Capped, 1),
+        // The edge counts them one by one.
+        Happening::Flooding { .. } | Happening::Filling { .. } => return 0,
         Happening::PacketRefused(_) => (Tally::PacketsReported, 1),
         Happening::Cut { flows, .. } => (Tally::FlowsCut, *flows),
         Happening::Forgery { .. } => (Tally::Forgeries, 1),
@@ -373,10 +424,48 @@ impl Happening {
                     },
                 )
             },
-            Self::Capped { zone, name, cap } => Told {
+            Self::Capped {
+                zone,
+                client,
+                name,
+                cap,
+                answers,
+            } => Told {
                 zone: Some(zone_name(*zone)),
+                client: *client,
                 name: Some(name.to_string()),
-                ..text("answer", &format!("not learned, too many {cap}"))
+                reason: Some((*cap).to_owned()),
+                ..text(
+                    "answer",
+                    &match answers {
+                        0 | 1 => format!("not learned: [limits] {cap} is reached"),
+                        _ => format!("{answers} answers not learned: [limits] {cap} is reached"),
+                    },
+                )
+            },
+            Self::Filling {
+                zone,
+                cap,
+                learned,
+                most,
+            } => Told {
+                zone: zone.map(zone_name),
+                reason: Some((*cap).to_owned()),
+                ..text(
+                    "answer",
+                    &format!("{learned} addresses are learned, [limits] {cap} allows {most}"),
+                )
+            },
+            Self::Flooding {
+                client,
+                what,
+                dropped,
+            } => Told {
+                client: Some(*client),
+                ..text(
+                    "question",
+                    &format!("a client {}; {dropped} dropped", what.text()),
+                )
             },
             Self::PacketRefused(packet) => tell_packet(packet),
             Self::Cut { flows, why } => text("grant", &format!("live flows cut: {flows} ({why})")),
@@ -474,7 +563,11 @@ fn level(happening: &Happening, total: u64) -> Level {
         | Happening::RecordRefused { .. }
         | Happening::Granted { .. }
         | Happening::Ended { .. } => Level::Debug,
-        Happening::Forgery { .. } | Happening::Capped { .. } | Happening::Withheld { .. } => rarely,
+        Happening::Forgery { .. } | Happening::Withheld { .. } => rarely,
+        Happening::Capped { answers: 0, .. } => Level::Debug,
+        Happening::Capped { .. } | Happening::Filling { .. } | Happening::Flooding { .. } => {
+            Level::Warn
+        }
         Happening::Cut { .. }
         | Happening::Links { .. }
         | Happening::Upstream { well: true, .. }
@@ -487,10 +580,11 @@ fn level(happening: &Happening, total: u64) -> Level {
 /// The target of `happening`, without allocating.
 fn word(happening: &Happening) -> &'static str {
     match happening {
-        Happening::QuestionRefused { .. } => "question",
+        Happening::QuestionRefused { .. } | Happening::Flooding { .. } => "question",
         Happening::RecordRefused { .. }
         | Happening::Withheld { .. }
         | Happening::Capped { .. }
+        | Happening::Filling { .. }
         | Happening::Forgery { .. } => "answer",
         Happening::Granted { .. } | Happening::Ended { .. } | Happening::Cut { .. } => "grant",
         Happening::PacketRefused(_) => "packet",
@@ -519,7 +613,9 @@ fn log_it(happening: &Happening, total: u64) {
         return;
     }
     let mut told = happening.tell();
-    if !audit && level < Level::Debug {
+    // The name is what the operator needs against a flood of names.
+    let culprit = matches!(happening, Happening::Capped { .. });
+    if !audit && !culprit && level < Level::Debug {
         told.name = None;
     }
     let fields: Vec<(&str, String)> = [
@@ -631,8 +727,10 @@ mod tests {
             },
             Happening::Capped {
                 zone,
+                client: None,
                 name,
-                cap: "addresses per name",
+                cap: "per_name",
+                answers: 1,
             },
         ] {
             assert!(!happening.tell().text.contains("example"), "{happening:?}");

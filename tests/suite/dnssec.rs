@@ -114,10 +114,8 @@ fn knot(lab: &Lab) -> Result<Process> {
         let names = (0..8).map(|n| format!("n{n}.{zone} 60 A 52.96.{third}.{n}\n"));
         names.collect()
     };
-    let more = format!(
-        "*.w.vendor.example. 60 A 52.96.9.9\nalias.vendor.example. 60 CNAME n1.vendor.example.\n\
-         out.vendor.example. 60 CNAME n2.plain.example.\n"
-    );
+    let more = "*.w.vendor.example. 60 A 52.96.9.9\nalias.vendor.example. 60 CNAME n1.vendor.example.\n\
+         out.vendor.example. 60 CNAME n2.plain.example.\n";
     write("vendor.example.", &(names("vendor.example.", 9) + &more))?;
     write("bad.example.", &names("bad.example.", 10))?;
     write("plain.example.", &names("plain.example.", 11))?;

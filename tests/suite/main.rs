@@ -6,6 +6,7 @@ mod canary;
 mod clients;
 mod crash;
 mod dnssec;
+mod floods;
 mod flows;
 mod grants;
 mod late;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let tests = [
         canary::TESTS,
         grants::TESTS,
+        floods::TESTS,
         flows::TESTS,
         late::TESTS,
         modes::TESTS,

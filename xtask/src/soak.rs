@@ -1,6 +1,7 @@
 //! Proofs with large denominators, and the fuzzer.
 
 use crate::lab::{Planes, program};
+use crate::setup::{Group, packages};
 use crate::shell::{cargo, command, run as must, succeeds, target};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -23,6 +24,18 @@ pub(crate) enum Soak {
         #[arg(long, default_value_t = 1_000_000)]
         count: u64,
     },
+    /// Slow connections, a client that asks without end, a million new names: what the others lose.
+    Floods {
+        /// New names.
+        #[arg(long, default_value_t = 1_000_000)]
+        names: u32,
+        /// Seconds that each of the other floods lasts.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
     /// Responses made to be slow or large: time and memory of each.
     Hostile {
         /// How often each is read.
@@ -44,6 +57,24 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
                 planes.word(),
                 "--count",
                 &count.to_string(),
+            ];
+            program("soak", &args.map(str::to_owned))
+        }
+        Soak::Floods {
+            names,
+            seconds,
+            planes,
+        } => {
+            packages(&[Group::Bench])?;
+            let (names, seconds) = (names.to_string(), seconds.to_string());
+            let args = [
+                "floods",
+                "--planes",
+                planes.word(),
+                "--names",
+                &names,
+                "--seconds",
+                &seconds,
             ];
             program("soak", &args.map(str::to_owned))
         }

@@ -4,7 +4,7 @@ use super::dnssec::dnssec;
 use super::nat64::nat64;
 use super::observe::{ObserveRead, observe};
 use super::upstream::{PORT, authorities, bare, forwards, upstreams};
-use super::{DnsSettings, Hints, Local, Unlisted};
+use super::{ClientLimits, DnsSettings, Hints, Local, Unlisted};
 use crate::document::Table;
 use crate::policy::answer::Ech;
 use crate::policy::nat64::Prefix;
@@ -83,6 +83,8 @@ pub(super) fn dns(
         stale,
         own_lookups: table.flag("own_lookups").unwrap_or(true),
         types: types.into_iter().map(|(kind, _)| kind).collect(),
+        // Said in `[limits]`.
+        clients: ClientLimits::default(),
     };
     let listen = &dns.listen;
     let observed = observe(&mut table, listen);

@@ -44,11 +44,12 @@ pub fn parse(
     let document = Document::new(text, file);
     let mut root = document.root();
     let gateway = sections::gateway(root.table("gateway"));
-    let (dns, nat64, observed) = dns::dns(root.table("dns"), read);
+    let (mut dns, nat64, observed) = dns::dns(root.table("dns"), read);
     let planes = sections::planes(root.table("planes"));
     let control = sections::control(root.table("control"));
     let (state, pins) = sections::service(root.table("service"));
-    let limits = sections::limits(root.table("limits"));
+    let (limits, clients) = sections::limits(root.table("limits"));
+    dns.clients = clients;
     let catalogues = Catalogues::take(root.tables("catalogue"), read);
     let tables = root.tables("zone").into_iter();
     let mut zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
@@ -133,6 +134,30 @@ pub struct DnsSettings {
     pub own_lookups: bool,
     /// Types of records that may be asked for listed names beside the usual ones.
     pub types: Vec<u16>,
+    /// What each client may take up.
+    pub clients: ClientLimits,
+}
+
+/// `[limits]` on what each client may take up of the DNS side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Most questions per second from one address (over IPv6 four times as many from one /64); 0 for
+    /// no limit. At most 1,000,000.
+    pub questions: u32,
+    /// Most TCP connections in all.
+    pub connections: usize,
+    /// Most of them from one address (over IPv6 64 times as many from one /64).
+    pub connections_per_client: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            questions: 20_000,
+            connections: 4096,
+            connections_per_client: 16,
+        }
+    }
 }
 
 /// `unlisted`: what clients get for names no set lists.

@@ -1,6 +1,6 @@
 //! `[gateway]`, `[planes]`, `[control]`, `[service]` and `[limits]`.
 
-use super::{ControlSettings, EbpfMode, PlaneSettings};
+use super::{ClientLimits, ControlSettings, EbpfMode, PlaneSettings};
 use crate::catalogue_import::targets::network;
 use crate::document::Table;
 use crate::policy::image::Unzoned;
@@ -107,10 +107,16 @@ fn folder_or_file(table: &mut Table<'_, '_>, key: &'static str, default: &str) -
     path
 }
 
-pub(super) fn limits(mut table: Table<'_, '_>) -> Limits {
+pub(super) fn limits(mut table: Table<'_, '_>) -> (Limits, ClientLimits) {
     let default = Limits::default();
+    let learned = narrow(table.number("learned", 1, 16_777_216), default.learned);
     let limits = Limits {
-        learned: narrow(table.number("learned", 1, 16_777_216), default.learned),
+        learned,
+        per_zone: narrow(table.number("per_zone", 1, 16_777_216), learned),
+        per_client: narrow(
+            table.number("per_client", 1, 16_777_216),
+            default.per_client,
+        ),
         per_name: narrow(table.number("per_name", 1, 1_000_000), default.per_name),
         per_answer: narrow(table.number("per_answer", 1, 4096), default.per_answer),
         ttl_floor: seconds(&mut table, "ttl_floor", default.ttl_floor),
@@ -121,8 +127,20 @@ pub(super) fn limits(mut table: Table<'_, '_>) -> Limits {
     if limits.ttl_floor > limits.ttl_ceiling {
         table.problem("`ttl_floor` is above `ttl_ceiling`; write a shorter `ttl_floor`");
     }
+    if limits.per_zone > limits.learned {
+        table.problem("`per_zone` is above `learned`; write a smaller `per_zone`");
+    }
+    let default = ClientLimits::default();
+    let clients = ClientLimits {
+        questions: narrow(table.number("questions", 0, 1_000_000), default.questions),
+        connections: narrow(table.number("connections", 16, 65_536), default.connections),
+        connections_per_client: narrow(
+            table.number("connections_per_client", 1, 65_536),
+            default.connections_per_client,
+        ),
+    };
     table.finish();
-    limits
+    (limits, clients)
 }
 
 /// Takes a time: a number of seconds, or text such as `"15m"`.

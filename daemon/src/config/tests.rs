@@ -83,7 +83,8 @@ fn values_reach_the_settings() {
          [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
          [planes]\nnft = false\nebpf = 'tc'\nlog_group = 5\n\
          [control]\nsocket = '/s'\ngroup = 'wheel'\n[service]\nstate = '/st'\nbpf = '/b'\n\
-         [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\n\
+         [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\nper_client = 7\n\
+         questions = 0\nconnections = 100\nconnections_per_client = 3\n\
          [[catalogue]]\nname = 'intune'\nrequired_only = true\n",
         GOOD.replace(
             "'udp://192.0.2.53'",
@@ -114,6 +115,16 @@ fn values_reach_the_settings() {
     assert_eq!(settings.control.group.as_deref(), Some("wheel"));
     assert_eq!((settings.state, settings.pins), ("/st".into(), "/b".into()));
     let limits = settings.intent.limits;
+    assert_eq!((limits.per_zone, limits.per_client), (10, 7));
+    let clients = settings.dns.clients;
+    assert_eq!(
+        (
+            clients.questions,
+            clients.connections,
+            clients.connections_per_client
+        ),
+        (0, 100, 3)
+    );
     assert_eq!(
         (limits.ttl_floor, limits.grace, limits.learned, limits.idle),
         (5, 120, 10, 9)

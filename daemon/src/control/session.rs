@@ -252,10 +252,12 @@ fn event(happened: &Happened) -> Event {
 fn kind(what: &observe::Happening) -> Kind {
     use observe::Happening as H;
     match what {
-        H::QuestionRefused { .. } => Kind::Question,
-        H::RecordRefused { .. } | H::Withheld { .. } | H::Capped { .. } | H::Forgery { .. } => {
-            Kind::Answer
-        }
+        H::QuestionRefused { .. } | H::Flooding { .. } => Kind::Question,
+        H::RecordRefused { .. }
+        | H::Withheld { .. }
+        | H::Capped { .. }
+        | H::Filling { .. }
+        | H::Forgery { .. } => Kind::Answer,
         H::Granted { .. } | H::Ended { .. } | H::Cut { .. } => Kind::Grant,
         H::PacketRefused(_) => Kind::Packet,
         H::Plane { .. } => Kind::Plane,

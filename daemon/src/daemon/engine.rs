@@ -4,10 +4,11 @@
 //! is in flight share the next one.
 
 use super::late::Late;
+use super::quotas::Quotas;
 use crate::dns::{Release, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
-use crate::policy::grant::{Admission, Policy};
+use crate::policy::grant::{Admission, Cap, Policy};
 use crate::policy::image::{Change, Image, Mode};
 use crate::policy::links::Links;
 use crate::policy::name::Name;
@@ -135,6 +136,7 @@ pub struct Engine {
     effects: Vec<Effect>,
     cut_flows: u64,
     late: Late,
+    quotas: Quotas,
 }
 
 impl Engine {
@@ -160,6 +162,7 @@ impl Engine {
             effects: Vec::new(),
             cut_flows: 0,
             late: Late::default(),
+            quotas: Quotas::default(),
         };
         engine.pump(now);
         engine
@@ -360,9 +363,18 @@ impl Engine {
 
     fn answered(&mut self, waiting: Waiting, now: Moment) {
         let Waiting { zone, token, .. } = waiting;
+        let fresh = self.policy.fresh(zone, &waiting.answer);
+        let most = self.policy.rules().intent().limits.per_client;
+        if fresh > 0 && !self.quotas.allows(waiting.client, fresh, most, now) {
+            return self.capped(&waiting, Cap::Client, now);
+        }
         match self.policy.admit(zone, &waiting.answer, now) {
             Admission::Admitted { changes, revision } => {
                 self.late.granted(zone, &waiting.answer);
+                if fresh > 0 {
+                    self.quotas.charge(waiting.client, fresh);
+                    self.tell_filling(zone);
+                }
                 for Change { address, was, .. } in changes.iter().copied() {
                     let name = &waiting.answer.name;
                     self.effects.push(Effect::Learned {
@@ -395,13 +407,34 @@ impl Engine {
                 let text = format!("{address} may not be taught: {}", unfit_text(why));
                 self.withhold(&waiting, &text);
             }
-            Admission::Full(cap) => {
-                self.effects.push(Effect::Record(Happening::Capped {
+            Admission::Full(cap) => self.capped(&waiting, cap, now),
+        }
+    }
+
+    fn capped(&mut self, waiting: &Waiting, cap: Cap, now: Moment) {
+        let Waiting { zone, client, .. } = *waiting;
+        let answers = self.quotas.blame((client, zone, cap.key()), now);
+        self.effects.push(Effect::Record(Happening::Capped {
+            zone,
+            client,
+            name: waiting.answer.name.clone(),
+            cap: cap.key(),
+            answers,
+        }));
+        self.withhold(waiting, &cap.to_string());
+    }
+
+    /// Warns when the cap of `zone`, or the one for all zones, is nearly reached.
+    fn tell_filling(&mut self, zone: ZoneId) {
+        for zone in [None, Some(zone)] {
+            let fill = self.policy.fill(zone);
+            if self.quotas.alarms(zone, fill.percent()) {
+                self.effects.push(Effect::Record(Happening::Filling {
                     zone,
-                    name: waiting.answer.name.clone(),
-                    cap: cap.key(),
+                    cap: fill.cap.key(),
+                    learned: fill.learned,
+                    most: fill.most,
                 }));
-                self.withhold(&waiting, &cap.to_string());
             }
         }
     }

@@ -93,6 +93,7 @@ impl World {
             zone,
             answer,
             token,
+            client: None,
         }]));
         token
     }

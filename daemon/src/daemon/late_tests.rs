@@ -217,6 +217,7 @@ fn engine_after_use() -> (Engine, Moment) {
             zone: ZONE,
             answer,
             token,
+            client: None,
         }]),
         Moment(0),
     );
@@ -268,6 +269,7 @@ fn an_answer_ends_the_lateness_of_its_name() {
             zone: ZONE,
             answer,
             token,
+            client: None,
         }]),
         now,
     );

@@ -6,6 +6,8 @@
 
 pub mod engine;
 #[cfg(test)]
+mod cap_tests;
+#[cfg(test)]
 mod engine_tests;
 mod flows;
 pub mod late;
@@ -13,6 +15,7 @@ pub mod late;
 mod late_tests;
 mod observing;
 pub mod planes;
+mod quotas;
 mod reload;
 pub mod state;
 mod views;

@@ -3,6 +3,7 @@
 
 use super::engine::Engine;
 use super::late::Summary;
+use super::quotas::FILLING;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
     LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus,
@@ -71,9 +72,32 @@ pub(super) fn status(engine: &Engine) -> Status {
             .fault()
             .map(|fault| format!("a plane is not in force: {fault}"))
             .into_iter()
+            .chain(filling(policy))
             .collect(),
         ..Status::default()
     }
+}
+
+/// The caps that are nearly reached.
+fn filling(policy: &Policy) -> Vec<String> {
+    let rules = policy.rules();
+    let zones = rules.zones().map(|(zone, _)| Some(zone));
+    let mut warnings = Vec::new();
+    for zone in std::iter::once(None).chain(zones) {
+        let fill = policy.fill(zone);
+        if fill.percent() < FILLING {
+            continue;
+        }
+        let whose = zone.map(|zone| format!("zone `{}`: ", rules.zone_name(zone)));
+        warnings.push(format!(
+            "{}{} addresses are learned, [limits] {} allows {}",
+            whose.unwrap_or_default(),
+            fill.learned,
+            fill.cap.key(),
+            fill.most
+        ));
+    }
+    warnings
 }
 
 /// What the DNS edge did, from its own counters and those of the happenings.

@@ -26,6 +26,11 @@ impl Chance {
         *taken
     }
 
+    /// A number to hide the places of a table by.
+    pub(super) fn secret(&mut self) -> u64 {
+        u64::from_ne_bytes(self.take())
+    }
+
     /// A message id.
     pub(super) fn id(&mut self) -> u16 {
         u16::from_ne_bytes(self.take())

@@ -1,43 +1,33 @@
-//! The clients' side: listeners over UDP and TCP, and the way back to whoever asked.
-#![expect(clippy::disallowed_methods, reason = "shell: sockets to the clients")]
+//! The clients' side: listeners, questions over UDP, and the way back to whoever asked.
 
+use super::buckets::Buckets;
 use super::message::Asked;
-use super::{Shared, stream, zone};
+use super::streams::{self, Streams};
+use super::{Shared, zone};
+use crate::config::ClientLimits;
+use crate::observe::{Flood, Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::rules::Rules;
+use crate::seldom::Seldom;
 use anyhow::Context;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, sendto,
     setsockopt, sockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Datagrams taken per wake-up before others have their turn.
 const PER_WAKE: usize = 32;
 
-/// Most TCP connections, in all and from one client (over IPv6: one /64).
-const MOST_STREAMS: usize = 256;
-const MOST_PER_CLIENT: usize = 16;
-
-/// Most questions open on one connection; the next is read when one of them is answered.
-const PIPELINE: usize = 64;
-
-/// How long a connection may stand without a question, how long one message may take to arrive, and
-/// how long a reply may take to be taken.
-const IDLE: Duration = Duration::from_secs(10);
-const MESSAGE: Duration = Duration::from_secs(3);
-const REPLY: Duration = Duration::from_secs(3);
+/// Bytes of datagrams that may wait for a listener: at 100,000 questions a second a fifth of a second's.
+const WAITING: usize = 8 << 20;
 
 /// Whom a reply goes to.
 #[derive(Clone, Copy, Debug)]
@@ -63,11 +53,6 @@ impl Client {
         }
     }
 
-    /// Whom the caps per client count it under.
-    pub(super) fn owner(&self) -> IpAddr {
-        owner(self.address())
-    }
-
     /// Its zone; the gateway itself is in none.
     pub(super) fn zone(&self, rules: &Rules) -> Option<ZoneId> {
         let address = self.address();
@@ -91,15 +76,6 @@ impl Client {
             Self::Datagram { .. } => asked.udp_limit(),
             Self::Stream { .. } => usize::from(u16::MAX),
         }
-    }
-}
-
-/// Whom the caps per client count `address` under: over IPv6 its /64, of which one host can use every
-/// address.
-pub(super) fn owner(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -130,8 +106,10 @@ impl Door {
             Ok(socket)
         };
         let datagrams = socket(Type::DGRAM, Protocol::UDP, address)?;
-        // As much as the system gives; a burst of questions waits here.
-        let _ = datagrams.set_recv_buffer_size(4 << 20);
+        // A burst of questions waits here. Without the capability, as much as the system gives.
+        if setsockopt(&datagrams, sockopt::RcvBufForce, &WAITING).is_err() {
+            let _ = datagrams.set_recv_buffer_size(WAITING);
+        }
         match address {
             SocketAddr::V4(_) => setsockopt(&datagrams, sockopt::Ipv4PacketInfo, &true)?,
             SocketAddr::V6(_) => setsockopt(&datagrams, sockopt::Ipv6RecvPacketInfo, &true)?,
@@ -143,7 +121,8 @@ impl Door {
         // Else a restart would wait for old connections to time out.
         streams.set_reuse_address(true)?;
         streams.bind(&address.into()).context("over TCP")?;
-        streams.listen(256)?;
+        // A connection that finds no place here is tried again after a second, which is a lost question.
+        streams.listen(4096)?;
         Ok(Self {
             datagrams,
             streams: streams.into(),
@@ -156,13 +135,12 @@ impl Door {
     }
 }
 
-/// The ways back to the clients.
-#[derive(Default)]
+/// The ways back to the clients, and what each of them may take up.
 pub(super) struct Clients {
     doors: Vec<Opened>,
-    streams: BTreeMap<u64, UnboundedSender<Box<[u8]>>>,
-    per_client: BTreeMap<IpAddr, usize>,
-    next_stream: u64,
+    pub(super) streams: Streams,
+    buckets: Buckets,
+    floods: Seldom<(IpAddr, Flood)>,
 }
 
 struct Opened {
@@ -172,8 +150,34 @@ struct Opened {
 }
 
 impl Clients {
+    /// Clients with these limits. `secrets` are what no client may know.
+    pub(super) fn new(limits: &ClientLimits, secrets: [u64; 2]) -> Self {
+        Self {
+            doors: Vec::new(),
+            streams: Streams::new(limits),
+            buckets: Buckets::new(limits.questions, secrets),
+            floods: Seldom::default(),
+        }
+    }
+
+    /// Whether a question of `client` may be read at `now`, in milliseconds.
+    pub(super) fn admit(&mut self, client: IpAddr, now: u64) -> bool {
+        self.buckets.admit(client, now)
+    }
+
+    /// Takes note of a client that wanted too much at `now`, in milliseconds.
+    pub(super) fn blame(&mut self, client: IpAddr, what: Flood, now: u64) {
+        if let Some(dropped) = self.floods.note((client, what), now) {
+            record(Happening::Flooding {
+                client,
+                what,
+                dropped,
+            });
+        }
+    }
+
     /// Sends a reply. A client that does not take it has to ask again.
-    pub(super) fn send(&self, client: &Client, message: &[u8]) {
+    pub(super) fn send(&mut self, client: &Client, message: &[u8]) {
         match client {
             Client::Datagram {
                 door,
@@ -197,46 +201,15 @@ impl Clients {
                     log::debug!(target: "dns", "reply to {peer}: {error}");
                 }
             }
-            Client::Stream { connection, .. } => {
-                if let Some(queue) = self.streams.get(connection) {
-                    // It may have closed meanwhile.
-                    let _ = queue.send(message.into());
-                }
-            }
+            Client::Stream { connection, .. } => self.streams.send(*connection, message),
         }
     }
 
     /// Ends a client's connection, if it has one.
     pub(super) fn close(&mut self, client: &Client) {
         match client {
-            Client::Stream { connection, .. } => drop(self.streams.remove(connection)),
+            Client::Stream { connection, .. } => self.streams.close(*connection),
             Client::Datagram { .. } => {}
-        }
-    }
-
-    /// Takes in a connection; `None` when there are too many.
-    fn enter(&mut self, peer: IpAddr) -> Option<(u64, UnboundedReceiver<Box<[u8]>>)> {
-        let owner = owner(peer);
-        let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
-        if of_client >= MOST_PER_CLIENT || self.streams.len() >= MOST_STREAMS {
-            return None;
-        }
-        self.per_client.insert(owner, of_client + 1);
-        let (queue, replies) = unbounded_channel();
-        let connection = self.next_stream;
-        self.next_stream += 1;
-        self.streams.insert(connection, queue);
-        Some((connection, replies))
-    }
-
-    fn leave(&mut self, connection: u64, peer: IpAddr) {
-        self.streams.remove(&connection);
-        let owner = owner(peer);
-        if let Some(count) = self.per_client.get_mut(&owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&owner);
-            }
         }
     }
 }
@@ -309,7 +282,7 @@ pub(super) fn serve(shared: &Shared, door: Door) -> io::Result<()> {
         doors.len() - 1
     };
     spawn_local(datagrams(shared.clone(), socket, index));
-    spawn_local(accept(shared.clone(), streams));
+    spawn_local(streams::accept(shared.clone(), streams));
     Ok(())
 }
 
@@ -322,6 +295,7 @@ async fn datagrams(shared: Shared, socket: Rc<UdpSocket>, door: usize) {
             log::error!(target: "dns", "a listener failed: {error}");
             return;
         }
+        let now = shared.engine.borrow().clock().now();
         for _ in 0..PER_WAKE {
             let received = socket.try_io(Interest::READABLE, || {
                 receive(&socket, &mut buffer, &mut control)
@@ -334,10 +308,12 @@ async fn datagrams(shared: Shared, socket: Rc<UdpSocket>, door: usize) {
                         local,
                         interface,
                     };
-                    shared
-                        .engine
-                        .borrow_mut()
-                        .question(client, &buffer[..length]);
+                    let mut engine = shared.engine.borrow_mut();
+                    if engine.clients.admit(peer.ip(), now) {
+                        engine.question(client, &buffer[..length]);
+                    } else {
+                        engine.shed(peer.ip(), Flood::Questions, now);
+                    }
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -387,116 +363,4 @@ fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     storage
         .as_sockaddr_in6()
         .map(|v6| SocketAddr::V6((*v6).into()))
-}
-
-async fn accept(shared: Shared, listener: TcpListener) {
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                log::warn!(target: "dns", "accept: {error}");
-                // Out of descriptors, most likely: others have to close first.
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(local) = stream.local_addr() else {
-            continue;
-        };
-        let entered = shared.engine.borrow_mut().clients.enter(peer.ip());
-        let Some((connection, replies)) = entered else {
-            continue;
-        };
-        let client = Client::Stream {
-            connection,
-            peer,
-            local: local.ip(),
-        };
-        let shared = shared.clone();
-        spawn_local(async move {
-            if let Err(error) = converse(&shared, stream, client, replies).await {
-                log::trace!(target: "dns", "{peer} over TCP: {error}");
-            }
-            shared
-                .engine
-                .borrow_mut()
-                .clients
-                .leave(connection, peer.ip());
-        });
-    }
-}
-
-/// Serves one connection until it is idle, slow, or closed by the client.
-async fn converse(
-    shared: &Shared,
-    mut stream: TcpStream,
-    client: Client,
-    mut replies: UnboundedReceiver<Box<[u8]>>,
-) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (mut read, mut write) = stream.split();
-    let mut frames = stream::Frames::default();
-    let mut open = 0;
-    let mut ended = false;
-    let mut partial = false;
-    let mut deadline = Instant::now() + IDLE;
-    while !(ended && open == 0) {
-        tokio::select! {
-            filled = frames.fill(&mut read), if !ended && open < PIPELINE => match filled {
-                Ok(()) => {}
-                // Some close their side at once and still wait for the reply.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ended = true,
-                Err(error) => return Err(error),
-            },
-            reply = replies.recv() => {
-                let Some(reply) = reply else { return Ok(()) };
-                timeout(REPLY, stream::write(&mut write, &reply)).await??;
-                open -= 1;
-                deadline = deadline.max(Instant::now() + if partial { MESSAGE } else { IDLE });
-            }
-            () = sleep_until(deadline) => {
-                if open == 0 || (partial && open < PIPELINE) {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                deadline = Instant::now() + IDLE;
-            }
-        }
-        let before = open;
-        while open < PIPELINE
-            && let Some(message) = frames.take()
-        {
-            open += 1;
-            shared.engine.borrow_mut().question(client, &message);
-        }
-        if open > before || partial != frames.is_partial() {
-            partial = frames.is_partial();
-            deadline = Instant::now() + if partial { MESSAGE } else { IDLE };
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_count_by_client() {
-        fn check(peers: [&str; 2], shared: bool) {
-            let [first, second] = peers.map(|peer| peer.parse().unwrap());
-            let mut clients = Clients::default();
-            // The queues' other ends stay: a connection ends by `leave` alone.
-            let entered: Vec<_> = (0..MOST_PER_CLIENT)
-                .map(|_| clients.enter(first).expect("a client may have so many"))
-                .collect();
-            assert!(clients.enter(first).is_none());
-            assert_eq!(clients.enter(second).is_none(), shared, "{peers:?}");
-            clients.leave(entered[0].0, first);
-            assert!(clients.enter(second).is_some(), "{peers:?}");
-        }
-        check(["192.0.2.1", "192.0.2.2"], false);
-        check(["2001:db8::1", "2001:db8:0:0:ffff:ffff:ffff:ffff"], true);
-        check(["2001:db8::1", "2001:db8:0:1::1"], false);
-        check(["::1", "0.0.0.1"], false);
-    }
 }

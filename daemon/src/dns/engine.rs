@@ -4,19 +4,21 @@
 mod proving;
 
 use super::cache::{Cache, Kept, Key, Ready, Stored, lease, variant};
+use super::chance::Chance;
 use super::clients::{Client, Clients};
 use super::course::{Course, Refused, audits, decide};
 use super::deadlines::Deadlines;
 use super::lookups::{Lookups, Patience, Subject};
 use super::message::{self, Asked, Extended, Question, Unread, rcode};
 use super::own::{Outcome, Own, Target};
+use super::shares::{self, Shares};
 use super::stats::Counters;
 use super::upstream::{Line, Pool};
 use super::view::View;
 use super::waiter::{Held, Origin, Purpose, Waiter};
 use super::{Clock, Parts, Release, Token, Waiting};
 use crate::config::Hints;
-use crate::observe::{Happening, record};
+use crate::observe::{Flood, Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::answer::{Answer, Malformed, Reading, Shape};
 use crate::policy::rules::{Refusal, Rules};
@@ -33,8 +35,9 @@ use tokio::sync::Notify;
 /// Most questions of clients open at once.
 const MOST_OPEN: usize = 16_384;
 
-/// Most of them from one client (over IPv6: one /64).
+/// Most of them from one client, and from all of one IPv6 /64.
 const MOST_PER_CLIENT: usize = 4096;
+const MOST_PER_NETWORK: usize = 8192;
 
 /// Most answers that go to the loop together.
 const MOST_POSTED: usize = 256;
@@ -63,7 +66,7 @@ pub(super) struct Engine {
     held: BTreeMap<Token, Box<Held>>,
     next_token: u64,
     open: usize,
-    per_client: BTreeMap<IpAddr, usize>,
+    shares: Shares,
     deadlines: Deadlines,
     /// Answers on their way to the loop.
     outbox: Vec<Waiting>,
@@ -90,6 +93,8 @@ impl Engine {
             Arc::clone(&parts.health),
             patience.timeout,
         );
+        let mut chance = Chance::new();
+        let clients = Clients::new(&settings.clients, [chance.secret(), chance.secret()]);
         let alarm = Rc::new(Notify::new());
         let counters = Arc::clone(&parts.counters);
         let lookups = Lookups::new(pool, patience, settings.dns64, counters, Rc::clone(&alarm));
@@ -97,7 +102,7 @@ impl Engine {
             cache: Cache::new(settings.cache, millis(settings.stale)),
             parts,
             clock,
-            clients: Clients::default(),
+            clients,
             lookups,
             proving: Proving::default(),
             own: Own::default(),
@@ -106,7 +111,7 @@ impl Engine {
             held: BTreeMap::new(),
             next_token: EDGES.fetch_add(1, Ordering::Relaxed) << 40,
             open: 0,
-            per_client: BTreeMap::new(),
+            shares: Shares::default(),
             deadlines: Deadlines::new(Rc::clone(&alarm)),
             outbox: Vec::new(),
             posted: Rc::new(Notify::new()),
@@ -159,7 +164,7 @@ impl Engine {
             return;
         };
         if !self.enter(&client) {
-            self.counters().shed.add(1);
+            self.shed(client.address(), Flood::Open, self.clock.now());
             let why = Extended::other("too many questions are open");
             return self.servfail(&client, &asked, why);
         }
@@ -222,6 +227,7 @@ impl Engine {
             zone,
             answer,
             token: Token::NOBODY,
+            client: None,
         });
     }
 
@@ -304,13 +310,15 @@ impl Engine {
         });
     }
 
+    /// Takes up one of the places for open questions. A client may take half of those that are free at
+    /// most, so that however many take all they can get, some are left.
     fn enter(&mut self, client: &Client) -> bool {
-        let owner = client.owner();
-        let of_client = self.per_client.get(&owner).copied().unwrap_or_default();
-        if self.open >= MOST_OPEN || of_client >= MOST_PER_CLIENT {
+        let free = MOST_OPEN.saturating_sub(self.open);
+        let most = MOST_PER_CLIENT.min(free.div_ceil(2));
+        let of_network = MOST_PER_NETWORK.min(free);
+        if !self.shares.take(client.address(), most, of_network) {
             return false;
         }
-        self.per_client.insert(owner, of_client + 1);
         self.open += 1;
         self.counters().open.set(self.open as u64);
         true
@@ -319,13 +327,13 @@ impl Engine {
     fn leave(&mut self, client: &Client) {
         self.open -= 1;
         self.counters().open.set(self.open as u64);
-        let owner = client.owner();
-        if let Some(count) = self.per_client.get_mut(&owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&owner);
-            }
-        }
+        self.shares.give_back(client.address());
+    }
+
+    /// Counts a question that is not answered because its client asks too many.
+    pub(super) fn shed(&mut self, client: IpAddr, what: Flood, now: u64) {
+        self.counters().shed.add(1);
+        self.clients.blame(client, what, now);
     }
 
     /// Takes what an upstream said not long ago, or asks.
@@ -527,6 +535,12 @@ impl Engine {
     fn hold(&mut self, zone: ZoneId, waiters: Vec<Waiter>, view: View, answer: Answer, born: u64) {
         let token = Token(self.next_token);
         self.next_token += 1;
+        // What the gateway wants itself is charged to nobody.
+        let asked: Option<Vec<_>> = waiters
+            .iter()
+            .map(|waiter| waiter.origin.client())
+            .collect();
+        let client = asked.and_then(|all| Some(shares::owner(all.first()?.address())));
         let due = self.clock.now() + millis(self.parts.settings.hold);
         let held = Held {
             waiters,
@@ -542,6 +556,7 @@ impl Engine {
             zone,
             answer,
             token,
+            client,
         };
         self.submit(waiting);
     }

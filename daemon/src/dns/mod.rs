@@ -5,14 +5,17 @@
     reason = "shell: it reads the clock for the edge"
 )]
 
+mod buckets;
 mod cache;
 mod chance;
 mod clients;
 mod connection;
 mod conversation;
 mod course;
+mod crowd;
 mod deadlines;
 mod dnssec;
+mod descriptors;
 mod engine;
 mod fuzz;
 mod health;
@@ -23,8 +26,10 @@ pub mod observer;
 mod outstanding;
 mod own;
 mod padding;
+mod shares;
 mod stats;
 mod stream;
+mod streams;
 mod trouble;
 mod upstream;
 mod view;
@@ -51,7 +56,7 @@ use engine::Engine;
 use health::Health;
 use stats::Counters;
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -78,6 +83,8 @@ pub struct Waiting {
     pub answer: Answer,
     /// To name it by.
     pub token: Token,
+    /// Whose question brought it, over IPv6 by /64; `None` for what the gateway itself asks and renews.
+    pub client: Option<IpAddr>,
 }
 
 /// The loop's word on a waiting answer.
@@ -171,8 +178,10 @@ pub fn start(
         }
         None => (None, None),
     };
+    let mut settings = settings.clone();
+    settings.clients.connections = descriptors::room(settings.clients.connections);
     let parts = Parts {
-        settings: settings.clone(),
+        settings,
         rules,
         epoch,
         submit: Box::new(submit),

@@ -12,28 +12,50 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
 /// Collects bytes until frames are whole.
-#[derive(Default)]
 pub(super) struct Frames {
     bytes: Vec<u8>,
+    /// The longest message taken, in bytes.
+    most: usize,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self::up_to(usize::from(u16::MAX))
+    }
 }
 
 impl Frames {
+    /// Takes messages of up to `most` bytes.
+    pub(super) fn up_to(most: usize) -> Self {
+        let bytes = Vec::new();
+        Self { bytes, most }
+    }
+
     /// Reads once. Safe to cancel: nothing that was read is lost.
     ///
     /// # Errors
-    /// What the stream says; its end is `UnexpectedEof`.
+    /// What the stream says; its end is `UnexpectedEof`, a message that is too long `InvalidData`.
     pub(super) async fn fill(&mut self, from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
         self.bytes.reserve(2048);
         match from.read_buf(&mut self.bytes).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            // Before the message is here: it never will be.
+            _ if self.announced().is_some_and(|length| length > self.most) => {
+                Err(io::ErrorKind::InvalidData.into())
+            }
             _ => Ok(()),
         }
     }
 
+    /// The length of the first message.
+    fn announced(&self) -> Option<usize> {
+        Some(usize::from(u16::from_be_bytes(*self.bytes.first_chunk()?)))
+    }
+
     /// Takes the first whole message.
     pub(super) fn take(&mut self) -> Option<Vec<u8>> {
-        let length = usize::from(u16::from_be_bytes(*self.bytes.first_chunk()?));
-        if self.bytes.len() < 2 + length {
+        let length = self.announced()?;
+        if length > self.most || self.bytes.len() < 2 + length {
             return None;
         }
         let rest = self.bytes.split_off(2 + length);

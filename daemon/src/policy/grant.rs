@@ -28,6 +28,7 @@ pub struct Policy {
     /// Not before these moments is anything to do; an entry may be early, never late.
     deadlines: BTreeSet<(Moment, ZoneId, IpAddr)>,
     families: [usize; 2],
+    zones: BTreeMap<ZoneId, [usize; 2]>,
     revision: Revision,
 }
 
@@ -88,6 +89,12 @@ pub enum Cap {
     /// `[limits] learned`.
     #[error("as many addresses are learned as [limits] learned allows")]
     Total,
+    /// `[limits] per_zone`.
+    #[error("the zone holds as many addresses as [limits] per_zone allows")]
+    Zone,
+    /// `[limits] per_client`: the loop's to judge, for it takes a clock.
+    #[error("the client adds more addresses a second than [limits] per_client allows")]
+    Client,
 }
 
 impl Cap {
@@ -98,7 +105,28 @@ impl Cap {
             Self::Answer => "per_answer",
             Self::Name => "per_name",
             Self::Total => "learned",
+            Self::Zone => "per_zone",
+            Self::Client => "per_client",
         }
+    }
+}
+
+/// How full a cap is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Which: [`Cap::Total`] or [`Cap::Zone`].
+    pub cap: Cap,
+    /// How many addresses are learned, of the family of which there are more.
+    pub learned: usize,
+    /// How many may be.
+    pub most: usize,
+}
+
+impl Fill {
+    /// How full, in percent, rounded down.
+    #[must_use]
+    pub fn percent(&self) -> usize {
+        self.learned.saturating_mul(100) / self.most.max(1)
     }
 }
 
@@ -164,6 +192,29 @@ impl Policy {
         self.families
     }
 
+    /// How full the cap of `zone` is, or the one for all zones.
+    #[must_use]
+    pub fn fill(&self, zone: Option<ZoneId>) -> Fill {
+        let limits = self.limits();
+        let (cap, held, most) = match zone {
+            None => (Cap::Total, self.families, limits.learned),
+            Some(zone) => (Cap::Zone, self.held_by(zone), limits.per_zone),
+        };
+        let learned = held[0].max(held[1]);
+        Fill { cap, learned, most }
+    }
+
+    fn held_by(&self, zone: ZoneId) -> [usize; 2] {
+        self.zones.get(&zone).copied().unwrap_or_default()
+    }
+
+    /// How many addresses of `answer` are not granted to `zone` yet.
+    #[must_use]
+    pub fn fresh(&self, zone: ZoneId, answer: &Answer) -> usize {
+        let granted = |address: &&IpAddr| !self.grants.contains_key(&(zone, **address));
+        answer.addresses.iter().filter(granted).count()
+    }
+
     /// Everything a plane must enforce.
     #[must_use]
     pub fn image(&self) -> Image {
@@ -216,11 +267,16 @@ impl Policy {
         if fresh > 0 && held.map_or(0, BTreeSet::len) + fresh > limits.per_name {
             return Err(Cap::Name);
         }
-        let mut families = self.families;
+        let (mut families, mut of_zone) = (self.families, self.held_by(zone));
         for address in &answer.addresses {
             if !self.grants.contains_key(&(zone, *address)) {
-                families[family(*address)] += 1;
-                if families[family(*address)] > limits.learned {
+                let family = family(*address);
+                families[family] += 1;
+                of_zone[family] += 1;
+                if of_zone[family] > limits.per_zone {
+                    return Err(Cap::Zone);
+                }
+                if families[family] > limits.learned {
                     return Err(Cap::Total);
                 }
             }
@@ -248,6 +304,7 @@ impl Policy {
         for &address in addresses {
             let grant = self.grants.entry((zone, address)).or_insert_with(|| {
                 self.families[family(address)] += 1;
+                self.zones.entry(zone).or_default()[family(address)] += 1;
                 self.deadlines.insert((end, zone, address));
                 Grant {
                     lessons: Vec::new(),
@@ -390,6 +447,9 @@ impl Policy {
             if grant.lessons.is_empty() {
                 self.grants.remove(&(zone, address));
                 self.families[family(address)] -= 1;
+                if let Some(held) = self.zones.get_mut(&zone) {
+                    held[family(address)] -= 1;
+                }
             } else {
                 grant.deadline = grant.first_end();
                 self.deadlines.insert((grant.deadline, zone, address));

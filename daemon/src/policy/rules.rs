@@ -44,6 +44,11 @@ pub struct Intent {
 pub struct Limits {
     /// Most learned addresses per address family, all zones together.
     pub learned: usize,
+    /// Most of them in one zone.
+    pub per_zone: usize,
+    /// Most addresses that one client's questions (over IPv6: one /64's) may add per second, in all
+    /// zones together.
+    pub per_client: usize,
     /// Most learned addresses that one name may hold in one zone.
     pub per_name: usize,
     /// Most addresses one answer may teach.
@@ -62,6 +67,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             learned: 131_072,
+            per_zone: 131_072,
+            per_client: 200,
             per_name: 1000,
             per_answer: 256,
             ttl_floor: 60,

@@ -282,6 +282,47 @@ fn caps_refuse_and_never_evict() {
 }
 
 #[test]
+fn d7_a_zone_has_its_share_and_networks_stand() {
+    let mut intent = intent(&["c"], &[]);
+    intent.limits = Limits {
+        learned: 10,
+        per_zone: 5,
+        ..Limits::default()
+    };
+    let mut policy = Policy::new(Arc::new(intent), links()).unwrap();
+    let zone = ZoneId(0);
+    let networks = |policy: &Policy| policy.image().zones[0].networks.clone();
+    let before = networks(&policy);
+    let fill = |policy: &Policy| [None, Some(zone)].map(|zone| policy.fill(zone).percent());
+    let mut admit = |last: u8| {
+        let address = format!("20.0.0.{last}");
+        let answer = answer(&format!("x{last}.a.example"), &[&address], 60);
+        let fresh = policy.fresh(zone, &answer);
+        let admission = policy.admit(zone, &answer, Moment(0));
+        (fresh, admission, fill(&policy))
+    };
+    for last in 1..=5 {
+        let (fresh, admission, full) = admit(last);
+        let percent = usize::from(last) * 10;
+        assert!(matches!(admission, Admission::Admitted { .. }), "{last}");
+        assert_eq!((fresh, full), (1, [percent, 2 * percent]));
+    }
+    let (fresh, admission, _) = admit(6);
+    assert_eq!((fresh, admission), (1, Admission::Full(Cap::Zone)));
+    // What is granted already may be told again, and renewed.
+    let (fresh, admission, full) = admit(5);
+    assert!(matches!(admission, Admission::Admitted { .. }));
+    assert_eq!((fresh, full), (0, [50, 100]));
+    // What the catalogue lists as networks is in no learned set, however full those are.
+    assert!(!before.is_empty());
+    assert_eq!(networks(&policy), before);
+    // What ends makes room.
+    let over = Moment(0).after_seconds(60 * 60);
+    assert_eq!(policy.expire(over).len(), 5);
+    assert_eq!(policy.fill(Some(zone)).percent(), 0);
+}
+
+#[test]
 fn a_replacement_keeps_what_the_new_rules_list() {
     let (mut policy, zone) = policy(&["c"], &[]);
     policy.admit(zone, &answer("x.a.example", &["20.0.0.1"], 60), Moment(0));

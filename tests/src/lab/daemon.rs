@@ -109,7 +109,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// With its last words when it is not ready in time.
     pub fn start(lab: &'a Lab, binaries: &Binaries, planes: Planes, zones: &str) -> Result<Self> {
-        let text = Self::preamble(lab, planes) + zones;
+        let text = configuration(lab, planes, zones);
         Self::start_with(lab, binaries, planes, &text)
     }
 
@@ -150,7 +150,7 @@ impl<'a> Daemon<'a> {
     }
 
     /// The part of the configuration that the lab decides: gateway, dns, planes, paths. Zones (and
-    /// `[limits]`) are to be appended. Patience is longer than a gateway's: the machine may be busy.
+    /// `[limits]`, without which [`Daemon::start`] sets none per client) are to be appended. Patience is longer than a gateway's: the machine may be busy.
     #[must_use]
     pub fn preamble(lab: &Lab, planes: Planes) -> String {
         let dir = lab.dir().display();
@@ -250,7 +250,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When `egressctl` cannot be started; a refused configuration is an [`Outcome`].
     pub fn reload(&self, planes: Planes, zones: &str) -> Result<Outcome> {
-        self.reload_with(&(Self::preamble(self.lab, planes) + zones))
+        self.reload_with(&configuration(self.lab, planes, zones))
     }
 
     /// As [`Daemon::reload`], with a whole configuration.
@@ -320,6 +320,18 @@ impl<'a> Daemon<'a> {
         })
         .with_context(|| self.process.words())
     }
+}
+
+/// The whole configuration. One client of the lab does the work of many, so the limits per client are
+/// off, unless `zones` has a `[limits]` of its own.
+fn configuration(lab: &Lab, planes: Planes, zones: &str) -> String {
+    const UNLIMITED: &str = "[limits]\nquestions = 0\nper_client = 16777216\n\n";
+    let limits = if zones.contains("[limits]") {
+        ""
+    } else {
+        UNLIMITED
+    };
+    Daemon::preamble(lab, planes) + limits + zones
 }
 
 fn launch(lab: &Lab, binaries: &Binaries, config: &Path, notify: &Path) -> Result<Process> {

@@ -293,6 +293,7 @@ impl Observer {
                     zone,
                     answer,
                     token,
+                    client: None,
                 };
                 self.hold(token, delivery, &question, rules, &waiting, now);
                 self.effects.push(Effect::Teach(waiting));

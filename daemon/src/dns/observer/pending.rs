@@ -1,6 +1,6 @@
 //! Questions that were seen going out and are not answered yet. Pure: time is an argument; bounded.
 
-use super::super::clients::owner;
+use super::super::shares::owner;
 use super::super::message::Question;
 use crate::policy::ZoneId;
 use std::collections::BTreeMap;

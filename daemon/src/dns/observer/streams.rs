@@ -1,6 +1,6 @@
 //! TCP connections to resolvers, put together from copied segments: in order or not at all. Pure.
 
-use super::super::clients::owner;
+use super::super::shares::owner;
 use super::packet::Segment;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,7 @@
 //! The edge between a scripted client, a scripted upstream and a scripted loop.
 
 use super::super::*;
-use crate::config::{Hints, Local, Transport, Unlisted, Upstream};
+use crate::config::{ClientLimits, Hints, Local, Transport, Unlisted, Upstream};
 use crate::policy::answer::Ech;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
 use crate::policy::image::Mode;
@@ -80,6 +80,7 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         stale: Duration::ZERO,
         own_lookups: false,
         types: vec![],
+        clients: ClientLimits::default(),
     }
 }
 

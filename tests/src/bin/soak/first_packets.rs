@@ -42,7 +42,7 @@ pub(crate) fn soak(options: &Options) -> Result<usize> {
     let _authority = Authority::start(&lab, &zone)?;
     let _echo = Echo::start(&lab.internet, &[], &[PORT])?;
     let rules = format!(
-        "[limits]\nlearned = 1000000\n\n[[zone]]\nname = \"managed\"\ninterfaces = [\"lan0\"]\n\
+        "[limits]\nlearned = 1000000\nper_client = 1000000\nquestions = 0\n\n[[zone]]\nname = \"managed\"\ninterfaces = [\"lan0\"]\n\
          sources = [\"10.20.0.0/16\"]\n[[zone.rule]]\nnames = [\"*.vendor.example\"]\nudp = [{PORT}]\n"
     );
     let binaries = Binaries(options.binaries.clone());

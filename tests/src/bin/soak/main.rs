@@ -2,6 +2,7 @@
 
 mod answers;
 mod first_packets;
+mod floods;
 mod hostile;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,8 @@ enum Soak {
     FirstPackets(first_packets::Options),
     /// Generated responses, read by the daemon's reducer and by an oracle; counts differences.
     Answers(answers::Options),
+    /// Clients that want everything; counts what the others lose.
+    Floods(floods::Options),
     /// Responses made to be slow or large; measures time and memory of each.
     Hostile(hostile::Options),
 }
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let failures = match Options::parse().soak {
         Soak::FirstPackets(options) => first_packets::soak(&options),
         Soak::Answers(options) => Ok(answers::soak(&options)),
+        Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
     };
     match failures {
