@@ -116,7 +116,7 @@ fn knot(lab: &Lab) -> Result<Process> {
     };
     let more = "*.w.vendor.example. 60 A 52.96.9.9\nalias.vendor.example. 60 CNAME n1.vendor.example.\n\
          out.vendor.example. 60 CNAME n2.plain.example.\n";
-    write("vendor.example.", &(names("vendor.example.", 9) + &more))?;
+    write("vendor.example.", &(names("vendor.example.", 9) + more))?;
     write("bad.example.", &names("bad.example.", 10))?;
     write("plain.example.", &names("plain.example.", 11))?;
     let mut command = Command::new("knotd");

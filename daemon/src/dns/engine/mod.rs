@@ -1,16 +1,18 @@
 //! Every question from the client's datagram to its reply. No task and no lock per question: the
 //! sockets' tasks call in, one at a time. Who asks what the cache holds is answered at once.
 
+mod again;
 mod proving;
+mod unasked;
 
-use super::cache::{Cache, Kept, Key, Ready, Stored, lease, variant};
+use super::cache::{Cache, Key, variant};
 use super::chance::Chance;
 use super::clients::{Client, Clients};
 use super::course::{Course, Refused, audits, decide};
 use super::deadlines::Deadlines;
 use super::lookups::{Lookups, Patience, Subject};
 use super::message::{self, Asked, Extended, Question, Unread, rcode};
-use super::own::{Outcome, Own, Target};
+use super::own::{Outcome, Own};
 use super::shares::{self, Shares};
 use super::stats::Counters;
 use super::upstream::{Line, Pool};
@@ -23,7 +25,6 @@ use crate::policy::ZoneId;
 use crate::policy::answer::{Answer, Malformed, Reading, Shape};
 use crate::policy::rules::{Refusal, Rules};
 use proving::Proving;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -44,9 +45,6 @@ const MOST_POSTED: usize = 256;
 
 /// TTL of an answer that is told beyond its end, in seconds (RFC 8767 §4).
 const STALE_TTL: u32 = 30;
-
-/// Milliseconds between looks whether the rules changed.
-const FOLLOW: u64 = 1000;
 
 /// Edges opened so far. A reload opens another, and the loop's word on an answer of the old one must
 /// not release one of the new: their tokens never meet.
@@ -189,38 +187,6 @@ impl Engine {
         }
     }
 
-    /// Answers from the cache, without a word to the loop but for the lease.
-    fn tell_again(
-        &mut self,
-        client: &Client,
-        asked: &Asked<'_>,
-        zone: Option<ZoneId>,
-        key: &Key,
-        rules: &Rules,
-    ) -> bool {
-        let now = self.clock.now();
-        let Some(ready) = self.cache.ready(key, self.epoch(), now) else {
-            return false;
-        };
-        let limit = client.limit(asked);
-        self.parts.counters.answers.add(1);
-        self.parts.counters.cached.add(1);
-        ready
-            .view
-            .write(asked, ready.age(now), limit, &mut self.out);
-        self.clients.send(client, &self.out);
-        let limits = rules.intent().limits;
-        let renewal = ready.renewal(now, limits);
-        let refresh = ready.wants_refresh(now);
-        if let (Some(zone), Some(answer)) = (zone, renewal) {
-            self.renew(zone, answer);
-        }
-        if refresh && let Ok(question) = asked.keep() {
-            self.refresh(zone, question, key.keep());
-        }
-        true
-    }
-
     /// Lets the grants of an answer last as if it had been given now.
     fn renew(&mut self, zone: ZoneId, answer: Answer) {
         self.submit(Waiting {
@@ -260,22 +226,6 @@ impl Engine {
     /// Rung when [`Engine::post`] has something.
     pub(super) fn posted(&self) -> Rc<Notify> {
         Rc::clone(&self.posted)
-    }
-
-    fn refresh(&mut self, zone: Option<ZoneId>, question: Question, key: Kept) {
-        let rules = self.parts.rules.load();
-        let course = decide(&rules, &self.parts.settings, zone, &question);
-        let (Some(purpose), true) = (Purpose::of(course), self.lookups.len() < MOST_OPEN) else {
-            return;
-        };
-        self.counters().prefetched.add(1);
-        let origin = Origin::Refresh;
-        self.look_up(Waiter {
-            origin,
-            question,
-            key,
-            purpose,
-        });
     }
 
     fn refuse(
@@ -595,26 +545,6 @@ impl Engine {
         self.make_ready(&key, view, Some(answer), born, epoch);
     }
 
-    fn make_ready(
-        &mut self,
-        key: &Kept,
-        view: View,
-        answer: Option<Answer>,
-        born: u64,
-        epoch: u64,
-    ) {
-        let limits = self.parts.rules.load().intent().limits;
-        let ready = Ready {
-            leased: Cell::new(lease(born, view.lifetime(), limits)),
-            view,
-            born,
-            epoch,
-            answer,
-            refreshing: Cell::new(false),
-        };
-        self.cache.make_ready(key, ready);
-    }
-
     /// The planes do not hold the answer: no release, except in audit mode, where packets pass anyway.
     fn withhold(&mut self, token: Token, why: &str) {
         let Some(held) = self.unhold(token) else {
@@ -690,68 +620,6 @@ impl Engine {
         let limit = client.limit(asked);
         asked.bare(rcode::SERVFAIL, Some(why), limit, &mut self.out);
         self.clients.send(client, &self.out);
-    }
-
-    /// Tells the schedule how a look-up of its own ended; only the first word counts.
-    fn settle_own(&mut self, waiter: &Waiter, outcome: impl FnOnce() -> Outcome, now: u64) {
-        let (Origin::Own, Some(zone)) = (&waiter.origin, waiter.purpose.zone()) else {
-            return;
-        };
-        let target = Target {
-            zone,
-            name: waiter.question.name.clone(),
-            kind: waiter.question.kind,
-        };
-        let chance = self.lookups.chance().id();
-        if let Some(answer) = self.own.settle(&target, outcome(), now, chance) {
-            self.renew(zone, answer);
-        }
-        self.tell_unresolved();
-    }
-
-    fn tell_unresolved(&mut self) {
-        if let Some(names) = self.own.unresolved() {
-            self.parts.unresolved.store(Arc::new(names));
-        }
-    }
-
-    /// Begins the look-ups of our own that are due.
-    fn pursue(&mut self, now: u64) {
-        if !self.parts.settings.own_lookups {
-            return;
-        }
-        if self.follow_at <= now {
-            self.follow_at = now + FOLLOW;
-            let rules = self.parts.rules.load_full();
-            let same = |old: &Arc<Rules>| Arc::ptr_eq(old, &rules);
-            if !self.followed.as_ref().is_some_and(same) {
-                self.own.follow(&rules, now);
-                self.followed = Some(rules);
-                self.tell_unresolved();
-            }
-        }
-        while let Some(target) = self.own.next(now) {
-            let (_, forward) = self.parts.settings.route(&target.name);
-            if forward.is_some_and(|forward| !forward.teach) {
-                let chance = self.lookups.chance().id();
-                self.own.settle(&target, Outcome::Nothing, now, chance);
-                continue;
-            }
-            let question = Question::own(&target.name, target.kind);
-            let key = Key::new(Some(target.zone), &question.asked()).keep();
-            let waiter = Waiter {
-                origin: Origin::Own,
-                question,
-                key,
-                purpose: Purpose::Teach(target.zone),
-            };
-            // Another zone may just have asked; else the time of what is known is nearly over.
-            let young = |said: &Stored| now - said.born < said.until - now;
-            match self.cache.fresh(&waiter.key, now) {
-                Some(said) if young(said) => self.seek(waiter),
-                Some(_) | None => self.look_up(waiter),
-            }
-        }
     }
 
     /// When [`Engine::tick`] must be called, in milliseconds of the clock; `None` while there is
