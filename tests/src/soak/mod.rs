@@ -1,0 +1,8 @@
+//! Proofs with large denominators that need the daemon in the lab. The namespace tests run each with a
+//! small one.
+
+mod chance;
+pub mod first_packets;
+mod quantile;
+
+pub use quantile::Waits;
