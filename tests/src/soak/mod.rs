@@ -2,6 +2,7 @@
 //! small one.
 
 mod chance;
+pub mod churn;
 pub mod first_packets;
 mod quantile;
 

@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: proofs with large denominators, one module each.
 
 mod answers;
+mod churn;
 mod first_packets;
 mod floods;
 mod hostile;
@@ -18,6 +19,9 @@ struct Options {
 enum Soak {
     /// An answer, then at once a packet to its new address; counts packets that are lost.
     FirstPackets(first_packets::Options),
+    /// Short TTLs and rotating pools while the ruleset is flushed and the daemon killed; counts what was
+    /// told and closed, and what is open and was never answered.
+    Churn(churn::Options),
     /// Generated responses, read by the daemon's reducer and by an oracle; counts differences.
     Answers(answers::Options),
     /// Clients that want everything; counts what the others lose.
@@ -29,6 +33,7 @@ enum Soak {
 fn main() -> ExitCode {
     let failures = match Options::parse().soak {
         Soak::FirstPackets(options) => first_packets::soak(&options),
+        Soak::Churn(options) => churn::soak(&options),
         Soak::Answers(options) => Ok(answers::soak(&options)),
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
