@@ -4,6 +4,7 @@
 mod chance;
 pub mod churn;
 pub mod first_packets;
+pub mod forgeries;
 mod quantile;
 
 pub use quantile::Waits;
