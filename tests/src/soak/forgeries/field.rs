@@ -78,11 +78,7 @@ impl Field {
         };
         let mut message = wire::response(question, end, &reply, false);
         match self {
-            Self::SourceAddress
-            | Self::SourcePort
-            | Self::Socket
-            | Self::Late
-            | Self::Nothing => {}
+            Self::SourceAddress | Self::SourcePort | Self::Socket | Self::Late | Self::Nothing => {}
             Self::Id => {
                 let other = 1 + chance.below(0xFFFF);
                 let [_, _, high, low] = other.to_be_bytes();

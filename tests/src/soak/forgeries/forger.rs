@@ -56,7 +56,12 @@ pub(super) fn bait(number: u16) -> Ipv4Addr {
 }
 
 /// Answers until `stop`.
-pub(super) fn answer(lab: &Lab, orders: Orders, ready: &AtomicBool, stop: &AtomicBool) -> Result<Sent> {
+pub(super) fn answer(
+    lab: &Lab,
+    orders: Orders,
+    ready: &AtomicBool,
+    stop: &AtomicBool,
+) -> Result<Sent> {
     lab.internet.join()?;
     let bound = |address, port| UdpSocket::bind(SocketAddr::new(address, port));
     let mut forger = Forger {

@@ -65,7 +65,10 @@ pub fn run(binaries: &Binaries, planes: Planes, scale: Plan) -> Result<Outcome> 
     let lab = Lab::new()?;
     let script: Script = Arc::new(|name: &str| Reply {
         ttl: 3600,
-        addresses: number(name).map(|(number, _)| truth(number)).into_iter().collect(),
+        addresses: number(name)
+            .map(|(number, _)| truth(number))
+            .into_iter()
+            .collect(),
         truncated: false,
     });
     let _streams = Scripted::streams(&lab, &script)?;
@@ -135,7 +138,10 @@ fn asking(lab: &Lab, daemon: &Daemon<'_>, planes: Planes, scale: Plan) -> Result
         let mut list = Command::new("nft");
         list.args(["-j", "list", "table", "inet", "egressd"]);
         let text = lab.gateway.output(&mut list)?;
-        ensure!(text.contains("\"52.97.0.1\""), "nft does not list what is true");
+        ensure!(
+            text.contains("\"52.97.0.1\""),
+            "nft does not list what is true"
+        );
         outcome.learned[0] = count(&text);
     }
     let told = daemon.ctl(&["grants"])?;
@@ -204,7 +210,9 @@ fn passing() -> Result<u64> {
     let control = SocketAddr::new(IpAddr::V4(truth(1)), PORT);
     socket.send_to(b"true", control)?;
     ensure!(
-        socket.recv_from(&mut buffer).is_ok_and(|(_, from)| from == control),
+        socket
+            .recv_from(&mut buffer)
+            .is_ok_and(|(_, from)| from == control),
         "a true address does not let packets through"
     );
     socket.set_nonblocking(true)?;
