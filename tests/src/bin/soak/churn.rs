@@ -49,7 +49,7 @@ pub(crate) fn soak(options: &Options) -> Result<usize> {
          packets to addresses that the zone may not reach: {} of {} came back\n\
          {} reads of the kernel's sets ({} without a table), {} elements; {} of the grants ({} without \
          a daemon), {} elements: {} never answered\n\
-         {} elements that nobody used: at most {:.1?} beyond the end of the last answer",
+         {} elements that nobody used before the first kill: at most {:.1?} beyond the end of the last answer",
         options.seconds,
         seen.upstream,
         seen.silence,
@@ -78,6 +78,9 @@ pub(crate) fn soak(options: &Options) -> Result<usize> {
         for text in list.iter().take(15) {
             println!("  {what}: {text}");
         }
+    }
+    if let Some(overdue) = &seen.overdue {
+        println!("  overdue: {overdue}");
     }
     let failures = seen.lost.len() + seen.leaked.len() + seen.extra.len();
     if failures > 0 {

@@ -27,14 +27,16 @@ pub(super) struct Comparison {
     pub(super) elements: [u64; 2],
     /// Those that no answer had given.
     pub(super) extra: BTreeSet<String>,
-    /// Elements that nobody used, compared while the daemon had been there for a while.
+    /// Elements that nobody used, compared before the first kill.
     pub(super) unused: u64,
     /// The longest that one of them was there after the last answer with it had ended.
     pub(super) overstay: Duration,
+    /// What the daemon and the ledger know of the first that was there for [`LONG`].
+    pub(super) example: Option<String>,
 }
 
-/// The longest TTL once more, the grace, and the daemon's rounding.
-const SETTLED: Duration = Duration::from_secs(8);
+/// No grant should be there so long after its end.
+const LONG: Duration = Duration::from_secs(10);
 
 impl Comparison {
     /// Reads both once.
@@ -55,7 +57,25 @@ impl Comparison {
         let began = Instant::now();
         let told = daemon.ctl(&["grants"])?;
         let held = told.status.success().then(|| in_grants(&told.json));
+        let examined = self.example.is_some();
         self.compare(1, held.as_deref(), began, ledger);
+        if let (false, Some(example)) = (examined, &mut self.example) {
+            let of = |grant: &&Value| {
+                grant["address"]
+                    .as_str()
+                    .is_some_and(|a| example.contains(&format!("{a},")))
+            };
+            let grants = told.json["grants"]
+                .as_array()
+                .or_else(|| told.json.as_array());
+            let known: Vec<String> = grants
+                .into_iter()
+                .flatten()
+                .filter(of)
+                .map(Value::to_string)
+                .collect();
+            example.push_str(&format!("; {}", known.join(" ")));
+        }
         Ok(())
     }
 
@@ -73,15 +93,21 @@ impl Comparison {
         self.reads[source] += 1;
         self.elements[source] += held.len() as u64;
         let ledger = locked(ledger);
-        let settled = ledger.settled(began, SETTLED);
+        let strict = ledger.strict();
         for (zone, address) in held {
             if !ledger.knows(*zone, *address) {
                 self.extra.insert(format!("zone {zone} {address}"));
             }
-            if settled && !is_probed(*address) {
+            if strict && !is_probed(*address) {
                 self.unused += 1;
                 let over = ledger.over(*zone, *address, began).unwrap_or_default();
                 self.overstay = self.overstay.max(over);
+                if source == 1 && over > LONG && self.example.is_none() {
+                    self.example = Some(format!(
+                        "zone {zone} {address}, {over:.1?} after its end: {}",
+                        ledger.circumstances(began)
+                    ));
+                }
             }
         }
     }

@@ -86,13 +86,30 @@ impl Ledger {
             .join(", ")
     }
 
-    /// Whether the daemon was there at `now` and had been for `long`.
-    pub(super) fn settled(&self, now: Instant, long: Duration) -> bool {
-        let last = self
-            .events
-            .iter()
-            .rev()
-            .find(|(_, event)| *event != Event::Flush);
-        last.is_some_and(|(at, event)| *event != Event::Kill && now > *at + long)
+    /// Whether grants end by their answers alone: what a restart restores lives ten minutes at least,
+    /// so that clients can confirm it.
+    pub(super) fn strict(&self) -> bool {
+        self.events.iter().all(|(_, event)| *event != Event::Kill)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_what_was_answered_and_to_whom() {
+        let (shared, first) = (Ipv4Addr::new(52, 110, 0, 1), Ipv4Addr::new(52, 111, 0, 1));
+        let start = Instant::now();
+        let mut ledger = Ledger::default();
+        ledger.answered(start, 5, &[shared, first]);
+        ledger.told(1, start, 3, &[shared]);
+        let known = |address| [0, 1].map(|zone| ledger.knows(zone, address));
+        assert_eq!(known(shared), [true, true]);
+        assert_eq!(known(first), [true, false]);
+        assert_eq!(known(Ipv4Addr::new(52, 110, 0, 2)), [false, false]);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(ledger.over(1, shared, at(4)), None);
+        assert_eq!(ledger.over(1, shared, at(7)), Some(Duration::from_secs(2)));
     }
 }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// How much is tried. TTLs are 1 to 5 s, a sixtieth of 1 to 5 minutes, so a second stands for a minute.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How long, in seconds. The daemon is killed after each quarter of it but the last.
+    /// How long, in seconds. The daemon is killed three times in the last quarter.
     pub seconds: u32,
     /// Clients per zone that ask without pause.
     pub clients: u32,
@@ -65,8 +65,11 @@ pub struct Outcome {
     pub elements: [u64; 2],
     /// Those that were never answered.
     pub extra: Vec<String>,
-    /// Elements that no packet used, and the longest that one outlived the last answer with it.
+    /// Elements that no packet used in reads before the first kill, and the longest that one of them
+    /// outlived the last answer with it.
     pub unused: (u64, Duration),
+    /// What the daemon says of the first that stayed far too long.
+    pub overdue: Option<String>,
     /// Flushes and kills.
     pub blows: [u32; 2],
     /// The daemon's last lines.
@@ -153,6 +156,7 @@ pub fn run(binaries: &Binaries, planes: Planes, scale: Plan) -> Result<Outcome> 
         elements: comparison.elements,
         extra: comparison.extra.into_iter().collect(),
         unused: (comparison.unused, comparison.overstay),
+        overdue: comparison.example,
         blows,
         words: daemon.words(),
     })
@@ -225,7 +229,7 @@ fn trouble(
     };
     let mut next_flush = MINUTE;
     while began.elapsed() < whole {
-        if *kills < 3 && began.elapsed() > whole / 4 * (*kills + 1) {
+        if *kills < 3 && began.elapsed() > whole / 12 * (9 + *kills) {
             *kills += 1;
             locked(ledger).happened(Instant::now(), Event::Kill);
             daemon.kill()?;

@@ -176,11 +176,8 @@ mod tests {
             // All of them are messages that a library reads.
             let message = Message::from_vec(&forged).unwrap_or_else(|e| panic!("{field}: {e}"));
             assert_eq!(message.answers.len(), 1, "{field}");
-            let questions = match field {
-                Field::NoQuestion => 0,
-                Field::TwoQuestions => 2,
-                _ => 1,
-            };
+            let questions =
+                usize::from(field != Field::NoQuestion) + usize::from(field == Field::TwoQuestions);
             assert_eq!(message.queries.len(), questions, "{field}");
         }
     }

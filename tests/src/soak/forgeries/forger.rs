@@ -89,17 +89,20 @@ impl Forger {
     fn question(&mut self, question: &[u8], from: SocketAddr, orders: Orders) -> Result<()> {
         let (name, kind, end) = wire::asked(question)?;
         let began = Instant::now();
-        let Some((number, true)) = number(&name).filter(|_| kind == wire::A) else {
-            let addresses = number(&name).map(|(number, _)| truth(number));
-            let reply = wire::Reply {
-                ttl: 3600,
-                addresses: addresses.filter(|_| kind == wire::A).into_iter().collect(),
-                truncated: false,
-            };
-            self.upstream
-                .send_to(&wire::response(question, end, &reply, false), from)?;
-            return Ok(());
+        let subject = number(&name).filter(|_| kind == wire::A);
+        let reply = wire::Reply {
+            ttl: 3600,
+            addresses: subject
+                .map(|(number, _)| truth(number))
+                .into_iter()
+                .collect(),
+            truncated: false,
         };
+        let mut reply = wire::response(question, end, &reply, false);
+        if !subject.is_some_and(|(_, forged)| forged) {
+            self.upstream.send_to(&reply, from)?;
+            return Ok(());
+        }
         for field in Field::MANY {
             if field != Field::Late {
                 self.burst(field, question, end, from, orders.each)?;
@@ -108,23 +111,11 @@ impl Forger {
         if orders.perfect {
             self.burst(Field::Nothing, question, end, from, 1)?;
         }
-        let truncated = self.chance.below(TRUNCATED) == 0;
-        if truncated {
+        if self.chance.below(TRUNCATED) == 0 {
             // It ends the question over UDP; the true reply comes over TCP.
             self.burst(Field::Truncated, question, end, from, 1)?;
-        }
-        if !truncated {
-            let mut reply = wire::response(
-                question,
-                end,
-                &wire::Reply {
-                    ttl: 3600,
-                    addresses: vec![truth(number)],
-                    truncated: false,
-                },
-                false,
-            );
-            // Counts of the authority and additional sections.
+        } else {
+            // One record of the authority section, one of the additional.
             reply[9] = 1;
             reply[11] = 1;
             for _ in 0..2 {
@@ -161,44 +152,18 @@ impl Forger {
         for _ in 0..count {
             let address = self.next_bait();
             let message = field.forge(question, end, address, &mut self.chance);
-            let to = match field {
-                Field::Socket => self.other_port(from, false),
-                Field::Blind => self.other_port(from, true),
-                Field::SourceAddress
-                | Field::SourcePort
-                | Field::Id
-                | Field::Name
-                | Field::Case
-                | Field::Type
-                | Field::Class
-                | Field::NoQuestion
-                | Field::TwoQuestions
-                | Field::Opcode
-                | Field::NoResponse
-                | Field::Late
-                | Field::Truncated
-                | Field::Bait
-                | Field::Nothing => Some(from),
+            let to = if matches!(field, Field::Socket | Field::Blind) {
+                self.other_port(from, field == Field::Blind)
+            } else {
+                Some(from)
             };
             let Some(to) = to else { continue };
-            let socket = match field {
-                Field::SourceAddress => &self.stranger,
-                Field::SourcePort => &self.port,
-                Field::Id
-                | Field::Name
-                | Field::Case
-                | Field::Type
-                | Field::Class
-                | Field::NoQuestion
-                | Field::TwoQuestions
-                | Field::Opcode
-                | Field::NoResponse
-                | Field::Socket
-                | Field::Late
-                | Field::Blind
-                | Field::Truncated
-                | Field::Bait
-                | Field::Nothing => &self.upstream,
+            let socket = if field == Field::SourceAddress {
+                &self.stranger
+            } else if field == Field::SourcePort {
+                &self.port
+            } else {
+                &self.upstream
             };
             match socket.send_to(&message, to) {
                 Ok(_) => *self.sent.forged.entry(field).or_default() += 1,
@@ -210,7 +175,8 @@ impl Forger {
         Ok(())
     }
 
-    /// A port that other questions came from, or with `any` half of the time just any.
+    /// A port that other questions came from; with `any` it may be this one's, and half of the time is
+    /// just any.
     fn other_port(&mut self, from: SocketAddr, any: bool) -> Option<SocketAddr> {
         if any && self.chance.below(2) == 0 {
             let port = u16::try_from(1024 + self.chance.below(64_512)).expect("below 65,536");
