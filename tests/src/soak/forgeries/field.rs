@@ -114,12 +114,6 @@ impl Field {
                 message[HEADER + 1] ^= c & 0x20;
             }
             Self::Truncated => message[2] |= 2,
-            Self::Bait => {
-                message[9] = 1;
-                message[11] = 1;
-                wire::record(&mut message, 3600, address);
-                wire::record(&mut message, 3600, address);
-            }
         }
         message
     }
