@@ -139,7 +139,7 @@ pub fn run(binaries: &Binaries, planes: Planes, scale: Plan) -> Result<Outcome> 
             )
         })
         .concat();
-    let limits = "[limits]\nlearned = 1000000\n\n";
+    let limits = "[limits]\nlearned = 1000000\nper_client = 1000000\nquestions = 0\n\n";
     let text = Daemon::preamble(&lab, planes).replace("hold = ", "cache_mib = 256\nhold = ");
     let daemon = Daemon::start_with(&lab, binaries, planes, &(text + limits + &zones))?;
 

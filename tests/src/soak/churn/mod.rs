@@ -189,7 +189,8 @@ fn script(ledger: Arc<Mutex<Ledger>>) -> Script {
 }
 
 fn rules(grace: u32) -> String {
-    let mut text = format!("[limits]\nttl_floor = 1\ngrace = {grace}\nidle = 1\n\n");
+    let mut text =
+        format!("[limits]\nttl_floor = 1\ngrace = {grace}\nidle = 1\nper_client = 1000000\n\n");
     for (zone, interface, net) in ZONES {
         text += &format!(
             "[[zone]]\nname = \"{zone}\"\ninterfaces = [\"{interface}\"]\n\

@@ -74,7 +74,7 @@ pub fn run(binaries: &Binaries, planes: Planes, scale: Plan) -> Result<Outcome> 
     let _streams = Scripted::streams(&lab, &script)?;
     let _echo = Echo::start(&lab.internet, &[], &[PORT])?;
     let rules = format!(
-        "[[zone]]\nname = \"managed\"\ninterfaces = [\"lan0\"]\nsources = [\"10.20.0.0/16\"]\n\
+        "[limits]\nper_client = 1000000\nquestions = 0\n\n[[zone]]\nname = \"managed\"\ninterfaces = [\"lan0\"]\nsources = [\"10.20.0.0/16\"]\n\
          [[zone.rule]]\nnames = [\"*.victim.example\"]\nudp = [{PORT}]\n"
     );
     let orders = forger::Orders {
