@@ -42,7 +42,7 @@ pub(crate) fn soak(options: &Options) -> Result<usize> {
     let [flushes, kills] = seen.blows;
     println!(
         "{} s for as many minutes; {flushes} flushes, {kills} kills\n\
-         {answers} answers ({} asked upstream), {unanswered} questions without one, at most {:.0?} \
+         {answers} answers ({} asked upstream), {unanswered} questions without one, at most {:.1?} \
          without any\n\
          packets to told addresses within their TTL: {} of {} lost ({} not sent in time); about {:.2} \
          of {:.0} told seconds closed\n\
