@@ -229,7 +229,8 @@ fn trouble(
         Ok(())
     };
     let mut next_flush = MINUTE;
-    while began.elapsed() < whole {
+    // On a slow machine the kills come late, but they come.
+    while began.elapsed() < whole || *kills < 3 {
         if *kills < 3 && began.elapsed() > whole / 12 * (9 + *kills) {
             *kills += 1;
             locked(ledger).happened(Instant::now(), Event::Kill);

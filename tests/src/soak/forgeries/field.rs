@@ -78,7 +78,9 @@ impl Field {
         };
         let mut message = wire::response(question, end, &reply, false);
         match self {
-            Self::SourceAddress | Self::SourcePort | Self::Socket | Self::Late | Self::Nothing => {}
+            Self::SourceAddress | Self::SourcePort | Self::Socket | Self::Late | Self::Nothing
+            // The true reply carries it.
+            | Self::Bait => {}
             Self::Id => {
                 let other = 1 + chance.below(0xFFFF);
                 let [_, _, high, low] = other.to_be_bytes();
