@@ -9,3 +9,4 @@ pub mod differential;
 pub mod fuzz;
 pub mod lab;
 pub mod oracle;
+pub mod soak;

@@ -57,6 +57,11 @@ impl Bench {
         Ok(Ok(Self { binaries, planes }))
     }
 
+    /// Where the daemon is.
+    pub(crate) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
     /// Starts the daemon in `lab`'s gateway.
     pub(crate) fn daemon<'a>(&self, lab: &'a Lab, zones: &str) -> Result<Daemon<'a>> {
         Daemon::start(lab, &self.binaries, self.planes, zones)

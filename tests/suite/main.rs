@@ -13,6 +13,7 @@ mod late;
 mod modes;
 mod observe;
 mod reload;
+mod soaks;
 mod steer;
 mod upstreams;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         crash::TESTS,
         clients::TESTS,
         dnssec::TESTS,
+        soaks::TESTS,
         steer::TESTS,
         upstreams::TESTS,
     ];

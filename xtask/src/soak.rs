@@ -9,10 +9,29 @@ use clap::{Args, Subcommand};
 /// What is proved.
 #[derive(Subcommand)]
 pub(crate) enum Soak {
-    /// An answer, then at once a packet to its new address: none may be lost.
+    /// An answer, then at once a packet to its address, of new names and known ones: none may be lost.
     FirstPackets {
         /// How many times.
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Short TTLs and rotating pools, while the ruleset is flushed and the daemon killed: what is told is
+    /// open, and nothing else.
+    Churn {
+        /// How long; a second stands for a minute.
+        #[arg(long, default_value_t = 240)]
+        seconds: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Forged replies, each wrong in one thing: none may teach.
+    Forgeries {
+        /// How many.
+        #[arg(long, default_value_t = 1_000_000)]
         count: u32,
         /// Which planes enforce.
         #[arg(long, value_enum, default_value_t = Planes::Both)]
@@ -50,16 +69,6 @@ pub(crate) enum Soak {
 /// When it could not be run.
 pub(crate) fn run(soak: &Soak) -> Result<bool> {
     match soak {
-        Soak::FirstPackets { count, planes } => {
-            let args = [
-                "first-packets",
-                "--planes",
-                planes.word(),
-                "--count",
-                &count.to_string(),
-            ];
-            program("soak", &args.map(str::to_owned))
-        }
         Soak::Floods {
             names,
             seconds,
@@ -78,9 +87,18 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
             ];
             program("soak", &args.map(str::to_owned))
         }
+        Soak::FirstPackets { count, planes } => in_lab("first-packets", "--count", *count, *planes),
+        Soak::Churn { seconds, planes } => in_lab("churn", "--seconds", *seconds, *planes),
+        Soak::Forgeries { count, planes } => in_lab("forgeries", "--count", *count, *planes),
         Soak::Answers { count } => alone("soak", &["answers", "--count", &count.to_string()]),
         Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
     }
+}
+
+fn in_lab(soak: &str, measure: &str, size: u32, planes: Planes) -> Result<bool> {
+    let size = size.to_string();
+    let args = [soak, measure, &size, "--planes", planes.word()];
+    program("soak", &args.map(str::to_owned))
 }
 
 /// Options of the fuzzer.

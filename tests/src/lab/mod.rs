@@ -8,9 +8,11 @@ mod flood;
 mod namespace;
 mod probe;
 mod process;
+mod scripted;
 mod sweep;
 mod topology;
 mod web;
+pub mod wire;
 mod witness;
 
 pub use authority::{Authority, Record, Zone};
@@ -21,6 +23,7 @@ pub use flood::{Fared, allow_sockets, ask_madly, ask_politely, hold_slowly, ques
 pub use namespace::Namespace;
 pub use probe::{Answer, Flow, ask, tcp, udp};
 pub use process::{Process, last_words};
+pub use scripted::{Script, Scripted};
 pub use sweep::{sweep, sweep_on_signal};
 pub use topology::{Lab, plan};
 pub use web::{WEB_PORTS, Web};

@@ -1,8 +1,10 @@
 //! `cargo xtask soak`: proofs with large denominators, one module each.
 
 mod answers;
+mod churn;
 mod first_packets;
 mod floods;
+mod forgeries;
 mod hostile;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +20,11 @@ struct Options {
 enum Soak {
     /// An answer, then at once a packet to its new address; counts packets that are lost.
     FirstPackets(first_packets::Options),
+    /// Short TTLs and rotating pools while the ruleset is flushed and the daemon killed; counts what was
+    /// told and closed, and what is open and was never answered.
+    Churn(churn::Options),
+    /// Forged replies, each wrong in one thing; counts what they teach.
+    Forgeries(forgeries::Options),
     /// Generated responses, read by the daemon's reducer and by an oracle; counts differences.
     Answers(answers::Options),
     /// Clients that want everything; counts what the others lose.
@@ -29,6 +36,8 @@ enum Soak {
 fn main() -> ExitCode {
     let failures = match Options::parse().soak {
         Soak::FirstPackets(options) => first_packets::soak(&options),
+        Soak::Churn(options) => churn::soak(&options),
+        Soak::Forgeries(options) => forgeries::soak(&options),
         Soak::Answers(options) => Ok(answers::soak(&options)),
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),

@@ -1,0 +1,10 @@
+//! Proofs with large denominators that need the daemon in the lab. The namespace tests run each with a
+//! small one.
+
+mod chance;
+pub mod churn;
+pub mod first_packets;
+pub mod forgeries;
+mod quantile;
+
+pub use quantile::Waits;
