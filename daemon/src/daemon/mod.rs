@@ -4,9 +4,9 @@
     reason = "shell: waits for events and deadlines"
 )]
 
-pub mod engine;
 #[cfg(test)]
 mod cap_tests;
+pub mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod flows;
@@ -108,6 +108,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         saved: Saved {
             revision: Revision(0),
             at: now(),
+            draft: None,
             writing: None,
         },
         started: now(),
@@ -240,7 +241,11 @@ impl Daemon {
         let watched = sd_notify::watchdog_enabled().is_some();
         let mut batch = Vec::new();
         loop {
-            let tick = self.engine.next_tick().0.saturating_sub(now().0);
+            let tick = if self.saved.draft.is_some() {
+                0
+            } else {
+                self.engine.next_tick().0.saturating_sub(now().0)
+            };
             tokio::select! {
                 _ = inbox.recv_many(&mut batch, ROUND) => {
                     let now = now();
@@ -279,6 +284,7 @@ impl Daemon {
                 self.engine.tick(now());
             }
             self.perform();
+            self.go_on_saving();
             self.finish_reloads();
         }
         notify(&[NotifyState::Stopping]);
@@ -501,24 +507,38 @@ impl Daemon {
             .writing
             .as_ref()
             .is_some_and(|task| !task.is_finished());
-        if writing || now < self.saved.at.after_seconds(wait) {
+        let busy = writing || self.saved.draft.is_some();
+        if busy || now < self.saved.at.after_seconds(wait) {
             return;
         }
         if let Err(error) = self.store.turn_page() {
             log::warn!(target: "grant", "what was learned is not saved: {error:#}");
         }
-        let state = state::snapshot(policy, now);
-        let directory = self.settings.state.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            if let Err(error) = state::Store::save(&directory, &state) {
-                log::warn!(target: "grant", "what was learned is not saved: {error:#}");
-            }
-        });
         self.saved = Saved {
             revision: policy.revision(),
             at: now,
-            writing: Some(task),
+            draft: Some(state::Draft::default()),
+            writing: None,
         };
+    }
+
+    /// Takes a snapshot a piece further; the whole is written off the loop.
+    fn go_on_saving(&mut self) {
+        let Some(draft) = &mut self.saved.draft else {
+            return;
+        };
+        if !draft.advance(self.engine.policy(), now(), PIECE) {
+            return;
+        }
+        let Some(state) = self.saved.draft.take().map(state::Draft::finish) else {
+            return;
+        };
+        let directory = self.settings.state.clone();
+        self.saved.writing = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = state::Store::save(&directory, &state) {
+                log::warn!(target: "grant", "what was learned is not saved: {error:#}");
+            }
+        }));
     }
 }
 
@@ -526,8 +546,13 @@ impl Daemon {
 struct Saved {
     revision: Revision,
     at: Moment,
+    /// One that is being taken.
+    draft: Option<state::Draft>,
     writing: Option<JoinHandle<()>>,
 }
+
+/// Learned addresses that go into a snapshot between two rounds of the loop: about a millisecond.
+const PIECE: usize = 512;
 
 /// Learned addresses from which on snapshots are taken less often.
 const MANY: usize = 20_000;

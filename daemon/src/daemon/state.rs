@@ -47,26 +47,51 @@ struct Kept {
     end: u64,
 }
 
-/// Everything `policy` has learned. Names that no configuration could write are left out: asking
-/// again brings them back.
-#[must_use]
-pub fn snapshot(policy: &Policy, now: Moment) -> State {
-    let wall = wall_clock();
-    let mut answers = Vec::new();
-    for (zone, address, grant) in policy.grants() {
-        for lesson in &grant.lessons {
-            answers.push(Kept {
-                zone: policy.rules().zone_name(zone).to_owned(),
-                name: lesson.name.to_string(),
-                address,
-                end: wall.saturating_add(lesson.end.0.saturating_sub(now.0)),
-            });
+/// A snapshot that is taken piece by piece, so that the loop never stands still for it. What is learned
+/// meanwhile is in the journal that was begun before.
+#[derive(Debug, Default)]
+pub struct Draft {
+    last: Option<(ZoneId, IpAddr)>,
+    answers: Vec<Kept>,
+}
+
+impl Draft {
+    /// Takes up to `most` further grants; whether those were all.
+    pub fn advance(&mut self, policy: &Policy, now: Moment, most: usize) -> bool {
+        let wall = wall_clock();
+        let mut taken = 0;
+        for (zone, address, grant) in policy.grants_after(self.last).take(most) {
+            taken += 1;
+            self.last = Some((zone, address));
+            for lesson in &grant.lessons {
+                self.answers.push(Kept {
+                    zone: policy.rules().zone_name(zone).to_owned(),
+                    name: lesson.name.to_string(),
+                    address,
+                    end: wall.saturating_add(lesson.end.0.saturating_sub(now.0)),
+                });
+            }
+        }
+        taken < most
+    }
+
+    /// What was taken. Names that no configuration could write are left out when it is read: asking
+    /// again brings them back.
+    #[must_use]
+    pub fn finish(self) -> State {
+        State {
+            version: VERSION,
+            answers: self.answers,
         }
     }
-    State {
-        version: VERSION,
-        answers,
-    }
+}
+
+/// Everything `policy` has learned, at once.
+#[must_use]
+pub fn snapshot(policy: &Policy, now: Moment) -> State {
+    let mut draft = Draft::default();
+    draft.advance(policy, now, usize::MAX);
+    draft.finish()
 }
 
 /// Teaches `policy` what the state holds. Returns how many addresses it took and how many it left,
@@ -280,6 +305,33 @@ mod tests {
             .grants()
             .map(|(_, address, _)| address.to_string())
             .collect()
+    }
+
+    #[test]
+    fn a_snapshot_in_pieces_is_whole() {
+        let mut policy = policy();
+        for last in 0..10 {
+            let address = format!("20.0.0.{last}");
+            policy.admit(
+                ZoneId(0),
+                &answer("b.example", &[address.as_str()], 60),
+                Moment(0),
+            );
+        }
+        let addresses = |state: State| -> Vec<IpAddr> {
+            state.answers.iter().map(|kept| kept.address).collect()
+        };
+        for most in [1, 3, 5, 10, 11] {
+            let mut draft = Draft::default();
+            let pieces = (1..)
+                .find(|_| draft.advance(&policy, Moment(0), most))
+                .unwrap();
+            assert_eq!(pieces, 10 / most + 1);
+            assert_eq!(
+                addresses(draft.finish()),
+                addresses(snapshot(&policy, Moment(0)))
+            );
+        }
     }
 
     #[test]

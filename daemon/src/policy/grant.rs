@@ -10,6 +10,7 @@ use super::rules::{Ask, CompileError, Intent, Limits, Numbers, Refusal, Rules, U
 use super::{Moment, Revision, ZoneId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Lessons of one address from which on a new one takes the place of an older one that opens the
@@ -168,6 +169,17 @@ impl Policy {
     pub fn grants(&self) -> impl Iterator<Item = (ZoneId, IpAddr, &Grant)> {
         self.grants
             .iter()
+            .map(|((zone, address), grant)| (*zone, *address, grant))
+    }
+
+    /// The grants that follow `last` in the order of [`Policy::grants`]; all of them without one.
+    pub fn grants_after(
+        &self,
+        last: Option<(ZoneId, IpAddr)>,
+    ) -> impl Iterator<Item = (ZoneId, IpAddr, &Grant)> {
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.grants
+            .range((after, Bound::Unbounded))
             .map(|((zone, address), grant)| (*zone, *address, grant))
     }
 
