@@ -76,8 +76,9 @@ fn slow(bench: &Bench) -> Result<Verdict> {
         let [over_udp, over_tcp] = one?;
         held?;
         for fared in [over_udp, over_tcp] {
+            // Where everybody has one connection, a new one may be the one that goes: clients ask again.
             ensure!(
-                fared.asked > 10 && fared.lost == 0,
+                fared.asked > 10 && fared.lost * 50 <= fared.asked,
                 "{} of {} lost",
                 fared.lost,
                 fared.asked

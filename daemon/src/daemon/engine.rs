@@ -332,8 +332,7 @@ impl Engine {
         }
         self.batch.clear();
         self.must_replace = true;
-        self.raise();
-        self.effects.push(Effect::Publish);
+        self.publish();
         Ok(changes.len())
     }
 
@@ -349,10 +348,7 @@ impl Engine {
         let bears = |links: &Links| links.bearing(&patterns);
         let same = bears(&links) == bears(self.policy.rules().links());
         let followed = if same {
-            self.policy.replace(intent, links).map(|_| {
-                self.raise();
-                self.effects.push(Effect::Publish);
-            })
+            self.policy.replace(intent, links).map(|_| self.publish())
         } else {
             self.replace(intent, links).map(drop)
         };
@@ -503,8 +499,11 @@ impl Engine {
                     let changes = self.policy.withdraw(&addresses);
                     self.queue(changes);
                 }
-                self.committed = self.committed.max(revision);
-                self.release(revision);
+                // With a fault, a plane may lack what it held before: the repair releases.
+                if self.fault.is_none() {
+                    self.committed = self.committed.max(revision);
+                    self.release(revision);
+                }
             }
             Outcome::Replaced => {
                 self.fault = None;
@@ -600,6 +599,14 @@ impl Engine {
     fn sweep(&mut self) {
         self.sweeping += 1;
         self.effects.push(Effect::Sweep);
+    }
+
+    /// Between two epochs, so that an edge that read either of them before the rules, or between both,
+    /// finds itself in another one afterwards.
+    fn publish(&mut self) {
+        self.raise();
+        self.effects.push(Effect::Publish);
+        self.raise();
     }
 
     fn raise(&mut self) {

@@ -111,6 +111,8 @@ where
                 Err(Unanswered::Http(error)) if error.is_io() || error.is_go_away() => {
                     return Err(error.into());
                 }
+                // Not a sign of life: whether the connection stalls is judged by what comes.
+                Err(Unanswered::Slow) => {}
                 Err(why) => {
                     log::debug!(target: "upstream", "{uri}: {why}");
                     if let Some(id) = asked {

@@ -14,8 +14,8 @@ mod conversation;
 mod course;
 mod crowd;
 mod deadlines;
-mod dnssec;
 mod descriptors;
+mod dnssec;
 mod engine;
 mod fuzz;
 mod health;
@@ -54,6 +54,7 @@ use arc_swap::ArcSwap;
 use dnssec::{Validator, Word};
 use engine::Engine;
 use health::Health;
+use nix::time::{ClockId, clock_gettime};
 use stats::Counters;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -258,21 +259,29 @@ impl Edge {
     }
 }
 
-/// Milliseconds since the edge started.
+/// Milliseconds since the edge started, on the boot clock: grants live by it, so what the cache tells
+/// must, over a suspend too.
 #[derive(Clone, Copy)]
-struct Clock(Instant);
+struct Clock(Duration);
 
 impl Clock {
     fn start() -> Self {
-        Self(Instant::now())
+        Self(Self::boot())
+    }
+
+    fn boot() -> Duration {
+        clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .expect("Linux has this clock")
+            .into()
     }
 
     fn now(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed = Self::boot().saturating_sub(self.0);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn at(self, millis: u64) -> tokio::time::Instant {
-        (self.0 + Duration::from_millis(millis)).into()
+        (Instant::now() + Duration::from_millis(millis.saturating_sub(self.now()))).into()
     }
 }
 

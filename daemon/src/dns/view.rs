@@ -87,6 +87,11 @@ impl View {
         })
     }
 
+    /// Nobody vouches for it any more.
+    pub(super) fn doubt(&mut self) {
+        self.authentic = false;
+    }
+
     /// How long it may be told again, in seconds.
     pub(super) fn lifetime(&self) -> u32 {
         self.lifetime

@@ -65,6 +65,8 @@ pub(super) struct Waiter {
     pub(super) question: Question,
     pub(super) key: Kept,
     pub(super) purpose: Purpose,
+    /// The epoch in which the key's zone and the purpose were decided on.
+    pub(super) epoch: u64,
 }
 
 /// An answer that waits for the planes, with all who wait for it.
@@ -74,6 +76,8 @@ pub(super) struct Held {
     pub(super) answer: Answer,
     /// When the upstream said it, in milliseconds of the edge's clock.
     pub(super) born: u64,
+    /// The epoch in which all of this was decided; `None` where not all of it was in one.
+    pub(super) epoch: Option<u64>,
     /// When the wait is over.
     pub(super) due: u64,
 }

@@ -80,7 +80,7 @@ impl Prover {
             return Err(Unproven::Trouble(why));
         }
         let proven = self.message(&message, feed).await?;
-        let first = write(&query, message.metadata.response_code, &proven, job.dnssec)?;
+        let first = write(&query, said(&message, &proven, kind)?, &proven, job.dnssec)?;
         let Some(prefix) = job.dns64 else {
             return Ok(first);
         };
@@ -94,7 +94,8 @@ impl Prover {
             return Ok(first);
         };
         let proven = self.message(&message, feed).await?;
-        let second = write(&query, message.metadata.response_code, &proven, false)?;
+        let code = said(&message, &proven, RecordType::A)?;
+        let second = write(&query, code, &proven, false)?;
         let made = synthesize(&first, &second, prefix).ok().flatten();
         Ok(made.unwrap_or(first))
     }
@@ -375,6 +376,17 @@ fn reason(piece: &Piece) -> Unproven {
         _ => return BOGUS,
     };
     Unproven::Bogus(Extended { code, text })
+}
+
+/// The response code of `message`, of which `proven` is all that is proven. No signature covers it: with
+/// the asked records there it must be that of success.
+fn said(message: &Message, proven: &Proven, kind: RecordType) -> Result<ResponseCode, Unproven> {
+    let code = message.metadata.response_code;
+    let there = proven.answers.iter().any(|r| r.record_type() == kind);
+    if there && code != ResponseCode::NoError {
+        return Err(BOGUS);
+    }
+    Ok(code)
 }
 
 /// The reply made of what was proven.

@@ -46,6 +46,7 @@ impl Engine {
     }
 
     pub(super) fn refresh(&mut self, zone: Option<ZoneId>, question: Question, key: Kept) {
+        let epoch = self.epoch();
         let rules = self.parts.rules.load();
         let course = decide(&rules, &self.parts.settings, zone, &question);
         let (Some(purpose), true) = (Purpose::of(course), self.lookups.len() < MOST_OPEN) else {
@@ -58,6 +59,7 @@ impl Engine {
             question,
             key,
             purpose,
+            epoch,
         });
     }
 

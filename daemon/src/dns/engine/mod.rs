@@ -22,7 +22,8 @@ use super::{Clock, Parts, Release, Token, Waiting};
 use crate::config::Hints;
 use crate::observe::{Flood, Happening, record};
 use crate::policy::ZoneId;
-use crate::policy::answer::{Answer, Malformed, Reading, Shape};
+use crate::policy::answer::wire::kind;
+use crate::policy::answer::{Answer, Ech, Malformed, Reading, Shape};
 use crate::policy::rules::{Refusal, Rules};
 use proving::Proving;
 use std::collections::BTreeMap;
@@ -141,7 +142,9 @@ impl Engine {
             Ok(asked) => asked,
             Err(why) => return self.unread(&client, bytes, why),
         };
-        // Before the epoch: an answer of the cache belongs to the rules that its zone comes from.
+        // Before the rules: the epoch is raised before and after they change, so what is decided by
+        // other rules never bears the number of this epoch.
+        let epoch = self.epoch();
         let rules = self.parts.rules.load();
         let zone = client.zone(&rules);
         let key = Key::new(zone, &asked);
@@ -173,6 +176,7 @@ impl Engine {
             question,
             key,
             purpose,
+            epoch,
         });
     }
 
@@ -366,8 +370,8 @@ impl Engine {
         born: u64,
         stale: bool,
     ) -> Option<u32> {
-        // Before the rules: what they allow is good only while this lasts.
-        let epoch = self.epoch();
+        // Before the rules, as everywhere.
+        let current = self.epoch();
         let rules = self.parts.rules.load_full();
         let mut lifetime = None;
         while let Some(first) = waiters.first() {
@@ -378,6 +382,9 @@ impl Engine {
             } else {
                 waiters.extract_if(.., like).collect()
             };
+            // What was decided in another epoch is told once, and not again.
+            let one = group.iter().all(|waiter| waiter.epoch == current);
+            let epoch = one.then_some(current);
             let question = &group[0].question;
             match self.view(&rules, purpose, question, message) {
                 Err(_) => {
@@ -387,19 +394,17 @@ impl Engine {
                 Ok((mut view, mut answer)) => {
                     lifetime = lifetime.max(Some(view.lifetime()));
                     if stale {
-                        view.make_stale(STALE_TTL);
-                        answer = answer.map(|answer| Answer {
-                            ttl: STALE_TTL,
-                            ..answer
-                        });
+                        let ttl = STALE_TTL.min(rules.intent().limits.ttl_ceiling);
+                        view.make_stale(ttl);
+                        answer = answer.map(|answer| Answer { ttl, ..answer });
                     }
                     match (purpose.zone(), answer) {
                         (Some(zone), Some(answer)) => {
-                            self.hold(zone, group, view, answer, born);
+                            self.hold(zone, group, view, answer, (born, epoch));
                         }
                         (_, _) => {
                             self.respond(group, &view, born);
-                            if purpose != Purpose::Audit {
+                            if let Some(epoch) = epoch.filter(|_| purpose != Purpose::Audit) {
                                 self.make_ready(&key, view, None, born, epoch);
                             }
                         }
@@ -472,7 +477,13 @@ impl Engine {
             ceiling,
             ech: self.parts.settings.ech,
         };
-        let view = View::taught(&reading, message, length, struck > 0, shape)?;
+        // What the operator takes out is no longer what was signed.
+        let services = matches!(question.kind, kind::HTTPS | kind::SVCB);
+        let cut = self.parts.settings.hints == Hints::Strip || shape.ech == Ech::Strip;
+        let mut view = View::taught(&reading, message, length, struck > 0, shape)?;
+        if services && cut {
+            view.doubt();
+        }
         let answer = (!addresses.is_empty()).then(|| Answer {
             name: question.name.clone(),
             addresses,
@@ -482,7 +493,14 @@ impl Engine {
     }
 
     /// Keeps an answer until the loop has its addresses in force.
-    fn hold(&mut self, zone: ZoneId, waiters: Vec<Waiter>, view: View, answer: Answer, born: u64) {
+    fn hold(
+        &mut self,
+        zone: ZoneId,
+        waiters: Vec<Waiter>,
+        view: View,
+        answer: Answer,
+        (born, epoch): (u64, Option<u64>),
+    ) {
         let token = Token(self.next_token);
         self.next_token += 1;
         // What the gateway wants itself is charged to nobody.
@@ -497,6 +515,7 @@ impl Engine {
             view,
             answer: answer.clone(),
             born,
+            epoch,
             due,
         };
         self.held.insert(token, Box::new(held));
@@ -520,7 +539,7 @@ impl Engine {
 
     /// The loop's word on a waiting answer.
     pub(super) fn release(&mut self, release: Release) {
-        let epoch = match release.outcome {
+        let released = match release.outcome {
             Ok(epoch) => epoch,
             Err(why) => return self.withhold(release.token, &why),
         };
@@ -532,6 +551,7 @@ impl Engine {
             view,
             answer,
             born,
+            epoch,
             ..
         } = *held;
         let Some(key) = waiters.first().map(|waiter| waiter.key.clone()) else {
@@ -542,7 +562,9 @@ impl Engine {
             self.settle_own(waiter, || Outcome::Granted(answer.clone()), now);
         }
         self.respond(waiters, &view, born);
-        self.make_ready(&key, view, Some(answer), born, epoch);
+        if epoch == Some(released) {
+            self.make_ready(&key, view, Some(answer), born, released);
+        }
     }
 
     /// The planes do not hold the answer: no release, except in audit mode, where packets pass anyway.

@@ -5,12 +5,14 @@ use super::super::cache::Key;
 use super::super::dnssec::{Done, Job, Need, Unproven};
 use super::super::lookups::{Finished, Subject};
 use super::super::message::{Extended, Question, Variant};
+use super::super::shares::Shares;
 use super::super::view::View;
 use super::super::waiter::{Origin, Purpose, Waiter};
 use super::Engine;
 use crate::policy::answer::wire::{IN, kind};
 use crate::policy::name::Name;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// Most messages that wait for their proof.
@@ -31,12 +33,16 @@ const RAW: Variant = Variant {
 pub(super) struct Proving {
     parked: BTreeMap<Token, Parked>,
     by_key: BTreeMap<Rc<[u8]>, Token>,
+    /// Of those who wait first for a message.
+    shares: Shares,
     next: u64,
 }
 
 struct Parked {
     key: Rc<[u8]>,
     waiters: Vec<Waiter>,
+    /// Whose share it is.
+    charged: Option<IpAddr>,
 }
 
 impl Engine {
@@ -106,9 +112,16 @@ impl Engine {
             // Not for who checks signatures itself (RFC 6147 §5.5).
             dns64: self.parts.settings.dns64.filter(|_| !itself),
         };
-        let room = self.proving.parked.len() < MOST_PARKED;
+        // Half of what is free at most, so that whoever takes all it can get leaves some to others.
+        let free = MOST_PARKED.saturating_sub(self.proving.parked.len());
+        let charged = first.origin.client().map(|client| client.address());
+        let shares = &mut self.proving.shares;
+        let room = free > 0 && charged.is_none_or(|of| shares.take(of, free.div_ceil(2), free));
         let validator = self.parts.validator.as_ref().filter(|_| room);
         if !validator.is_some_and(|validator| validator.begin(job)) {
+            if let Some(of) = charged.filter(|_| room) {
+                self.proving.shares.give_back(of);
+            }
             self.fail(
                 waiters,
                 Extended::other("too many answers wait for a proof"),
@@ -116,7 +129,12 @@ impl Engine {
             return None;
         }
         self.proving.by_key.insert(Rc::clone(&key), token);
-        self.proving.parked.insert(token, Parked { key, waiters });
+        let parked = Parked {
+            key,
+            waiters,
+            charged,
+        };
+        self.proving.parked.insert(token, parked);
         None
     }
 
@@ -162,6 +180,7 @@ impl Engine {
             question,
             key: key.clone(),
             purpose: Purpose::Pass,
+            epoch: self.epoch(),
         };
         self.lookups.begin(key.question(), waiter, now, || {
             let subject = Subject {
@@ -176,9 +195,13 @@ impl Engine {
 
     /// The end of a proof.
     pub(in crate::dns) fn proved(&mut self, done: Done) {
-        let Some(Parked { key, waiters }) = self.proving.parked.remove(&done.token) else {
+        let Some(parked) = self.proving.parked.remove(&done.token) else {
             return;
         };
+        let Parked { key, waiters, .. } = parked;
+        if let Some(of) = parked.charged {
+            self.proving.shares.give_back(of);
+        }
         self.proving.by_key.remove(&key);
         let now = self.clock.now();
         match done.outcome {
@@ -201,6 +224,7 @@ impl Engine {
     /// The validator is gone: nothing can be proven any more.
     pub(in crate::dns) fn unproven(&mut self) {
         self.proving.by_key.clear();
+        self.proving.shares = Shares::default();
         for (_, parked) in std::mem::take(&mut self.proving.parked) {
             self.fail(parked.waiters, Extended::other("nothing can be proven"));
         }

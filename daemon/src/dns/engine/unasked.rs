@@ -27,6 +27,14 @@ impl Engine {
                 self.tell_unresolved();
             }
         }
+        // Before the rules, as everywhere; what older rules list is good for no epoch.
+        let epoch = self.epoch();
+        let rules = self.parts.rules.load_full();
+        let followed = self.followed.as_ref();
+        let epoch = match followed.is_some_and(|old| Arc::ptr_eq(old, &rules)) {
+            true => epoch,
+            false => u64::MAX,
+        };
         while let Some(target) = self.own.next(now) {
             let (_, forward) = self.parts.settings.route(&target.name);
             if forward.is_some_and(|forward| !forward.teach) {
@@ -41,6 +49,7 @@ impl Engine {
                 question,
                 key,
                 purpose: Purpose::Teach(target.zone),
+                epoch,
             };
             // Another zone may just have asked; else the time of what is known is nearly over.
             let young = |said: &Stored| now - said.born < said.until - now;

@@ -1,7 +1,7 @@
 //! Questions that were seen going out and are not answered yet. Pure: time is an argument; bounded.
 
-use super::super::shares::owner;
 use super::super::message::Question;
+use super::super::shares::owner;
 use crate::policy::ZoneId;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

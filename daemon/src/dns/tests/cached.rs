@@ -103,6 +103,38 @@ fn other_rules_are_asked_again() {
     assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
 }
 
+/// Decided by older rules: told once, and never again from the cache.
+#[test]
+fn what_older_rules_decided_is_not_kept() {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    fn slow(question: &Message, stream: bool) -> Vec<Vec<u8>> {
+        // The rules change while the first question is under way.
+        let end = Instant::now() + PATIENCE;
+        while ASKED.load(Ordering::Relaxed) == 0 && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        nothing(question, stream)
+    }
+    let stage = Stage::with(slow);
+    let client = stage.client();
+    let asked = question("www.a.example.", RecordType::A);
+    client.send(&asked).unwrap();
+    eventually("it is asked", || stage.edge.stats().asked == 1);
+    stage.epoch.fetch_add(1, Ordering::Relaxed);
+    stage.rules.store(Arc::default());
+    stage.epoch.fetch_add(1, Ordering::Relaxed);
+    ASKED.store(1, Ordering::Relaxed);
+    receive(&client);
+    // Another zone's client now, and refused as such: nothing of the old zone's is told.
+    stage.rules.store(rules(Mode::Enforce).load_full());
+    client.send(&asked).unwrap();
+    receive(&client);
+    assert_eq!(stage.edge.stats().cached, 0);
+    client.send(&asked).unwrap();
+    receive(&client);
+    assert_eq!(stage.edge.stats().cached, 1, "decided in this epoch");
+}
+
 #[test]
 fn nothing_outlives_its_ttl() {
     fn check(script: Script, asked: u64) {
