@@ -3,6 +3,7 @@
 //! host's byte order.
 
 use crate::decide::{Inbound, Interface, Place, Zone};
+use crate::grants::{Bucket, KINDS};
 use crate::transport::protocol;
 use crate::verdict::{Action, REASONS, Verdict};
 use crate::{MAX_CLASSES, MAX_ZONES};
@@ -15,14 +16,18 @@ pub mod name {
     pub const SOURCES_V4: &str = "SOURCES_V4";
     /// As [`SOURCES_V4`].
     pub const SOURCES_V6: &str = "SOURCES_V6";
-    /// (zone, destination) → grant. Hash.
+    /// Buckets of learned grants, see [`crate::grants`]. Array, mapped into user space.
     pub const GRANTS_V4: &str = "GRANTS_V4";
     /// As [`GRANTS_V4`].
     pub const GRANTS_V6: &str = "GRANTS_V6";
-    /// Words of the filter before [`GRANTS_V4`]. Array.
+    /// Words of the filter before [`GRANTS_V4`]. Array, mapped into user space.
     pub const FILTER_V4: &str = "FILTER_V4";
     /// As [`FILTER_V4`].
     pub const FILTER_V6: &str = "FILTER_V6";
+    /// Kind → the classes that a learned grant of this kind opens. Array, mapped into user space.
+    pub const KINDS: &str = "KINDS";
+    /// Kind → packets that learned grants of this kind let pass. Array per CPU.
+    pub const HITS: &str = "HITS";
     /// (zone, destination) → place. Trie.
     pub const PLACES_V4: &str = "PLACES_V4";
     /// As [`PLACES_V4`].
@@ -47,11 +52,20 @@ pub mod name {
     /// How often user space took reports. Array with one entry.
     pub const ROUND: &str = "ROUND";
     /// Every map.
-    pub const MAPS: [&str; 18] = [
-        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, PLACES_V4,
-        PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, PORTS, HINTS_V4, HINTS_V6, MASKS, ROUND,
+    pub const MAPS: [&str; 20] = [
+        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, KINDS,
+        HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, PORTS, HINTS_V4, HINTS_V6,
+        MASKS, ROUND,
     ];
 
+    /// Global: [`crate::grants::Seed::add`].
+    pub const SEED_ADD: &str = "SEED_ADD";
+    /// Global: [`crate::grants::Seed::multiply`].
+    pub const SEED_MULTIPLY: &str = "SEED_MULTIPLY";
+    /// Global: buckets of [`GRANTS_V4`].
+    pub const BUCKETS_V4: &str = "BUCKETS_V4";
+    /// Global: buckets of [`GRANTS_V6`].
+    pub const BUCKETS_V6: &str = "BUCKETS_V6";
     /// Global: words of each filter less one; a power of two less one.
     pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
@@ -65,7 +79,7 @@ pub const XDP_PROGRAM: &str = "egressd_xdp";
 pub const TCX_PROGRAM: &str = "egressd_tcx";
 
 /// Raised whenever the meaning of an entry changes while its size does not.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// Slots for interfaces; a power of two. An entry is at its index's slot or shortly after.
 pub const SLOTS: u32 = 4096;
@@ -144,42 +158,6 @@ impl Keyed for crate::address::V6 {
 
 /// Bits of a trie's data before the address.
 pub const KEY_PREFIX: u32 = 32;
-
-/// A grant in the kernel: the open classes, and the second of `CLOCK_MONOTONIC_COARSE` in which a
-/// packet last used it or user space last wrote it. It has no end: lifetimes belong to user space.
-pub type Grant = [u64; 2];
-
-/// Words of a filter before the grants of one family, of which there are at most `learned`.
-///
-/// A filter is a bit per hash of a key that has a grant. Most refused packets end at a bit that is
-/// not set, in a few hundred kilobytes that stay in the cache, and not in the buckets of a large
-/// hash. With eight bits per address a full map lets one refused packet in eight look further.
-#[must_use]
-pub const fn filter_words(learned: u32) -> u32 {
-    let bits = learned as u64 * 8;
-    let words = if bits < 64 {
-        1
-    } else {
-        bits.next_power_of_two() / 64
-    };
-    if words > 1 << 24 {
-        1 << 24
-    } else {
-        words as u32
-    }
-}
-
-/// The word and the bit of `key` in a filter of `mask + 1` words.
-#[must_use]
-#[inline(always)]
-pub fn filter_bit(key: &[u32], mask: u32) -> (u32, u32) {
-    let mut hash = 0u64;
-    for word in key {
-        hash = (hash ^ *word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 32;
-    }
-    ((hash >> 6) as u32 & mask, hash as u32 & 63)
-}
 
 /// An interface in the kernel: its index (0: a free slot), the packed interface, then for IPv4 and
 /// for IPv6 a claim, a network and a mask.
@@ -413,7 +391,8 @@ pub const HASH: u64 = {
         MAX_ZONES as u64,
         size_of::<KeyV4>() as u64,
         size_of::<KeyV6>() as u64,
-        size_of::<Grant>() as u64,
+        size_of::<Bucket>() as u64,
+        KINDS as u64,
         size_of::<Entry>() as u64,
         SLOTS as u64,
         size_of::<Throttle>() as u64,
@@ -481,23 +460,6 @@ mod tests {
             };
             assert_eq!(Place::unpack(place.pack()), place);
         }
-    }
-
-    #[test]
-    fn filters_have_room_and_spread_keys() {
-        assert_eq!(filter_words(0), 1);
-        assert_eq!(filter_words(131_072), 16_384);
-        assert_eq!(filter_words(131_073), 32_768);
-        assert_eq!(filter_words(u32::MAX), 1 << 24);
-        let words = filter_words(1000);
-        let mut bits = std::collections::BTreeSet::new();
-        for address in 0..1000u32 {
-            let (word, bit) = filter_bit(&[3, (0xc633_0000 + address).to_be()], words - 1);
-            assert!(word < words && bit < 64);
-            bits.insert((word, bit));
-        }
-        // A perfect hash of 1,000 keys into 8,192 bits sets about 941 of them.
-        assert!(bits.len() > 900, "only {} bits", bits.len());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod decide;
 pub mod frame;
+pub mod grants;
 pub mod layout;
 pub mod link;
 pub mod network;

@@ -1,16 +1,18 @@
 //! The kernel's maps as `common::decide` looks things up in them, the counters, and the reports of
 //! refused packets.
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use core::arch::asm;
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
-use egressd_common::layout::{self, Claim, Entry, Grant, KeyV4, KeyV6, Keyed, Report, Throttle};
+use egressd_common::grants::{self, Bucket, Granted, Seed};
+use egressd_common::layout::{self, Claim, Entry, KeyV4, KeyV6, Keyed, Report, Throttle};
 use egressd_common::network::Packet;
-use egressd_common::verdict::Verdict;
+use egressd_common::verdict::{Reason, Verdict};
 
 #[map]
 static INTERFACES: Array<Entry> = Array::with_max_entries(layout::SLOTS, 0);
@@ -20,13 +22,17 @@ static SOURCES_V4: LpmTrie<KeyV4, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_P
 #[map]
 static SOURCES_V6: LpmTrie<KeyV6, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
-static GRANTS_V4: HashMap<KeyV4, Grant> = HashMap::with_max_entries(layout::DEFAULT_LEARNED, 0);
+static GRANTS_V4: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static GRANTS_V6: HashMap<KeyV6, Grant> = HashMap::with_max_entries(layout::DEFAULT_LEARNED, 0);
+static GRANTS_V6: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static FILTER_V4: Array<u64> = Array::with_max_entries(1, 0);
+static FILTER_V4: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static FILTER_V6: Array<u64> = Array::with_max_entries(1, 0);
+static FILTER_V6: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static KINDS: Array<u64> = Array::with_max_entries(grants::KINDS as u32, BPF_F_MMAPABLE);
+#[map]
+static HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(grants::KINDS as u32, 0);
 #[map]
 static PLACES_V4: LpmTrie<KeyV4, [u64; 2]> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 #[map]
@@ -52,6 +58,14 @@ static ROUND: Array<u64> = Array::with_max_entries(1, 0);
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
+static SEED_ADD: u64 = 0;
+#[unsafe(no_mangle)]
+static SEED_MULTIPLY: u64 = 1;
+#[unsafe(no_mangle)]
+static BUCKETS_V4: u32 = 1;
+#[unsafe(no_mangle)]
+static BUCKETS_V6: u32 = 1;
+#[unsafe(no_mangle)]
 static FILTER_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
@@ -70,16 +84,19 @@ fn word(table: &Array<u64>, index: u32) -> u64 {
     table.get(index).copied().unwrap_or_default()
 }
 
-/// Seconds of `CLOCK_MONOTONIC_COARSE`.
+/// The time of a use.
 #[inline(always)]
-fn second() -> u64 {
+fn now() -> u16 {
     // SAFETY: the helper has no preconditions.
-    unsafe { bpf_ktime_get_coarse_ns() / 1_000_000_000 }
+    grants::tick(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
-/// Counts a packet.
+/// Counts a packet; where a learned grant let it pass, the grant's kind did so already.
 #[inline(always)]
 pub(crate) fn count(verdict: Verdict) {
+    if matches!(verdict.reason, Reason::Granted) {
+        return;
+    }
     if let Some(packets) = COUNTERS.get_ptr_mut(layout::counter_index(verdict)) {
         // SAFETY: this CPU's own counter; programs of one CPU do not interrupt each other.
         unsafe { *packets += 1 }
@@ -134,34 +151,90 @@ impl Lookup for Kernel {
     }
 }
 
-/// Whether a key can have a grant at all.
+/// What `zone` may do at `address`, by one family's filter and table of `count` buckets.
 #[inline(always)]
-fn may_have(filter: &Array<u64>, key: &[u32]) -> bool {
-    let (word, bit) = layout::filter_bit(key, constant(&FILTER_MASK));
-    self::word(filter, word) >> bit & 1 != 0
+fn learned<A: Granted>(
+    (filter, table, count): (&Array<u64>, &Array<Bucket>, u32),
+    zone: u8,
+    address: &A,
+    classes: u64,
+) -> u64 {
+    let seed = Seed {
+        add: constant(&SEED_ADD),
+        multiply: constant(&SEED_MULTIPLY),
+    };
+    let hash = address.hash(zone, seed);
+    let (word, bit) = grants::filter_bit(hash, constant(&FILTER_MASK));
+    if self::word(filter, word) >> bit & 1 == 0 {
+        return 0;
+    }
+    if let Some(bucket) = table.get_ptr_mut(grants::first(hash, count))
+        && let Some(mask) = look(bucket, zone, address, classes)
+    {
+        return mask;
+    }
+    let second = table.get_ptr_mut(grants::second(hash, count));
+    second
+        .and_then(|bucket| look(bucket, zone, address, classes))
+        .unwrap_or_default()
 }
 
-/// The classes of a grant; remembers the second if they are used.
+/// What `bucket` grants to `zone` at `address`; remembers and counts a use.
 #[inline(always)]
-fn used(grant: Option<*mut Grant>, classes: u64) -> u64 {
-    let Some(grant) = grant else { return 0 };
-    // SAFETY: the kernel keeps a map's value in memory while the program runs. Other CPUs and user
-    // space write whole aligned words, and each word is meaningful alone.
-    unsafe {
-        let mask = (*grant)[0];
-        if mask & classes != 0 {
-            let now = second();
-            if (*grant)[1] != now {
-                (*grant)[1] = now;
-            }
+fn look<A: Granted>(bucket: *mut Bucket, zone: u8, address: &A, classes: u64) -> Option<u64> {
+    // SAFETY: the kernel keeps a map's value in memory while the program runs; `at` is below 8.
+    let word = |at: usize| unsafe { core::ptr::read_volatile(bucket.cast::<u64>().add(at)) };
+    let found = address.find(zone, word)?;
+    let mask = self::word(&KINDS, u32::from(found.kind));
+    if mask & classes != 0 {
+        let now = now();
+        if found.used != now {
+            remember(bucket, found.used_at, now);
         }
-        mask
+        if let Some(hits) = HITS.get_ptr_mut(u32::from(found.kind)) {
+            // SAFETY: this CPU's own counter; programs of one CPU do not interrupt each other.
+            unsafe { *hits += 1 }
+        }
+    }
+    Some(mask)
+}
+
+/// Writes a time of use into a bucket. Only programs write it while there is an entry, and each value
+/// is meaningful alone.
+#[inline(always)]
+fn remember(bucket: *mut Bucket, used_at: usize, now: u16) {
+    // Without CAP_PERFMON the verifier lets only constants be added here.
+    match used_at {
+        3 => write::<6>(bucket, now),
+        7 => write::<14>(bucket, now),
+        11 => write::<22>(bucket, now),
+        15 => write::<30>(bucket, now),
+        19 => write::<38>(bucket, now),
+        23 => write::<46>(bucket, now),
+        25 => write::<50>(bucket, now),
+        27 => write::<54>(bucket, now),
+        29 => write::<58>(bucket, now),
+        31 => write::<62>(bucket, now),
+        _ => {}
+    }
+}
+
+/// Writes a halfword of a bucket, `OFFSET` bytes from its beginning.
+#[inline(always)]
+fn write<const OFFSET: usize>(bucket: *mut Bucket, now: u16) {
+    let mut at = bucket;
+    // SAFETY: an addition that stays inside the bucket, then a store there. Written out, so that the
+    // compiler cannot merge it with those of other offsets into the addition of a variable.
+    unsafe {
+        asm!("{at} += {offset}", at = inout(reg) at, offset = const OFFSET,
+            options(pure, nomem, nostack));
+        core::ptr::write_volatile(at.cast::<u16>(), now);
     }
 }
 
 /// Implements `Tables` of one address family over its three maps.
 macro_rules! family {
-    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $filter:ident, $places:ident, $hints:ident, $claim:literal, $wide:expr) => {
+    ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $buckets:ident, $filter:ident, $places:ident, $hints:ident, $claim:literal, $wide:expr) => {
         impl Tables<$address> for Kernel {
             #[inline(always)]
             fn zone(&self, interface: u32, source: &$address) -> Option<Zone> {
@@ -187,11 +260,8 @@ macro_rules! family {
 
             #[inline(always)]
             fn grant(&self, zone: u8, destination: &$address, classes: u64) -> u64 {
-                let key = destination.after(u32::from(zone));
-                if !may_have(&$filter, &key) {
-                    return 0;
-                }
-                used($grants.get_ptr_mut(key), classes)
+                let table = (&$filter, &$grants, constant(&$buckets));
+                learned(table, zone, destination, classes)
             }
 
             #[inline(always)]
@@ -237,6 +307,7 @@ family!(
     4,
     SOURCES_V4,
     GRANTS_V4,
+    BUCKETS_V4,
     FILTER_V4,
     PLACES_V4,
     HINTS_V4,
@@ -250,6 +321,7 @@ family!(
     6,
     SOURCES_V6,
     GRANTS_V6,
+    BUCKETS_V6,
     FILTER_V6,
     PLACES_V6,
     HINTS_V6,

@@ -1,66 +1,51 @@
-//! PURE: the words of the filter before a map of grants, with what the kernel's copy lacks: how many
-//! keys share a bit. A bit is set before its first key is in the map and cleared after its last.
+//! PURE: the filter before a table of grants, in whatever memory, with what the memory lacks: how
+//! many keys share a bit. A bit is set before its first key is in the table and cleared after its last.
 
-use egressd_common::layout::{filter_bit, filter_words};
-use std::collections::BTreeSet;
+use egressd_common::grants::filter_bit;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The words of one filter.
 #[derive(Debug)]
-pub(super) struct Filter {
-    words: Vec<u64>,
+pub(super) struct Filter<M> {
+    memory: M,
+    mask: u32,
     /// Keys per bit. A bit that was once shared by 255 keys is never cleared again.
     keys: Vec<u8>,
-    changed: BTreeSet<u32>,
 }
 
-impl Filter {
-    /// An empty filter before at most `learned` keys.
-    pub(super) fn new(learned: u32) -> Self {
-        let words = filter_words(learned) as usize;
+impl<M: AsRef<[AtomicU64]>> Filter<M> {
+    /// The filter in `memory`: zeros, a power of two of them.
+    pub(super) fn new(memory: M) -> Self {
+        let words = memory.as_ref().len();
+        debug_assert!(words.is_power_of_two(), "{words} words");
         Self {
-            words: vec![0; words],
+            memory,
+            mask: u32::try_from(words - 1).unwrap_or(u32::MAX),
             keys: vec![0; words * 64],
-            changed: BTreeSet::new(),
         }
     }
 
-    /// The number of words less one, by which the kernel finds a key's word.
-    pub(super) fn mask(&self) -> u32 {
-        u32::try_from(self.words.len() - 1).expect("filter_words gives a u32")
-    }
-
-    /// Counts a key that is about to be inserted.
-    pub(super) fn add(&mut self, key: &[u32]) {
-        let (word, bit) = filter_bit(key, self.mask());
+    /// Counts a key, known by its hash, that is about to be inserted.
+    pub(super) fn add(&mut self, hash: u64) {
+        let (word, bit) = filter_bit(hash, self.mask);
         let keys = &mut self.keys[word as usize * 64 + bit as usize];
         if *keys == 0 {
-            self.words[word as usize] |= 1 << bit;
-            self.changed.insert(word);
+            self.memory.as_ref()[word as usize].fetch_or(1 << bit, Ordering::AcqRel);
         }
         *keys = keys.saturating_add(1);
     }
 
-    /// Uncounts a key that is no longer in the map, or was there already when it was added.
-    pub(super) fn remove(&mut self, key: &[u32]) {
-        let (word, bit) = filter_bit(key, self.mask());
+    /// Uncounts a key that is no longer in the table.
+    pub(super) fn remove(&mut self, hash: u64) {
+        let (word, bit) = filter_bit(hash, self.mask);
         let keys = &mut self.keys[word as usize * 64 + bit as usize];
         if *keys == u8::MAX || *keys == 0 {
             return;
         }
         *keys -= 1;
         if *keys == 0 {
-            self.words[word as usize] &= !(1 << bit);
-            self.changed.insert(word);
+            self.memory.as_ref()[word as usize].fetch_and(!(1 << bit), Ordering::AcqRel);
         }
-    }
-
-    /// The words that changed since the last call, with their index.
-    pub(super) fn take_changed(&mut self) -> Vec<(u32, u64)> {
-        let changed = std::mem::take(&mut self.changed);
-        changed
-            .into_iter()
-            .map(|word| (word, self.words[word as usize]))
-            .collect()
     }
 }
 
@@ -68,31 +53,33 @@ impl Filter {
 mod tests {
     use super::*;
 
-    fn is_set(filter: &Filter, key: &[u32]) -> bool {
-        let (word, bit) = filter_bit(key, filter.mask());
-        filter.words[word as usize] >> bit & 1 == 1
+    fn filter() -> Filter<Vec<AtomicU64>> {
+        Filter::new(vec![AtomicU64::new(0)])
+    }
+
+    fn is_set(filter: &Filter<Vec<AtomicU64>>, hash: u64) -> bool {
+        let (word, bit) = filter_bit(hash, filter.mask);
+        filter.memory[word as usize].load(Ordering::Acquire) >> bit & 1 == 1
     }
 
     #[test]
     fn a_bit_lives_as_long_as_one_of_its_keys() {
         // One word: of 65 keys two must share a bit.
-        let mut filter = Filter::new(1);
-        let keys: Vec<[u32; 2]> = (0..65).map(|n| [0, n]).collect();
-        keys.iter().for_each(|key| filter.add(key));
-        assert_eq!(filter.take_changed().len(), 1);
+        let mut filter = filter();
+        let keys: Vec<u64> = (0..65).collect();
+        keys.iter().for_each(|key| filter.add(*key));
         for (removed, key) in keys.iter().enumerate() {
-            assert!(keys[removed..].iter().all(|later| is_set(&filter, later)));
-            filter.remove(key);
+            assert!(keys[removed..].iter().all(|later| is_set(&filter, *later)));
+            filter.remove(*key);
         }
-        assert_eq!(filter.take_changed(), [(0, 0)]);
-        assert_eq!(filter.take_changed(), []);
+        assert_eq!(filter.memory[0].load(Ordering::Acquire), 0);
     }
 
     #[test]
     fn a_bit_shared_by_very_many_keys_stays() {
-        let mut filter = Filter::new(1);
-        (0..300).for_each(|_| filter.add(&[7, 7]));
-        (0..300).for_each(|_| filter.remove(&[7, 7]));
-        assert!(is_set(&filter, &[7, 7]));
+        let mut filter = filter();
+        (0..300).for_each(|_| filter.add(7));
+        (0..300).for_each(|_| filter.remove(7));
+        assert!(is_set(&filter, 7));
     }
 }

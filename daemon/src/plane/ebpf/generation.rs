@@ -1,8 +1,9 @@
 //! One generation of the kernel side: an object loaded with its own maps. Fills them, changes
 //! them, reads them back; knows nothing of interfaces.
 
-use super::filter::Filter;
-use super::grants;
+use super::grants::{Grants, seed};
+use super::kinds::Kinds;
+use super::memory::Memory;
 use super::tables::{Tables, id};
 use crate::plane::Holdings;
 use crate::policy::ZoneId;
@@ -10,14 +11,17 @@ use crate::policy::image::{Change, Image};
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use egressd_common::address::{v4, v6};
+use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::decide::Place;
-use egressd_common::layout::{self, Entry, Grant, KeyV4, KeyV6, Keyed, Report, Throttle, name};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use egressd_common::grants::{self, Granted as _};
+use egressd_common::layout::{self, Entry, KeyV4, KeyV6, Keyed, Report, Throttle, name};
+use egressd_common::verdict::{Action, Reason, Verdict};
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 /// The kernel programs, or nothing in a binary built without them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egressd.bpf.o"));
@@ -26,8 +30,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/eg
 pub(super) struct Generation {
     ebpf: Ebpf,
     reports: RingBuf<MapData>,
-    /// Before the grants of IPv4 and of IPv6.
-    filters: [Filter; 2],
+    grants: Grants,
     /// How often reports were taken.
     round: u64,
     /// Names of zones by id, for counters.
@@ -52,22 +55,28 @@ impl Generation {
         learned: u32,
         nft_behind: bool,
     ) -> anyhow::Result<Self> {
-        let filters = [Filter::new(learned), Filter::new(learned)];
-        let filter_mask = filters[0].mask();
+        let seed = seed()?;
+        let filter_words = grants::filter_words(learned);
+        let buckets_v4 = grants::buckets(learned, V4::SLOTS);
+        let buckets_v6 = grants::buckets(learned, V6::SLOTS);
         let entries = |length: usize| u32::try_from(length.max(1)).unwrap_or(u32::MAX);
         let mut ebpf = EbpfLoader::new()
             .btf(None)
-            .override_global(name::FILTER_MASK, &filter_mask, true)
+            .override_global(name::SEED_ADD, &seed.add, true)
+            .override_global(name::SEED_MULTIPLY, &seed.multiply, true)
+            .override_global(name::BUCKETS_V4, &buckets_v4, true)
+            .override_global(name::BUCKETS_V6, &buckets_v6, true)
+            .override_global(name::FILTER_MASK, &(filter_words - 1), true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
             .map_max_entries(name::PLACES_V6, entries(tables.places.v6.len()))
             .map_max_entries(name::SERVES, entries(tables.serves.len()))
-            .map_max_entries(name::FILTER_V4, filter_mask + 1)
-            .map_max_entries(name::FILTER_V6, filter_mask + 1)
-            .map_max_entries(name::GRANTS_V4, learned)
-            .map_max_entries(name::GRANTS_V6, learned)
+            .map_max_entries(name::FILTER_V4, filter_words)
+            .map_max_entries(name::FILTER_V6, filter_words)
+            .map_max_entries(name::GRANTS_V4, buckets_v4)
+            .map_max_entries(name::GRANTS_V6, buckets_v6)
             .load(object()?)
             .context("load the eBPF object")?;
         let ring = ebpf
@@ -79,10 +88,11 @@ impl Generation {
             .iter()
             .map(|zone| (id(zone.id), zone.name.clone()))
             .collect();
+        let grants = Grants::of(&ebpf, seed, learned)?;
         let mut generation = Self {
             ebpf,
             reports,
-            filters,
+            grants,
             round: 0,
             zones,
         };
@@ -93,7 +103,7 @@ impl Generation {
             was: ClassMask::NONE,
             now,
         });
-        let refused = generation.apply(grants).context("fill the eBPF maps")?;
+        let refused = generation.apply(grants)?;
         anyhow::ensure!(
             refused.is_empty(),
             "{} learned addresses do not fit into maps of {learned} per family",
@@ -188,58 +198,34 @@ impl Generation {
         &mut self,
         changes: impl IntoIterator<Item = Change>,
     ) -> anyhow::Result<Vec<Change>> {
-        let now = monotonic_seconds()?;
-        let (mut of_v4, mut of_v6) = (Vec::new(), Vec::new());
-        for change in changes {
-            let zone = u32::from(id(change.zone));
-            match change.address {
-                IpAddr::V4(address) => of_v4.push((v4(address).after(zone), change)),
-                IpAddr::V6(address) => of_v6.push((v6(address).after(zone), change)),
+        let now = monotonic()?;
+        let Self { ebpf, grants, .. } = self;
+        let hits = ebpf.map(name::HITS).context("no map HITS")?;
+        let hits: PerCpuArray<_, u64> = hits.try_into()?;
+        let packets = |kind: u16| match hits.get(&u32::from(kind), 0) {
+            Ok(of_kind) => of_kind.iter().sum(),
+            Err(error) => {
+                log::warn!(target: "ebpf", "hits of kind {kind} are lost: {error}");
+                0
             }
-        }
-        let Self {
-            ebpf,
-            filters: [filter_v4, filter_v6],
-            ..
-        } = self;
-        let names = (name::GRANTS_V4, name::FILTER_V4);
-        let mut refused = grants::apply(ebpf, names, filter_v4, &of_v4, now)?;
-        let names = (name::GRANTS_V6, name::FILTER_V6);
-        refused.extend(grants::apply(ebpf, names, filter_v6, &of_v6, now)?);
-        Ok(refused)
+        };
+        Ok(grants.apply(changes.into_iter(), now, packets))
     }
 
     /// The learned grants.
-    pub(super) fn read(&self) -> anyhow::Result<Holdings> {
-        let mut holdings = Holdings::new();
-        let v4: HashMap<_, KeyV4, Grant> = self.map(name::GRANTS_V4)?.try_into()?;
-        for entry in v4.iter() {
-            let ([zone, a], [mask, _]) = entry?;
-            let address = Ipv4Addr::from(a.to_ne_bytes()).into();
-            holdings.insert((zone_id(zone)?, address), ClassMask(mask));
-        }
-        let v6: HashMap<_, KeyV6, Grant> = self.map(name::GRANTS_V6)?.try_into()?;
-        for entry in v6.iter() {
-            let ([zone, a, b, c, d], [mask, _]) = entry?;
-            holdings.insert((zone_id(zone)?, ipv6([a, b, c, d]).into()), ClassMask(mask));
-        }
-        Ok(holdings)
+    pub(super) fn read(&self) -> Holdings {
+        let named = |(zone, address, mask)| ((zone, address), mask);
+        self.grants.iter().map(named).collect()
     }
 
-    /// The learned grant of one address.
-    pub(super) fn grant(&self, zone: ZoneId, address: IpAddr) -> anyhow::Result<Option<Grant>> {
-        let zone = u32::from(id(zone));
-        let found = match address {
-            IpAddr::V4(a) => {
-                let map: HashMap<_, KeyV4, Grant> = self.map(name::GRANTS_V4)?.try_into()?;
-                map.get(&v4(a).after(zone), 0)
-            }
-            IpAddr::V6(a) => {
-                let map: HashMap<_, KeyV6, Grant> = self.map(name::GRANTS_V6)?.try_into()?;
-                map.get(&v6(a).after(zone), 0)
-            }
-        };
-        grants::present(found)
+    /// What the learned grant of one address opens, and the nanosecond of `CLOCK_MONOTONIC` in which
+    /// it was last used.
+    pub(super) fn grant(
+        &self,
+        zone: ZoneId,
+        address: IpAddr,
+    ) -> anyhow::Result<Option<(ClassMask, u64)>> {
+        Ok(self.grants.get(zone, address, monotonic()?))
     }
 
     /// What the networks say of one address.
@@ -255,17 +241,23 @@ impl Generation {
                 map.get(&Key::new(layout::KEY_PREFIX + 128, v6(a).after(zone)), 0)
             }
         };
-        Ok(grants::present(found)?.map_or_else(Place::default, Place::unpack))
+        Ok(present(found)?.map_or_else(Place::default, Place::unpack))
     }
 
     /// Packets by [`layout::counter_index`], all CPUs together.
     pub(super) fn counters(&self) -> anyhow::Result<Vec<u64>> {
-        packets(self.map(name::COUNTERS)?)
+        let (packets, hits) = (self.map(name::COUNTERS)?, self.map(name::HITS)?);
+        counted(packets, hits, self.grants.kinds())
     }
 
     /// The counters alone, to be read once more when no packet runs through this generation.
-    pub(super) fn take_counters(&mut self) -> Option<Map> {
-        self.ebpf.take_map(name::COUNTERS)
+    pub(super) fn into_tally(mut self) -> Option<Tally> {
+        Some(Tally {
+            packets: self.ebpf.take_map(name::COUNTERS)?,
+            hits: self.ebpf.take_map(name::HITS)?,
+            kinds: self.grants.into_kinds(),
+            zones: self.zones,
+        })
     }
 
     /// Refused packets not reported, because there were too many at once.
@@ -311,23 +303,38 @@ impl Generation {
     }
 }
 
-fn zone_id(number: u32) -> anyhow::Result<ZoneId> {
-    Ok(ZoneId(
-        u16::try_from(number).context("a zone's id in a kernel map")?,
-    ))
+/// What a generation counted.
+pub(super) struct Tally {
+    packets: Map,
+    hits: Map,
+    kinds: Kinds<Memory>,
+    /// Names of zones by id.
+    pub(super) zones: Vec<(u8, String)>,
 }
 
-/// The address that four wire words are.
-pub(super) fn ipv6(words: [u32; 4]) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-        *bytes = word.to_ne_bytes();
+impl Tally {
+    /// Packets by [`layout::counter_index`], all CPUs together.
+    pub(super) fn counters(&self) -> anyhow::Result<Vec<u64>> {
+        counted(&self.packets, &self.hits, &self.kinds)
     }
-    octets.into()
+}
+
+/// The counters, with the packets that learned grants let pass: their kinds count those.
+fn counted(packets: &Map, hits: &Map, kinds: &Kinds<Memory>) -> anyhow::Result<Vec<u64>> {
+    let (mut packets, hits) = (sums(packets)?, sums(hits)?);
+    for (kind, granted) in kinds.packets(|kind| hits.get(usize::from(kind)).copied().unwrap_or(0)) {
+        let index = layout::counter_index(Verdict {
+            action: Action::Pass,
+            reason: Reason::Granted,
+            zone: kind.zone,
+        });
+        packets[index as usize] += granted;
+    }
+    Ok(packets)
 }
 
 /// Sums a map of counters over all CPUs.
-pub(super) fn packets(counters: &Map) -> anyhow::Result<Vec<u64>> {
+fn sums(counters: &Map) -> anyhow::Result<Vec<u64>> {
     let counters: PerCpuArray<_, u64> = counters.try_into()?;
     counters
         .iter()
@@ -335,19 +342,31 @@ pub(super) fn packets(counters: &Map) -> anyhow::Result<Vec<u64>> {
         .collect()
 }
 
-/// The clock by which the kernel side marks the last use of a grant.
-fn monotonic_seconds() -> anyhow::Result<u64> {
-    use nix::time::{ClockId, clock_gettime};
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
-    Ok(u64::try_from(now.tv_sec())?)
+/// Turns "no such entry" into `None`.
+fn present<T>(result: Result<T, MapError>) -> anyhow::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Milliseconds of the boot clock at the beginning of a second of the monotonic clock.
-pub(super) fn boot_milliseconds(second: u64) -> anyhow::Result<u64> {
+/// Nanoseconds of the clock by which the kernel side marks the last use of a grant.
+fn monotonic() -> anyhow::Result<u64> {
     use nix::time::{ClockId, clock_gettime};
-    use std::time::Duration;
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?);
+    Ok(u64::try_from(now.as_nanos())?)
+}
+
+/// How far the boot clock is ahead of the monotonic clock, in milliseconds: the time spent suspended.
+pub(super) fn asleep() -> anyhow::Result<u64> {
+    use nix::time::{ClockId, clock_gettime};
     let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
     let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
-    let asleep = boot.saturating_sub(monotonic);
-    Ok(u64::try_from(asleep.as_millis())?.saturating_add(second.saturating_mul(1000)))
+    Ok(u64::try_from(boot.saturating_sub(monotonic).as_millis())?)
 }

@@ -6,6 +6,9 @@ mod attach;
 mod filter;
 mod generation;
 mod grants;
+mod kinds;
+mod memory;
+mod table;
 pub(in crate::plane) mod tables;
 #[cfg(test)]
 mod tests;
@@ -19,7 +22,7 @@ use anyhow::Context as _;
 use attach::{Attached, Hook};
 use egressd_common::layout;
 use egressd_common::verdict::{Action, NO_ZONE, Reason, Verdict};
-use generation::Generation;
+use generation::{Generation, Tally};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -51,7 +54,7 @@ pub struct EbpfPlane {
     /// Packets that earlier generations counted.
     counted: Counted,
     /// The counters of the generation before, in which a last packet may just be counted.
-    retired: Option<(aya::maps::Map, Vec<(u8, String)>)>,
+    retired: Option<Tally>,
     reports: Vec<layout::Report>,
     unreported: u64,
 }
@@ -235,14 +238,14 @@ impl EbpfPlane {
         self.settle();
         self.reports.extend(old.take_reports(REPORTS_AT_ONCE));
         self.unreported += old.unreported().unwrap_or_default();
-        self.retired = old.take_counters().map(|counters| (counters, old.zones));
+        self.retired = old.into_tally();
     }
 
     /// Adds up the counters of the generation before.
     fn settle(&mut self) {
-        if let Some((counters, zones)) = self.retired.take() {
-            match generation::packets(&counters) {
-                Ok(packets) => add(&mut self.counted, &packets, &zones),
+        if let Some(tally) = self.retired.take() {
+            match tally.counters() {
+                Ok(packets) => add(&mut self.counted, &packets, &tally.zones),
                 Err(error) => log::warn!(target: "ebpf", "old counters are lost: {error:#}"),
             }
         }
@@ -293,13 +296,14 @@ impl Plane for EbpfPlane {
     }
 
     fn read(&mut self) -> anyhow::Result<Holdings> {
-        self.current()?.read()
+        Ok(self.current()?.read())
     }
 
     fn holds(&mut self, zone: ZoneId, address: IpAddr) -> anyhow::Result<ClassMask> {
         let current = self.current()?;
-        let learned = current.grant(zone, address)?.map_or(0, |[mask, _]| mask);
-        Ok(ClassMask(learned | current.place(zone, address)?.mask))
+        let granted = current.grant(zone, address)?;
+        let learned = granted.map_or(ClassMask::NONE, |(mask, _)| mask);
+        Ok(learned.union(ClassMask(current.place(zone, address)?.mask)))
     }
 
     fn verify(&mut self) -> anyhow::Result<()> {
@@ -316,15 +320,12 @@ impl Plane for EbpfPlane {
         let Ok(current) = self.current() else {
             return BTreeMap::new();
         };
-        let Ok(boot) = generation::boot_milliseconds(0) else {
+        let Ok(asleep) = generation::asleep() else {
             return BTreeMap::new();
         };
         let seen = |&(zone, address): &(ZoneId, IpAddr)| {
-            let [_, second] = current.grant(zone, address).ok()??;
-            Some((
-                (zone, address),
-                boot.saturating_add(second.saturating_mul(1000)),
-            ))
+            let (_, used) = current.grant(zone, address).ok()??;
+            Some(((zone, address), asleep.saturating_add(used / 1_000_000)))
         };
         addresses.iter().filter_map(seen).collect()
     }
@@ -386,7 +387,7 @@ fn refused_packet(report: &layout::Report) -> Option<RefusedPacket> {
     };
     let address = |words: [u32; 4]| match what >> 16 {
         4 => IpAddr::from(words[0].to_ne_bytes()),
-        _ => generation::ipv6(words).into(),
+        _ => grants::ipv6(words).into(),
     };
     Some(RefusedPacket {
         plane: "ebpf",
