@@ -161,7 +161,7 @@ impl Granted for V6 {
 #[must_use]
 #[inline(always)]
 pub const fn first(hash: u64, count: u32) -> u32 {
-    ((hash >> 32) * count as u64 >> 32) as u32
+    (((hash >> 32) * count as u64) >> 32) as u32
 }
 
 /// Of `count` buckets, the one of a key's second choice; it may be the first again.

@@ -55,12 +55,27 @@ impl Generation {
         learned: u32,
         nft_behind: bool,
     ) -> anyhow::Result<Self> {
+        Self::load_other((object()?, &[]), image, tables, learned, nft_behind)
+    }
+
+    /// As [`Generation::load`], of another object with the same maps and some constants more.
+    pub(super) fn load_other(
+        (object, constants): (&[u8], &[(&str, u32)]),
+        image: &Image,
+        tables: &Tables,
+        learned: u32,
+        nft_behind: bool,
+    ) -> anyhow::Result<Self> {
         let seed = seed()?;
         let filter_words = grants::filter_words(learned);
         let buckets_v4 = grants::buckets(learned, V4::SLOTS);
         let buckets_v6 = grants::buckets(learned, V6::SLOTS);
         let entries = |length: usize| u32::try_from(length.max(1)).unwrap_or(u32::MAX);
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for (name, value) in constants {
+            loader.override_global(name, value, true);
+        }
+        let mut ebpf = loader
             .btf(None)
             .override_global(name::SEED_ADD, &seed.add, true)
             .override_global(name::SEED_MULTIPLY, &seed.multiply, true)
@@ -77,7 +92,7 @@ impl Generation {
             .map_max_entries(name::FILTER_V6, filter_words)
             .map_max_entries(name::GRANTS_V4, buckets_v4)
             .map_max_entries(name::GRANTS_V6, buckets_v6)
-            .load(object()?)
+            .load(object)
             .context("load the eBPF object")?;
         let ring = ebpf
             .take_map(name::REFUSED)
@@ -186,7 +201,7 @@ impl Generation {
         Ok(program)
     }
 
-    fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
+    pub(super) fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
         self.ebpf
             .program_mut(name)
             .with_context(|| format!("the object has no program {name}"))

@@ -1,85 +1,135 @@
-//! What a packet costs in the program itself, with 60,000 grants loaded. Ignored by default: it
-//! measures, it cannot fail. `cargo test -p egressd --release cost -- --ignored --nocapture`.
+//! What a verdict costs: nanoseconds of the XDP program per packet, less those of a program that
+//! decides nothing, each packet to another destination. Ignored by default: it measures.
+//! `cargo xtask bench verdict-cost` builds what it needs, runs it and prints its table.
 
 use super::super::generation::Generation;
 use super::{can_run, image, tables};
 use crate::policy::ZoneId;
+use crate::policy::image::Image;
 use crate::policy::port::{ClassId, ClassMask};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use egressd_common::samples;
+use egressd_common::{layout, samples};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::Instant;
 
-const GRANTS: u32 = 60_000;
-const RUNS: usize = 7;
+/// Frames of a reading, and readings of a figure.
+const REPEAT: u32 = 2_000_000;
+const READINGS: usize = 7;
 
-fn granted(number: u32) -> IpAddr {
-    IpAddr::from((0x3000_0000 + number.wrapping_mul(40_503) % 0x00ff_ffff).to_be_bytes())
+const FIRST_V4: [u8; 4] = [0x30, 0, 0, 0];
+const FIRST_V6: [u16; 8] = [0x2603, 0x1000, 0, 0, 0, 0, 0, 0];
+
+/// Destinations of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Learned addresses, of which there are as many.
+    Granted,
+    /// Addresses without a grant, beside as many with one.
+    Refused,
+    /// Addresses in a catalogue network.
+    Network,
 }
 
-fn frame(destination: IpAddr) -> Vec<u8> {
-    let packet = samples::packet(
-        [10, 20, 1, 1].into(),
-        destination,
-        6,
-        &samples::tcp(5, 443, 2),
-    );
+fn address(v4: bool, number: u32) -> IpAddr {
+    if v4 {
+        (u32::from_be_bytes(FIRST_V4) + number).to_be_bytes().into()
+    } else {
+        let first = u128::from(std::net::Ipv6Addr::from(FIRST_V6));
+        std::net::Ipv6Addr::from(first + u128::from(number)).into()
+    }
+}
+
+/// One zone without sources on the interface, as most gateways have it, and `count` grants of it.
+fn world(v4: bool, kind: Kind, count: u32) -> Image {
+    let mut image = image();
+    image.zones.truncate(1);
+    image.zones[0].sources.clear();
+    let class = ClassMask::of(ClassId(0));
+    let from = match kind {
+        Kind::Granted => 0,
+        Kind::Refused | Kind::Network => count,
+    };
+    image.grants = (from..from + count)
+        .map(|number| (ZoneId(0), address(v4, number), class))
+        .collect();
+    if kind == Kind::Network {
+        let length = if v4 { 8 } else { 32 };
+        let network = ipnet::IpNet::new_assert(address(v4, 0), length).trunc();
+        image.zones[0].networks.push((network, class));
+    }
+    image
+}
+
+fn frame(v4: bool) -> Vec<u8> {
+    let source: IpAddr = if v4 {
+        [10, 20, 1, 1].into()
+    } else {
+        "2001:db8:20::5".parse().unwrap()
+    };
+    let packet = samples::packet(source, address(v4, 0), 6, &samples::tcp(5, 443, 2));
     let mut frame = samples::ethernet(&[], &packet);
-    frame.resize(60, 0);
+    frame.resize(frame.len().max(60), 0);
     frame
 }
 
-fn one(program: &Xdp, frame: &[u8], repeat: u32) -> Duration {
+/// Nanoseconds per frame.
+fn reading(program: &Xdp, frame: &[u8]) -> f64 {
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame);
-    options.repeat = repeat;
-    program.test_run(options).unwrap().duration
+    options.repeat = REPEAT;
+    // The kernel stops this clock while another task has the core.
+    program.test_run(options).unwrap().duration.as_secs_f64() * 1e9
 }
 
-/// Nanoseconds a packet: the same frame over and over, and a different one each time.
-fn cost(program: &Xdp, frames: &[Vec<u8>]) -> (u128, f64) {
-    let hot = one(program, &frames[0], 1_000_000).as_nanos();
-    let cold: u128 = frames
-        .iter()
-        .map(|frame| one(program, frame, 1).as_nanos())
-        .sum();
-    (hot, cold as f64 / frames.len() as f64)
+fn median(mut readings: Vec<f64>) -> f64 {
+    readings.sort_by(f64::total_cmp);
+    readings[readings.len() / 2]
+}
+
+fn row(object: &[u8], v4: bool, kind: Kind, count: u32) {
+    let image = world(v4, kind, count);
+    let compiled = tables::compile(&image, true).unwrap();
+    let first = if v4 { u32::from_be_bytes(FIRST_V4) } else { 0 };
+    let version = if v4 { 4 } else { 6 };
+    let constants = [("FIRST", first), ("SPAN", count), ("VERSION", version)];
+    let learned = count.max(layout::DEFAULT_LEARNED);
+    let began = Instant::now();
+    let mut generation =
+        Generation::load_other((object, &constants), &image, &compiled, learned, true).unwrap();
+    let loaded = began.elapsed();
+    let nothing: &mut Xdp = generation.program("nothing").unwrap().try_into().unwrap();
+    nothing.load().unwrap();
+    generation.xdp().unwrap();
+    let frame = frame(v4);
+    let (mut whole, mut empty) = (Vec::new(), Vec::new());
+    for _ in 0..READINGS {
+        let nothing: &mut Xdp = generation.program("nothing").unwrap().try_into().unwrap();
+        empty.push(reading(nothing, &frame));
+        whole.push(reading(generation.xdp().unwrap(), &frame));
+    }
+    let (whole, empty) = (median(whole), median(empty));
+    println!(
+        "cost v{version} {:<8} {count:>8} {:6.1} ns  (whole {whole:.1}, without verdict {empty:.1}; loaded in {loaded:.0?})",
+        format!("{kind:?}").to_lowercase(),
+        whole - empty,
+    );
 }
 
 #[test]
 #[ignore = "measures"]
-fn cost_of_a_packet() {
-    if !can_run("cost_of_a_packet") {
+fn cost_of_a_verdict() {
+    if !can_run("cost_of_a_verdict") {
         return;
     }
-    let mut image = image();
-    image.zones[1].sources.clear();
-    image.zones.remove(2);
-    image.zones.remove(1);
-    let class = ClassMask::of(ClassId(0));
-    image.grants = (0..GRANTS)
-        .map(|n| (ZoneId(0), granted(n), class))
-        .collect();
-    let compiled = tables::compile(&image, true).unwrap();
-    let mut generation = Generation::load(&image, &compiled, 131_072, true).unwrap();
-    let program = generation.xdp().unwrap();
-    let allowed: Vec<Vec<u8>> = (0..GRANTS)
-        .map(|n| frame(granted(n * 7 % GRANTS)))
-        .collect();
-    let denied: Vec<Vec<u8>> = (0..GRANTS)
-        .map(|n| {
-            frame(IpAddr::from(
-                (0x5000_0000 + n.wrapping_mul(2_654_435) % 0x00ff_ffff).to_be_bytes(),
-            ))
-        })
-        .collect();
-    let other = vec![samples::framed(&[], 0x0806, &[0; 46]); 1000];
-    for _ in 0..RUNS {
-        println!(
-            "allowed {:?} denied {:?} arp {:?}",
-            cost(program, &allowed),
-            cost(program, &denied),
-            cost(program, &other)
-        );
+    let path = std::env::var_os("EGRESSD_COST_OBJECT");
+    let path = path.expect("EGRESSD_COST_OBJECT names the object");
+    let object = std::fs::read(path).unwrap();
+    for v4 in [true, false] {
+        for kind in [Kind::Granted, Kind::Refused] {
+            for count in [1, 1000, 1 << 16, 1 << 20] {
+                row(&object, v4, kind, count);
+            }
+        }
+        row(&object, v4, Kind::Network, 1 << 16);
     }
 }
