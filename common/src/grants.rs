@@ -89,9 +89,13 @@ pub const fn says_v6(slot: usize) -> (usize, u32) {
     (6 + slot / 2, 32 * (slot as u32 % 2))
 }
 
+/// Three rounds, after which every bit of `word` is in both halves of the hash: after two, words that
+/// differ in their highest bits alone still shared their second choices.
 #[inline(always)]
-const fn mix(hash: u64, word: u64, seed: Seed) -> u64 {
-    let hash = (hash ^ word).wrapping_mul(seed.multiply);
+const fn mix(word: u64, seed: Seed) -> u64 {
+    let hash = (word ^ seed.add).wrapping_mul(seed.multiply);
+    let hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let hash = (hash ^ hash >> 29).wrapping_mul(seed.multiply);
     hash ^ hash >> 32
 }
 
@@ -100,7 +104,7 @@ impl Granted for V4 {
 
     #[inline(always)]
     fn hash(&self, zone: u8, seed: Seed) -> u64 {
-        mix(seed.add, self[0] as u64 | (zone as u64) << 32, seed)
+        mix(self[0] as u64 | (zone as u64) << 32, seed)
     }
 
     #[inline(always)]
@@ -128,7 +132,8 @@ impl Granted for V6 {
     #[inline(always)]
     fn hash(&self, zone: u8, seed: Seed) -> u64 {
         let [high, low] = words_v6(*self);
-        mix(mix(seed.add ^ zone as u64, high, seed), low, seed)
+        let hash = (high ^ zone as u64).wrapping_mul(seed.multiply);
+        mix(hash ^ hash >> 32 ^ low, seed)
     }
 
     #[inline(always)]
@@ -168,17 +173,21 @@ pub const fn first(hash: u64, count: u32) -> u32 {
 #[must_use]
 #[inline(always)]
 pub const fn second(hash: u64, count: u32) -> u32 {
-    first(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), count)
+    first(hash << 32, count)
 }
 
-/// Buckets for at most `learned` addresses of a family with `slots` to a bucket, filled to three
-/// quarters (IPv4) or two thirds (IPv6).
+/// Buckets for at most `learned` addresses of a family with `slots` to a bucket. With eight slots
+/// every one found room until 98 of 100 were taken, in fifty tables of up to four million slots; with
+/// three, until 68 of 100 were. Three quarters and one half leave room for bad luck.
 #[must_use]
 pub const fn buckets(learned: u32, slots: usize) -> u32 {
-    let per_bucket = if slots > 3 { 6 } else { 2 };
-    let count = learned.div_ceil(per_bucket);
+    let count = if slots > 3 {
+        learned.div_ceil(6)
+    } else {
+        learned.div_ceil(3).saturating_mul(2)
+    };
     // Small tables fill less evenly.
-    count + 8
+    count.saturating_add(8)
 }
 
 /// Words of a filter before the table of one family, of which there are at most `learned` entries.
