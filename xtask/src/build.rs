@@ -55,6 +55,14 @@ pub(crate) fn generator() -> Result<PathBuf> {
     kernel("egressd-generator")
 }
 
+/// Builds the program that tells what a verdict costs.
+///
+/// # Errors
+/// As [`object`].
+pub(crate) fn cost() -> Result<PathBuf> {
+    kernel("egressd-cost")
+}
+
 fn kernel(program: &str) -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     let linker = linker(&toolchain)?;

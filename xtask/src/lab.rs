@@ -1,10 +1,12 @@
 //! Runs the lab's programs as root, with everything they need built.
 
-use crate::build::{self, Built};
+use crate::build::{self, Built, OBJECT};
 use crate::setup::{Group, bpffs, packages};
-use crate::shell::{as_root, cargo, command, run, succeeds, target};
+use crate::shell::{as_root, cargo, command, run, say, succeeds, target};
+use crate::suite::executable;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 /// Options of the demo.
 #[derive(Args)]
@@ -103,7 +105,29 @@ pub(crate) fn bench(options: &Bench) -> Result<bool> {
     }
     let generator = build::generator()?;
     args.extend(["--generator".to_owned(), generator.display().to_string()]);
+    if options.ids.is_empty() || options.ids.iter().any(|id| id.starts_with("verdict-cost")) {
+        args.extend(["--verdicts".to_owned(), verdicts()?.display().to_string()]);
+    }
     program("bench", &args)
+}
+
+/// Has the plane's own test measure what a verdict costs; where it wrote what it found.
+fn verdicts() -> Result<PathBuf> {
+    bpffs()?;
+    let (object, cost) = (build::object()?, build::cost()?);
+    let report = target().join("verdicts.json");
+    say("measuring what a verdict costs");
+    let tests = executable(
+        cargo()
+            .env(OBJECT, object)
+            .args(["test", "--package", "egressd", "--lib"]),
+        "egressd",
+    )?;
+    run(as_root(tests, "loading kernel programs")?
+        .env("EGRESSD_COST_OBJECT", cost)
+        .env("EGRESSD_COST_REPORT", &report)
+        .args(["cost_of_a_verdict", "--ignored", "--nocapture"]))?;
+    Ok(report)
 }
 
 /// Everything that the lab's programs need.

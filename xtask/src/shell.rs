@@ -56,7 +56,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, why: &str) -> Result<Command> 
     }
     let mut sudo = command("sudo");
     // Names that sudo would drop and that the lab's programs read.
-    sudo.arg("--preserve-env=EGRESSD_BIN_DIR,EGRESSD_PLANES,RUST_BACKTRACE")
+    sudo.arg("--preserve-env=EGRESSD_BIN_DIR,EGRESSD_PLANES,EGRESSD_COST_OBJECT,EGRESSD_COST_REPORT,RUST_BACKTRACE")
         .arg(program);
     Ok(sudo)
 }

@@ -6,6 +6,7 @@ use crate::shell::{as_root, capture, cargo, follow, say};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Options of the tests.
 #[derive(Args, Default)]
@@ -47,7 +48,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         ]);
         good &= follow(&mut lab, |line| total.read(line))?;
     }
-    let suite = suite()?;
+    let suite = executable(
+        cargo().args(["test", "--package", "egressd-tests", "--test", "namespaces"]),
+        "namespaces",
+    )?;
     let chosen = match options.planes.as_slice() {
         [] => &[Planes::Nft, Planes::Ebpf, Planes::Both],
         chosen => chosen,
@@ -68,27 +72,26 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(good && total.failed == 0)
 }
 
-/// Builds the namespace tests; where they are.
-fn suite() -> Result<PathBuf> {
-    let mut build = cargo();
+/// Builds the tests that `build` names and does not run them; where they are. `name` is in the path.
+///
+/// # Errors
+/// When they do not compile.
+pub(crate) fn executable(build: &mut Command, name: &str) -> Result<PathBuf> {
     build.args([
-        "test",
-        "--package",
-        "egressd-tests",
-        "--test",
-        "namespaces",
         "--no-run",
+        "--message-format",
+        "json-render-diagnostics",
+        "--quiet",
     ]);
-    build.args(["--message-format", "json-render-diagnostics", "--quiet"]);
-    let messages = capture(&mut build)?;
+    let messages = capture(build)?;
     // One artifact has both a test's name and an executable; a JSON parser for that is not worth it.
     let mark = "\"executable\":\"";
     let line = messages
         .lines()
-        .rfind(|line| line.contains(mark) && line.contains("namespaces"));
+        .rfind(|line| line.contains(mark) && line.contains(&format!("/{name}-")));
     let path = line.and_then(|line| line.split_once(mark)?.1.split('"').next());
     path.map(PathBuf::from)
-        .context("cargo names the executable of the namespace tests")
+        .with_context(|| format!("cargo names the executable of {name}"))
 }
 
 /// Sums over all `test result:` lines.

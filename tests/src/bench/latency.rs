@@ -32,7 +32,7 @@ const RESOLUTION: f64 = 1.0;
 pub(super) fn run(bench: &Bench, measures: &[Measure], say: &dyn Fn(&str)) -> Result<Vec<Figure>> {
     let percentile = |measure: &Measure| match measure.need {
         Need::Latency(percent) => Some(percent),
-        Need::Cold | Need::Hot(_) | Need::Deny(_) | Need::Allow(_) => None,
+        Need::Cold | Need::Hot(_) | Need::Deny(_) | Need::Allow(_) | Need::Verdict => None,
     };
     let of = |family: Family| -> Vec<(&Measure, usize)> {
         let fits = measures.iter().filter(|measure| measure.family == family);

@@ -59,6 +59,8 @@ pub enum Need {
     Deny(Kind),
     /// Packets per second of granted flows, beside another gateway's.
     Allow(Kind),
+    /// Time that a verdict takes.
+    Verdict,
 }
 
 /// One measure.
@@ -74,7 +76,7 @@ pub struct Measure {
 }
 
 /// Ids without their family, what is measured, what that tells.
-const MEASURES: [(&str, Need, &str); 10] = [
+const MEASURES: [(&str, Need, &str); 11] = [
     (
         "dns-cold-vs-dnsmasq-nftset",
         Need::Cold,
@@ -103,7 +105,7 @@ const MEASURES: [(&str, Need, &str); 10] = [
     (
         "deny-vs-nft-only",
         Need::Deny(Kind::NftOnly),
-        "refused packets per second, 60,000 grants loaded; peer: egressd with ebpf = \"off\"",
+        "refused packets per second, 60,000 destinations beside 100,000 grants; peer: egressd with ebpf = \"off\"",
     ),
     (
         "deny-vs-xdp-filter",
@@ -124,6 +126,11 @@ const MEASURES: [(&str, Need, &str); 10] = [
         "allow-vs-unfiltered",
         Need::Allow(Kind::Unfiltered),
         "the same; peer: a router that filters nothing and tracks no connections",
+    ),
+    (
+        "verdict-cost",
+        Need::Verdict,
+        "time of the XDP program per packet by kind and number of destinations; peer: one that decides nothing",
     ),
 ];
 

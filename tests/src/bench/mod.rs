@@ -2,6 +2,7 @@
 //! by a factor of two from run to run; only the ratio of neighbours means anything.
 
 mod cold;
+mod cores;
 mod dnsperf;
 mod figure;
 mod forwarder;
@@ -15,7 +16,9 @@ mod quiet;
 mod report;
 mod traffic;
 mod usage;
+mod verdicts;
 
+pub use cores::cores;
 pub use figure::{Better, Figure, Round};
 pub use measure::{Family, Kind, Measure, Need, Resolver};
 pub use report::table;
@@ -31,6 +34,8 @@ pub struct Bench {
     pub binaries: Binaries,
     /// The object with the programs that make and count frames.
     pub generator: PathBuf,
+    /// What `cost_of_a_verdict` measured; `None` where it did not run.
+    pub verdicts: Option<PathBuf>,
     /// Rounds; `None` leaves it to the measure.
     pub rounds: Option<usize>,
 }
@@ -47,8 +52,13 @@ impl Bench {
         figures.extend(hot::run(self, measures, say)?);
         figures.extend(latency::run(self, measures, say)?);
         figures.extend(packets::run(self, measures, say)?);
+        figures.extend(verdicts::read(self, measures)?);
         say(&format!("load after: {}", quiet::load()));
-        let place = |id: &str| measures.iter().position(|measure| measure.id() == id);
+        let place = |id: &str| {
+            measures
+                .iter()
+                .position(|measure| id.starts_with(&measure.id()))
+        };
         figures.sort_by_key(|figure| place(&figure.id));
         Ok(figures)
     }

@@ -5,7 +5,7 @@ use crate::lab::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How many names there are, and so how many addresses are granted.
-pub(super) const NAMES: u32 = 60_000;
+pub(super) const NAMES: u32 = 100_000;
 
 /// The domain of all names.
 pub(super) const DOMAIN: &str = "bench.example";
@@ -38,7 +38,7 @@ pub(super) fn refused(family: Family, number: u32) -> IpAddr {
 fn address(family: Family, block: u16, number: u32) -> IpAddr {
     match family {
         Family::V4 => {
-            let base = u32::from(Ipv4Addr::new(52, 97, 0, 0)) + (u32::from(block) << 16);
+            let base = u32::from(Ipv4Addr::new(52, 97, 0, 0)) + (u32::from(block) << 17);
             Ipv4Addr::from(base + number).into()
         }
         Family::V6 => {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use egressd_tests::bench::{Bench, Measure, table};
+use egressd_tests::bench::{Bench, Measure, cores, table};
 use egressd_tests::lab::{Binaries, sweep_on_signal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +30,9 @@ struct Options {
         default_value = "target/bpf/bpfel-unknown-none/bpf/egressd-generator"
     )]
     generator: PathBuf,
+    /// What `cost_of_a_verdict` measured; `cargo xtask bench` has it measure before.
+    #[arg(long)]
+    verdicts: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -55,13 +58,14 @@ fn bench(options: &Options) -> Result<()> {
     let bench = Bench {
         binaries: Binaries(options.binaries.clone()),
         generator: options.generator.clone(),
+        verdicts: options.verdicts.clone(),
         rounds: options.rounds,
     };
     let figures = bench.run(&measures, &|line| eprintln!("{line}"))?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&figures)?);
     } else {
-        print!("{}", table(&figures));
+        print!("{}{}", table(&figures), cores(&figures));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::grants::{Grants, seed};
 use super::kinds::Kinds;
-use super::memory::Memory;
+use super::memory::{self, Memory};
 use super::tables::{Tables, id};
 use crate::plane::Holdings;
 use crate::policy::ZoneId;
@@ -304,6 +304,12 @@ impl Generation {
         let round = self.round;
         let mut map: Array<_, u64> = self.map_mut(name::ROUND)?.try_into()?;
         Ok(map.set(0, round, 0)?)
+    }
+
+    /// Bytes of kernel memory that the maps take, as the kernel counts them.
+    pub(super) fn bytes(&self) -> anyhow::Result<u64> {
+        let maps = self.ebpf.maps().map(|(_, map)| map);
+        maps.map(memory::footprint).sum()
     }
 
     /// Pins the maps into `directory`, which must be empty, for people to look at.

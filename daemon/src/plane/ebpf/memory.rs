@@ -1,6 +1,10 @@
 //! The memory of an array map, shared with the kernel. Words are read and written whole, so that
 //! no program ever meets half of one; nothing here knows what they mean.
 #![expect(
+    clippy::disallowed_methods,
+    reason = "shell: maps memory and reads what the kernel says of it"
+)]
+#![expect(
     unsafe_code,
     reason = "the programs read the same memory; a system call per word would be a hundred times slower"
 )]
@@ -38,6 +42,24 @@ impl Memory {
         let words = bytes / size_of::<u64>();
         Ok(Self { mapped, words })
     }
+}
+
+/// Bytes of kernel memory that `map` takes, as the kernel counts them.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub(super) fn footprint(map: &Map) -> anyhow::Result<u64> {
+    let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data) | Map::LpmTrie(data)) = map
+    else {
+        return Ok(0);
+    };
+    let path = format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .with_context(|| format!("no memlock in {path}"))?;
+    Ok(line.trim().parse()?)
 }
 
 impl AsRef<[AtomicU64]> for Memory {

@@ -356,6 +356,9 @@ impl Plane for EbpfPlane {
             .values()
             .map(|attached| format!("{}: {}", attached.name, attached.hook))
             .collect();
+        if let Some(bytes) = self.current.as_ref().and_then(|now| now.bytes().ok()) {
+            lines.push(format!("maps: {} KiB", bytes / 1024));
+        }
         let current = self
             .current
             .as_ref()
