@@ -60,6 +60,8 @@ pub struct Place {
     /// It is among a zone's sources or in a subnet connected to a zone's interface. Never set
     /// where nft is not behind.
     pub inside: bool,
+    /// By which number [`Lookup::reached`] counts what those classes let pass.
+    pub kind: u16,
 }
 
 /// Tables by address family.
@@ -90,6 +92,9 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
 
     /// Whether what passes here is judged again by nft, which knows flows.
     fn nft_behind(&self) -> bool;
+
+    /// Called once for each packet that the classes of a place let pass.
+    fn reached(&self, _place: Place) {}
 }
 
 /// The verdict on `frame`, which entered on the interface with this `index`.
@@ -234,6 +239,7 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
         return Ok(Reason::Inside);
     }
     if place.mask & classes != 0 {
+        lookup.reached(place);
         return Ok(Reason::Network);
     }
     // XDP and TCX come before the redirect; what is not redirected ends in nft's forward chain.

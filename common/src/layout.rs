@@ -26,7 +26,7 @@ pub mod name {
     pub const FILTER_V6: &str = "FILTER_V6";
     /// Kind → the classes that a learned grant of this kind opens. Array, mapped into user space.
     pub const KINDS: &str = "KINDS";
-    /// Kind → packets that learned grants of this kind let pass. Array per CPU.
+    /// Kind → packets that learned grants and networks of this kind let pass. Array per CPU.
     pub const HITS: &str = "HITS";
     /// (zone, destination) → place. Trie.
     pub const PLACES_V4: &str = "PLACES_V4";
@@ -294,7 +294,10 @@ impl Place {
     pub const fn pack(self) -> [u64; 2] {
         [
             self.mask,
-            self.own as u64 | (self.internal as u64) << 1 | (self.inside as u64) << 2,
+            self.own as u64
+                | (self.internal as u64) << 1
+                | (self.inside as u64) << 2
+                | (self.kind as u64) << 16,
         ]
     }
 
@@ -307,6 +310,7 @@ impl Place {
             own: flags & 1 != 0,
             internal: flags & 2 != 0,
             inside: flags & 4 != 0,
+            kind: (flags >> 16) as u16,
         }
     }
 }
@@ -457,6 +461,7 @@ mod tests {
                 own: flag(0),
                 internal: flag(1),
                 inside: flag(2),
+                kind: 1023 - u16::from(bits),
             };
             assert_eq!(Place::unpack(place.pack()), place);
         }

@@ -90,6 +90,7 @@ impl Tables<V4> for World {
     fn place(&self, zone: u8, destination: &V4) -> Place {
         let bytes = destination[0].to_ne_bytes();
         Place {
+            kind: 0,
             mask: u64::from(zone == 3 && bytes[..3] == [203, 0, 113]),
             own: bytes == [10, 20, 0, 1],
             internal: bytes[..2] == [10, 99],

@@ -91,10 +91,10 @@ fn now() -> u16 {
     grants::tick(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
-/// Counts a packet; where a learned grant let it pass, the grant's kind did so already.
+/// Counts a packet, but for those that were counted by the kind of what let them pass.
 #[inline(always)]
 pub(crate) fn count(verdict: Verdict) {
-    if matches!(verdict.reason, Reason::Granted) {
+    if matches!(verdict.reason, Reason::Granted | Reason::Network) {
         return;
     }
     if let Some(packets) = COUNTERS.get_ptr_mut(layout::counter_index(verdict)) {
@@ -149,6 +149,11 @@ impl Lookup for Kernel {
     fn nft_behind(&self) -> bool {
         constant(&NFT_BEHIND) != 0
     }
+
+    #[inline(always)]
+    fn reached(&self, place: Place) {
+        hit(place.kind);
+    }
 }
 
 /// What `zone` may do at `address`, by one family's filter and table of `count` buckets.
@@ -191,12 +196,18 @@ fn look<A: Granted>(bucket: *mut Bucket, zone: u8, address: &A, classes: u64) ->
         if found.used != now {
             remember(bucket, found.used_at, now);
         }
-        if let Some(hits) = HITS.get_ptr_mut(u32::from(found.kind)) {
-            // SAFETY: this CPU's own counter; programs of one CPU do not interrupt each other.
-            unsafe { *hits += 1 }
-        }
+        hit(found.kind);
     }
     Some(mask)
+}
+
+/// Counts a packet that something of this kind let pass.
+#[inline(always)]
+fn hit(kind: u16) {
+    if let Some(hits) = HITS.get_ptr_mut(u32::from(kind)) {
+        // SAFETY: this CPU's own counter; programs of one CPU do not interrupt each other.
+        unsafe { *hits += 1 }
+    }
 }
 
 /// Writes a time of use into a bucket. Only programs write it while there is an entry, and each value

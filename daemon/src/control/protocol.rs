@@ -241,6 +241,18 @@ pub struct Zone {
     pub grants: GrantCounts,
     /// Its packets since each plane started.
     pub counters: Vec<PacketCounter>,
+    /// Packets that each endpoint set let pass, as far as a plane counts them apart.
+    pub hits: Vec<SetHits>,
+}
+
+/// Packets that an endpoint set let pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct SetHits {
+    /// The set, as `catalogue/id`.
+    pub set: String,
+    /// Packets to addresses and networks that it opened. Those to an address that several sets opened
+    /// together are counted for each of them.
+    pub packets: u64,
 }
 
 /// Packets of one zone that met one fate for one reason.
@@ -673,6 +685,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     PacketCounts::CUSTOM_TYPE,
     Zone::CUSTOM_TYPE,
     PacketCounter::CUSTOM_TYPE,
+    SetHits::CUSTOM_TYPE,
     Grant::CUSTOM_TYPE,
     Holding::CUSTOM_TYPE,
     Reason::CUSTOM_TYPE,

@@ -1,8 +1,8 @@
 //! PURE. Replies as text for people: aligned tables, no colours, nothing that drives a terminal.
 
 use super::protocol::{
-    Event, Explanation, Grant, GrantPage, Kind, PacketCounter, Reason, Reloaded, State, Status,
-    Verdict, ZoneExplanation, ZoneList,
+    Event, Explanation, Grant, GrantPage, Kind, PacketCounter, Reason, Reloaded, SetHits, State,
+    Status, Verdict, ZoneExplanation, ZoneList,
 };
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -157,6 +157,13 @@ pub fn zones(list: &ZoneList) -> String {
         }
     }
     packets.write(&mut text);
+    let mut hits = Table::new(["ZONE", "SET", "PACKETS"]);
+    for zone in &list.zones {
+        for SetHits { set, packets } in &zone.hits {
+            hits.row([zone.name.clone(), set.clone(), packets.to_string()]);
+        }
+    }
+    hits.write(&mut text);
     for zone in &list.zones {
         let _ = writeln!(
             text,

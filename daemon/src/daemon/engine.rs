@@ -120,7 +120,7 @@ pub struct Engine {
     /// Raised before anything granted is taken back, and when the planes may not hold it.
     epoch: u64,
     in_flight: Option<Revision>,
-    batch: BTreeMap<(ZoneId, IpAddr), (ClassMask, ClassMask)>,
+    batch: BTreeMap<(ZoneId, IpAddr), Change>,
     must_replace: bool,
     retry_at: Option<Moment>,
     resweep_at: Option<Moment>,
@@ -449,8 +449,9 @@ impl Engine {
             let entry = self
                 .batch
                 .entry((change.zone, change.address))
-                .or_insert((change.was, change.now));
-            entry.1 = change.now;
+                .or_insert(change);
+            entry.now = change.now;
+            entry.origin = change.origin;
         }
     }
 
@@ -469,14 +470,8 @@ impl Engine {
                 .push(Effect::Replace(Arc::new(self.policy.image())));
         } else if self.fault.is_none() && !self.batch.is_empty() {
             let changes: Vec<Change> = std::mem::take(&mut self.batch)
-                .into_iter()
-                .filter(|(_, (was, now))| was != now)
-                .map(|((zone, address), (was, now))| Change {
-                    zone,
-                    address,
-                    was,
-                    now,
-                })
+                .into_values()
+                .filter(|change| change.was != change.now)
                 .collect();
             self.in_flight = Some(self.policy.revision());
             self.committing_since = now;

@@ -465,8 +465,10 @@ impl Daemon {
             }
             Request::Zones => {
                 let mut zones = views::zones(&self.engine);
+                let origins = self.engine.policy().origins().clone();
                 self.planes.ask(move |planes| {
                     views::add_counters(&mut zones, planes);
+                    views::add_hits(&mut zones, &origins, planes);
                     let _ = reply.send(Reply::Zones(zones));
                 });
             }

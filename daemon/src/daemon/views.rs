@@ -7,8 +7,8 @@ use super::quotas::FILLING;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
     LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus,
-    PlaneVerdict, Reason, SetMatch, State, Status, UnresolvedName, Verdict, Zone, ZoneExplanation,
-    ZoneList,
+    PlaneVerdict, Reason, SetHits, SetMatch, State, Status, UnresolvedName, Verdict, Zone,
+    ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
@@ -17,6 +17,7 @@ use crate::plane::Plane;
 use crate::policy::explain::{self, Learned, Via};
 use crate::policy::grant::Policy;
 use crate::policy::image::Mode;
+use crate::policy::origin::Origins;
 use crate::policy::port::{ClassMask, PortSet, Service};
 use crate::policy::{Moment, ZoneId};
 use ipnet::IpNet;
@@ -215,6 +216,7 @@ pub(super) fn zones(engine: &Engine) -> ZoneList {
         networks: count(zone.networks.len()),
         grants: learned.get(&id).copied().unwrap_or_default(),
         counters: Vec::new(),
+        hits: Vec::new(),
     });
     ZoneList {
         zones: zones.collect(),
@@ -234,6 +236,21 @@ pub(super) fn add_counters(list: &mut ZoneList, planes: &mut [Box<dyn Plane>]) {
                 reason: counter.reason,
                 packets: counter.packets,
             });
+        }
+    }
+}
+
+/// Adds what each set let pass to the zones, as the planes that tell sets apart counted it.
+pub(super) fn add_hits(list: &mut ZoneList, origins: &Origins, planes: &mut [Box<dyn Plane>]) {
+    let mut sums: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for ((zone, origin), packets) in planes.iter_mut().flat_map(|plane| plane.hits()) {
+        for set in origins.labels(origin) {
+            *sums.entry((zone.clone(), set.clone())).or_default() += packets;
+        }
+    }
+    for ((zone, set), packets) in sums {
+        if let Some(zone) = list.zones.iter_mut().find(|known| known.name == zone) {
+            zone.hits.push(SetHits { set, packets });
         }
     }
 }

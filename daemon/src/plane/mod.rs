@@ -3,6 +3,7 @@
 
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image};
+use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -61,6 +62,12 @@ pub trait Plane: Send {
     /// Packet counters since the plane started, for metrics and `status`.
     fn counters(&mut self) -> Vec<Counter> {
         Vec::new()
+    }
+
+    /// Packets that learned grants and networks let pass since the plane started, by the zone's name and
+    /// by where these come from, if this plane tells them apart.
+    fn hits(&mut self) -> BTreeMap<(String, Origin), u64> {
+        BTreeMap::new()
     }
 
     /// The packets refused (or audited) since the last call, as far as this plane reports single

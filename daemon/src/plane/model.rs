@@ -169,6 +169,7 @@ impl ModelPlane {
         };
         let holds = |net: IpNet| net.contains(&address);
         Place {
+            kind: 0,
             mask: self.networks(zone, address),
             own: local_addresses(&image.links).any(|own| own == address),
             internal: image.internal.iter().copied().any(holds),

@@ -5,9 +5,11 @@ use super::answer::Answer;
 use super::image::{Change, Image};
 use super::links::Links;
 use super::name::Name;
+use super::origin::{Origin, Origins};
 use super::port::ClassMask;
-use super::rules::{Ask, CompileError, Intent, Limits, Numbers, Refusal, Rules, Unfit};
+use super::rules::{Ask, CompileError, Intent, Limits, Numbers, Refusal, Rules, SetId, Unfit};
 use super::{Moment, Revision, ZoneId};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
@@ -30,6 +32,8 @@ pub struct Policy {
     deadlines: BTreeSet<(Moment, ZoneId, IpAddr)>,
     families: [usize; 2],
     zones: BTreeMap<ZoneId, [usize; 2]>,
+    origins: Origins,
+    network_origins: BTreeMap<(ZoneId, IpNet), Origin>,
     revision: Revision,
 }
 
@@ -40,6 +44,8 @@ pub struct Grant {
     pub lessons: Vec<Lesson>,
     /// The union of the lessons' classes.
     pub mask: ClassMask,
+    /// The sets that opened its present classes, as far as known when they changed.
+    pub origin: Origin,
     /// The state in which it got its present classes.
     pub revision: Revision,
     deadline: Moment,
@@ -52,6 +58,8 @@ pub struct Lesson {
     pub name: Arc<Name>,
     /// The classes of the sets that list the name.
     pub mask: ClassMask,
+    /// Those sets.
+    pub origin: Origin,
     /// When the name first gave the address.
     pub since: Moment,
     /// When the last answer's lifetime, grace included, is over; later while the address is in use.
@@ -139,7 +147,10 @@ impl Policy {
     pub fn new(intent: Arc<Intent>, links: Links) -> Result<Self, CompileError> {
         let mut numbers = Numbers::default();
         let rules = Arc::new(Rules::compile(intent, links, &mut numbers)?);
+        let mut origins = Origins::default();
         Ok(Self {
+            network_origins: network_origins(&rules, &mut origins),
+            origins,
             rules,
             numbers,
             revision: Revision(1),
@@ -157,6 +168,12 @@ impl Policy {
     #[must_use]
     pub fn numbers(&self) -> &Numbers {
         &self.numbers
+    }
+
+    /// What the origins of changes mean.
+    #[must_use]
+    pub fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     /// The newest state.
@@ -236,6 +253,8 @@ impl Policy {
                 .grants()
                 .map(|(zone, address, grant)| (zone, address, grant.mask))
                 .collect(),
+            origins: self.grants.values().map(|grant| grant.origin).collect(),
+            network_origins: self.network_origins.clone(),
             ..self.rules.image(&self.numbers)
         }
     }
@@ -304,7 +323,9 @@ impl Policy {
         now: Moment,
         end: Moment,
     ) -> Admission {
-        let mask = self.rules.mask(zone, name);
+        let mut sets = Vec::new();
+        let mask = self.rules.reach_of(zone, name, |set| sets.push(set));
+        let origin = self.origins.of(&self.rules, sets);
         let next = Revision(self.revision.0 + 1);
         let mut revision = Revision(0);
         let mut changes = Vec::new();
@@ -321,6 +342,7 @@ impl Policy {
                 Grant {
                     lessons: Vec::new(),
                     mask: ClassMask::NONE,
+                    origin,
                     revision: next,
                     deadline: end,
                 }
@@ -328,6 +350,7 @@ impl Policy {
             match grant.lessons.iter_mut().find(|lesson| lesson.name == name) {
                 Some(lesson) => {
                     lesson.mask = mask;
+                    lesson.origin = origin;
                     lesson.end = lesson.end.max(end);
                     lesson.lease = lesson.lease.max(end);
                 }
@@ -339,6 +362,7 @@ impl Policy {
                     grant.lessons.push(Lesson {
                         name: Arc::clone(&name),
                         mask,
+                        origin,
                         since: now,
                         end,
                         lease: end,
@@ -354,7 +378,7 @@ impl Policy {
                 self.deadlines.insert((end, zone, address));
                 grant.deadline = end;
             }
-            if let Some(change) = grant.settle(zone, address) {
+            if let Some(change) = grant.settle(zone, address, &mut self.origins) {
                 grant.revision = next;
                 changes.push(change);
             }
@@ -455,7 +479,7 @@ impl Policy {
                 unlink(&mut self.names, zone, Arc::clone(&lesson.name), address);
                 ended(zone, address, lesson);
             }
-            changes.extend(grant.settle(zone, address));
+            changes.extend(grant.settle(zone, address, &mut self.origins));
             if grant.lessons.is_empty() {
                 self.grants.remove(&(zone, address));
                 self.families[family(address)] -= 1;
@@ -494,9 +518,12 @@ impl Policy {
         *self = Self {
             rules: Arc::new(rules),
             numbers,
+            origins: old.origins,
             revision: Revision(old.revision.0 + 1),
             ..Self::default()
         };
+        self.origins.renumber();
+        self.network_origins = network_origins(&self.rules, &mut self.origins);
         for ((zone, address), grant) in old.grants {
             let (mask, revision) = (grant.mask, grant.revision);
             for lesson in grant.lessons {
@@ -525,6 +552,11 @@ impl Policy {
                 .grants
                 .get(&key)
                 .map(|grant| grant.mask)
+                .unwrap_or_default(),
+            origin: self
+                .grants
+                .get(&key)
+                .map(|grant| grant.origin)
                 .unwrap_or_default(),
         });
         Ok(changes.filter(|change| change.was != change.now).collect())
@@ -567,17 +599,22 @@ impl Policy {
 
 impl Grant {
     /// Recomputes the mask; says what changed.
-    fn settle(&mut self, zone: ZoneId, address: IpAddr) -> Option<Change> {
+    fn settle(&mut self, zone: ZoneId, address: IpAddr, origins: &mut Origins) -> Option<Change> {
         let now = self
             .lessons
             .iter()
             .fold(ClassMask::NONE, |mask, lesson| mask.union(lesson.mask));
         let was = std::mem::replace(&mut self.mask, now);
-        (was != now).then_some(Change {
+        if was == now {
+            return None;
+        }
+        self.origin = origins.union(self.lessons.iter().map(|lesson| lesson.origin));
+        Some(Change {
             zone,
             address,
             was,
             now,
+            origin: self.origin,
         })
     }
 
@@ -600,6 +637,32 @@ impl Grant {
             .min()
             .unwrap_or_default()
     }
+}
+
+/// Where the classes that `rules` open of networks come from, by network: the sets that list it or one
+/// around it.
+fn network_origins(rules: &Rules, origins: &mut Origins) -> BTreeMap<(ZoneId, IpNet), Origin> {
+    let mut of_networks = BTreeMap::new();
+    for (id, zone) in rules.zones() {
+        let mut sets: BTreeMap<IpNet, Vec<SetId>> = BTreeMap::new();
+        for listing in &zone.networks {
+            sets.entry(listing.network).or_default().push(listing.set);
+        }
+        // In `IpNet`'s order a prefix stands before everything inside it.
+        let mut around: Vec<(IpNet, Vec<SetId>)> = Vec::new();
+        for (net, mut own) in sets {
+            while around
+                .last()
+                .is_some_and(|(outer, _)| !outer.contains(&net))
+            {
+                around.pop();
+            }
+            own.extend(around.last().iter().flat_map(|(_, sets)| sets));
+            of_networks.insert((id, net), origins.of(rules, own.clone()));
+            around.push((net, own));
+        }
+    }
+    of_networks
 }
 
 fn family(address: IpAddr) -> usize {

@@ -2,9 +2,11 @@
 
 use super::links::{InterfacePattern, Links};
 use super::observed::Observed;
+use super::origin::Origin;
 use super::port::{ClassId, ClassMask, PortSet};
 use super::{Revision, ZoneId};
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Everything a plane must enforce. Two planes given the same image admit the same new flows.
@@ -28,6 +30,10 @@ pub struct Image {
     pub observed: Option<Observed>,
     /// What was learned: the open classes of each address, never empty.
     pub grants: Vec<(ZoneId, IpAddr, ClassMask)>,
+    /// Where each of the grants comes from, in the same order; those without one are not counted apart.
+    pub origins: Vec<Origin>,
+    /// Where what is open of a zone's networks comes from.
+    pub network_origins: BTreeMap<(ZoneId, IpNet), Origin>,
 }
 
 /// `[gateway] unzoned`.
@@ -97,4 +103,6 @@ pub struct Change {
     pub was: ClassMask,
     /// The classes open from now on.
     pub now: ClassMask,
+    /// Where they come from, as known when they changed.
+    pub origin: Origin,
 }

@@ -13,6 +13,7 @@ pub mod matcher;
 pub mod name;
 pub mod nat64;
 pub mod observed;
+pub mod origin;
 pub mod port;
 pub mod redirect;
 pub mod rules;

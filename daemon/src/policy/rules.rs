@@ -444,11 +444,19 @@ impl Rules {
     /// The classes that `name` opens for `zone`: the union over the sets that list it.
     #[must_use]
     pub fn mask(&self, zone: ZoneId, name: &Name) -> ClassMask {
+        self.reach_of(zone, name, |_| {})
+    }
+
+    /// As [`Rules::mask`], and tells each of those sets.
+    pub fn reach_of(&self, zone: ZoneId, name: &Name, mut tell: impl FnMut(SetId)) -> ClassMask {
         match self.zones.get(&zone) {
-            Some(zone) if !zone.denied_names.lists(name) => zone
-                .names
-                .find(name)
-                .fold(ClassMask::NONE, |mask, listing| mask.with(listing.class)),
+            Some(zone) if !zone.denied_names.lists(name) => {
+                let listings = zone.names.find(name);
+                listings.fold(ClassMask::NONE, |mask, listing| {
+                    tell(listing.set);
+                    mask.with(listing.class)
+                })
+            }
             Some(_) | None => ClassMask::NONE,
         }
     }

@@ -2,12 +2,13 @@
 //! them, reads them back; knows nothing of interfaces.
 
 use super::grants::{Grants, seed};
-use super::kinds::Kinds;
+use super::kinds::{Kind, Kinds};
 use super::memory::{self, Memory};
 use super::tables::{Tables, id};
 use crate::plane::Holdings;
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image};
+use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -19,6 +20,7 @@ use egressd_common::decide::Place;
 use egressd_common::grants::{self, Granted as _};
 use egressd_common::layout::{self, Entry, KeyV4, KeyV6, Keyed, Report, Throttle, name};
 use egressd_common::verdict::{Action, Reason, Verdict};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -112,11 +114,15 @@ impl Generation {
             zones,
         };
         generation.fill(tables).context("fill the eBPF maps")?;
-        let grants = image.grants.iter().map(|&(zone, address, now)| Change {
+        let origins = image.origins.iter().copied();
+        let origins = origins.chain(std::iter::repeat(Origin::default()));
+        let grants = image.grants.iter().zip(origins);
+        let grants = grants.map(|(&(zone, address, now), origin)| Change {
             zone,
             address,
             was: ClassMask::NONE,
             now,
+            origin,
         });
         let refused = generation.apply(grants)?;
         anyhow::ensure!(
@@ -146,8 +152,40 @@ impl Generation {
         }
         self.fill_trie(name::SOURCES_V4, &tables.sources.v4)?;
         self.fill_trie(name::SOURCES_V6, &tables.sources.v6)?;
-        self.fill_trie(name::PLACES_V4, &tables.places.v4)?;
-        self.fill_trie(name::PLACES_V6, &tables.places.v6)
+        let v4 = tables.places.v4.iter();
+        let v4: Vec<_> = v4
+            .map(|(bits, data, place)| Ok((*bits, *data, self.place_value(data[0], *place)?)))
+            .collect::<anyhow::Result<_>>()?;
+        self.fill_trie(name::PLACES_V4, &v4)?;
+        let v6 = tables.places.v6.iter();
+        let v6: Vec<_> = v6
+            .map(|(bits, data, place)| Ok((*bits, *data, self.place_value(data[0], *place)?)))
+            .collect::<anyhow::Result<_>>()?;
+        self.fill_trie(name::PLACES_V6, &v6)
+    }
+
+    /// A place as the map holds it, with the kind that counts what its classes let pass.
+    fn place_value(
+        &mut self,
+        zone: u32,
+        (place, origin): (Place, Origin),
+    ) -> anyhow::Result<[u64; 2]> {
+        let mask = ClassMask(place.mask);
+        if mask.is_empty() {
+            return Ok(place.pack());
+        }
+        let zone = u8::try_from(zone).context("a zone's id")?;
+        let kind = self.grants.kind(Kind {
+            zone,
+            mask,
+            origin,
+            reason: Reason::Network,
+        });
+        if kind.is_none() {
+            log::warn!(target: "ebpf", "packets to some networks are not counted: too many combinations of zones, ports and sets");
+        }
+        let kind = kind.unwrap_or_default();
+        Ok(Place { kind, ..place }.pack())
     }
 
     /// Writes the words that are not zero; an array begins with nothing else.
@@ -259,8 +297,8 @@ impl Generation {
         Ok(present(found)?.map_or_else(Place::default, Place::unpack))
     }
 
-    /// Packets by [`layout::counter_index`], all CPUs together.
-    pub(super) fn counters(&self) -> anyhow::Result<Vec<u64>> {
+    /// What was counted so far, all CPUs together.
+    pub(super) fn counts(&self) -> anyhow::Result<Counts> {
         let (packets, hits) = (self.map(name::COUNTERS)?, self.map(name::HITS)?);
         counted(packets, hits, self.grants.kinds())
     }
@@ -334,24 +372,35 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Packets by [`layout::counter_index`], all CPUs together.
-    pub(super) fn counters(&self) -> anyhow::Result<Vec<u64>> {
+    /// What was counted so far, all CPUs together.
+    pub(super) fn counts(&self) -> anyhow::Result<Counts> {
         counted(&self.packets, &self.hits, &self.kinds)
     }
 }
 
-/// The counters, with the packets that learned grants let pass: their kinds count those.
-fn counted(packets: &Map, hits: &Map, kinds: &Kinds<Memory>) -> anyhow::Result<Vec<u64>> {
-    let (mut packets, hits) = (sums(packets)?, sums(hits)?);
-    for (kind, granted) in kinds.packets(|kind| hits.get(usize::from(kind)).copied().unwrap_or(0)) {
+/// Packets, counted in two ways.
+pub(super) struct Counts {
+    /// By [`layout::counter_index`].
+    pub(super) packets: Vec<u64>,
+    /// Those that grants and networks let pass, by zone and by where these come from.
+    pub(super) hits: BTreeMap<(u8, Origin), u64>,
+}
+
+/// The counters, with the packets that grants and networks let pass: their kinds count those.
+fn counted(packets: &Map, hits: &Map, kinds: &Kinds<Memory>) -> anyhow::Result<Counts> {
+    let (mut packets, by_kind) = (sums(packets)?, sums(hits)?);
+    let of_kind = |kind: u16| by_kind.get(usize::from(kind)).copied().unwrap_or_default();
+    let mut hits = BTreeMap::new();
+    for (kind, passed) in kinds.packets(of_kind) {
         let index = layout::counter_index(Verdict {
             action: Action::Pass,
-            reason: Reason::Granted,
+            reason: kind.reason,
             zone: kind.zone,
         });
-        packets[index as usize] += granted;
+        packets[index as usize] += passed;
+        *hits.entry((kind.zone, kind.origin)).or_default() += passed;
     }
-    Ok(packets)
+    Ok(Counts { packets, hits })
 }
 
 /// Sums a map of counters over all CPUs.

@@ -15,6 +15,7 @@ use aya::Ebpf;
 use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::grants::{Seed, since, tick};
 use egressd_common::layout::name;
+use egressd_common::verdict::Reason;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The learned grants of both families.
@@ -98,7 +99,13 @@ impl Grants {
         for change in opening {
             let zone = id(change.zone);
             let mask = change.now;
-            let Some(kind) = self.kinds.take(Kind { zone, mask }, &packets) else {
+            let kind = Kind {
+                zone,
+                mask,
+                origin: change.origin,
+                reason: Reason::Granted,
+            };
+            let Some(kind) = self.kinds.take(kind, &packets) else {
                 refused.push(change);
                 continue;
             };
@@ -143,6 +150,12 @@ impl Grants {
             IpAddr::V6(address) => said(self.v6.table.get(zone, v6(address))?),
         };
         Some((self.kinds.mask(kind), since(used, now)))
+    }
+
+    /// The number of a kind that something else than an entry names, for good; `None` where all are
+    /// taken.
+    pub(super) fn kind(&mut self, kind: Kind) -> Option<u16> {
+        self.kinds.take(kind, |_| 0)
     }
 
     /// The kinds that entries name.

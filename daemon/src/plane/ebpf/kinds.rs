@@ -1,10 +1,15 @@
 //! PURE: the kinds of learned grants, which are what their entries name instead of a mask: distinct
-//! zones and masks, each with its users and the packets it let pass.
+//! zones, masks, origins and reasons, each with its users and the packets it let pass.
 
+use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use egressd_common::grants::KINDS;
+use egressd_common::verdict::Reason;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Numbers kept for kinds that are not counted by their origin.
+const SPARE: usize = KINDS / 4;
 
 /// What the grants of one kind have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +18,10 @@ pub(super) struct Kind {
     pub(super) zone: u8,
     /// What they open.
     pub(super) mask: ClassMask,
+    /// Where that comes from.
+    pub(super) origin: Origin,
+    /// Why their packets pass.
+    pub(super) reason: Reason,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +61,11 @@ impl<M: AsRef<[AtomicU64]>> Kinds<M> {
     /// The number of a kind for one more user; `None` where all are taken by others. `packets` tells
     /// how many packets of a number were counted so far; it is asked only where the number had another
     /// meaning.
-    pub(super) fn take(&mut self, kind: Kind, packets: impl Fn(u16) -> u64) -> Option<u16> {
+    pub(super) fn take(&mut self, mut kind: Kind, packets: impl Fn(u16) -> u64) -> Option<u16> {
+        // Numbers may run out for counting apart, never for granting.
+        if self.free.len() <= SPARE && !self.numbers.contains_key(&kind) {
+            kind.origin = Origin::default();
+        }
         if let Some(&number) = self.numbers.get(&kind) {
             let used = self.used[usize::from(number)].as_mut()?;
             if used.users == 0 {
@@ -121,6 +134,8 @@ mod tests {
         Kind {
             zone,
             mask: ClassMask(mask),
+            origin: Origin(0),
+            reason: Reason::Granted,
         }
     }
 
@@ -155,6 +170,25 @@ mod tests {
         kinds.release(first);
         assert_eq!(number_of(&mut kinds, kind(9, 1)), first);
         assert_eq!(kinds.take(kind(9, 2), |_| 0), None);
+    }
+
+    #[test]
+    fn counting_apart_never_takes_the_last_numbers() {
+        let mut kinds = kinds();
+        let apart = |n: u16| Kind {
+            origin: Origin(n),
+            ..kind(0, 1)
+        };
+        let numbers: Vec<u16> = (1..=1000)
+            .map(|n| number_of(&mut kinds, apart(n)))
+            .collect();
+        let together = number_of(&mut kinds, kind(0, 1));
+        let most = KINDS - 1 - SPARE;
+        assert!(!numbers[..most].contains(&together));
+        assert!(numbers[most..].iter().all(|number| *number == together));
+        for n in 2..SPARE as u64 {
+            number_of(&mut kinds, kind(0, n));
+        }
     }
 
     #[test]

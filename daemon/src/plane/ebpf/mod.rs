@@ -17,6 +17,7 @@ use super::{Counter, Holdings, Plane, RefusedPacket};
 use crate::config::EbpfMode;
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image};
+use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use attach::{Attached, Hook};
@@ -53,6 +54,8 @@ pub struct EbpfPlane {
     attached: BTreeMap<u32, Attached>,
     /// Packets that earlier generations counted.
     counted: Counted,
+    /// Those of them that sets let pass.
+    hits: Hits,
     /// The counters of the generation before, in which a last packet may just be counted.
     retired: Option<Tally>,
     reports: Vec<layout::Report>,
@@ -81,6 +84,9 @@ fn links_dir(pin_dir: &Path) -> PathBuf {
 /// Packets by zone name, action and reason.
 type Counted = BTreeMap<(String, Action, Reason), u64>;
 
+/// Packets by zone name and by what let them pass.
+type Hits = BTreeMap<(String, Origin), u64>;
+
 impl EbpfPlane {
     /// Prepares the plane; nothing is attached before the first [`Plane::replace`]. What an earlier
     /// process left attached stays in force until then.
@@ -96,6 +102,7 @@ impl EbpfPlane {
             current: None,
             attached: BTreeMap::new(),
             counted: Counted::new(),
+            hits: Hits::new(),
             retired: None,
             reports: Vec::new(),
             unreported: 0,
@@ -244,8 +251,11 @@ impl EbpfPlane {
     /// Adds up the counters of the generation before.
     fn settle(&mut self) {
         if let Some(tally) = self.retired.take() {
-            match tally.counters() {
-                Ok(packets) => add(&mut self.counted, &packets, &tally.zones),
+            match tally.counts() {
+                Ok(counts) => {
+                    add(&mut self.counted, &counts.packets, &tally.zones);
+                    add_hits(&mut self.hits, &counts.hits, &tally.zones);
+                }
                 Err(error) => log::warn!(target: "ebpf", "old counters are lost: {error:#}"),
             }
         }
@@ -334,8 +344,8 @@ impl Plane for EbpfPlane {
         self.settle();
         let mut counted = self.counted.clone();
         if let Some(current) = &self.current {
-            match current.counters() {
-                Ok(packets) => add(&mut counted, &packets, &current.zones),
+            match current.counts() {
+                Ok(counts) => add(&mut counted, &counts.packets, &current.zones),
                 Err(error) => log::warn!(target: "ebpf", "read the counters: {error:#}"),
             }
         }
@@ -348,6 +358,18 @@ impl Plane for EbpfPlane {
                 packets,
             })
             .collect()
+    }
+
+    fn hits(&mut self) -> Hits {
+        self.settle();
+        let mut hits = self.hits.clone();
+        if let Some(current) = &self.current {
+            match current.counts() {
+                Ok(counts) => add_hits(&mut hits, &counts.hits, &current.zones),
+                Err(error) => log::warn!(target: "ebpf", "read the hits: {error:#}"),
+            }
+        }
+        hits
     }
 
     fn describe(&self) -> Vec<String> {
@@ -423,6 +445,15 @@ fn add(counted: &mut Counted, packets: &[u64], zones: &[(u8, String)]) {
                         .or_default() += packets;
                 }
             }
+        }
+    }
+}
+
+/// Adds what the sets of zones let pass to `sum`.
+fn add_hits(sum: &mut Hits, hits: &BTreeMap<(u8, Origin), u64>, zones: &[(u8, String)]) {
+    for (&(zone, origin), packets) in hits {
+        if let Some((_, name)) = zones.iter().find(|(id, _)| *id == zone) {
+            *sum.entry((name.clone(), origin)).or_default() += packets;
         }
     }
 }

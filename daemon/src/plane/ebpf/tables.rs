@@ -3,6 +3,7 @@
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
 use crate::policy::links::Links;
+use crate::policy::origin::Origin;
 use crate::policy::port::{SCTP, TCP, UDP};
 use egressd_common::address::{v4, v6};
 use egressd_common::decide::{self, Interface, Place, Zone};
@@ -25,8 +26,8 @@ pub(super) struct Tables {
     pub(super) sources: Prefixes<u32>,
     /// Bits of the parts of the address space in which there are places, IPv4 and IPv6.
     pub(super) hints: [Vec<u64>; 2],
-    /// Packed places by zone and destination.
-    pub(super) places: Prefixes<[u64; 2]>,
+    /// Places by zone and destination, and where their classes come from.
+    pub(super) places: Prefixes<(Place, Origin)>,
     /// (zone, port) pairs.
     pub(super) serves: Vec<u32>,
 }
@@ -100,8 +101,12 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
     for zone in image.zones.iter().map(Some).chain([None]) {
         let number = u32::from(zone.map_or(NO_ZONE, |zone| id(zone.id)));
         let networks = zone.map_or(&[][..], |zone| &zone.networks);
-        for (net, place) in places(networks, &exempt) {
-            tables.places.push(number, net, place.pack());
+        let origin = |net: IpNet| {
+            let listed = zone.and_then(|zone| image.network_origins.get(&(zone.id, net)));
+            listed.copied()
+        };
+        for (net, place, origin) in places(networks, &exempt, origin) {
+            tables.places.push(number, net, (place, origin));
             hint(&mut tables.hints, net);
         }
     }
@@ -211,7 +216,8 @@ fn exempt(image: &Image, nft_behind: bool) -> Vec<(IpNet, Place)> {
 fn places(
     networks: &[(IpNet, crate::policy::port::ClassMask)],
     exempt: &[(IpNet, Place)],
-) -> Vec<(IpNet, Place)> {
+    origin: impl Fn(IpNet) -> Option<Origin>,
+) -> Vec<(IpNet, Place, Origin)> {
     let mut entries: BTreeMap<IpNet, Place> = BTreeMap::new();
     let networks = networks.iter().map(|(net, mask)| {
         (
@@ -227,20 +233,23 @@ fn places(
         *entry = union(*entry, place);
     }
     // In this order a prefix follows those that contain it.
-    let mut around: Vec<(IpNet, Place)> = Vec::new();
+    let mut around: Vec<(IpNet, Place, Origin)> = Vec::new();
     let mut filled = Vec::with_capacity(entries.len());
     for (net, place) in entries {
         while around
             .last()
-            .is_some_and(|(outer, _)| !outer.contains(&net))
+            .is_some_and(|(outer, ..)| !outer.contains(&net))
         {
             around.pop();
         }
-        let place = around
+        let (place, outer) = around
             .last()
-            .map_or(place, |(_, outer)| union(place, *outer));
-        around.push((net, place));
-        filled.push((net, place));
+            .map_or((place, Origin::default()), |(_, outer, origin)| {
+                (union(place, *outer), *origin)
+            });
+        let origin = origin(net).unwrap_or(outer);
+        around.push((net, place, origin));
+        filled.push((net, place, origin));
     }
     filled
 }
@@ -251,6 +260,7 @@ fn union(a: Place, b: Place) -> Place {
         own: a.own || b.own,
         internal: a.internal || b.internal,
         inside: a.inside || b.inside,
+        kind: 0,
     }
 }
 
@@ -431,13 +441,17 @@ mod tests {
             ..nothing
         };
         let exempt = [(net("10.1.2.0/24"), internal), (net("10.1.2.3/32"), own)];
-        let filled: BTreeMap<IpNet, Place> = places(&networks, &exempt).into_iter().collect();
+        let filled: BTreeMap<IpNet, Place> = places(&networks, &exempt, |_| None)
+            .into_iter()
+            .map(|(net, place, _)| (net, place))
+            .collect();
         let check = |prefix: &str, mask, own, internal| {
             let expected = Place {
                 mask,
                 own,
                 internal,
                 inside: false,
+                kind: 0,
             };
             assert_eq!(filled[&net(prefix)], expected, "{prefix}");
         };

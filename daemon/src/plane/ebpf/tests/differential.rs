@@ -4,7 +4,10 @@
 use super::super::generation::Generation;
 use super::{can_run, image, load};
 use crate::plane::model::ModelPlane;
-use crate::policy::image::{Image, Mode};
+use crate::policy::ZoneId;
+use crate::policy::image::{Change, Image, Mode};
+use crate::policy::origin::Origin;
+use crate::policy::port::{ClassId, ClassMask};
 use aya::programs::{TestRun as _, TestRunOptions};
 use egressd_common::layout::{COUNTERS, counter_index};
 use egressd_common::samples;
@@ -279,7 +282,7 @@ fn check(image: &Image, nft_behind: bool, program: Program, seed: u64) {
         "only {judged} frames were judged"
     );
     assert_eq!(
-        generation.counters().unwrap(),
+        generation.counts().unwrap().packets,
         expected,
         "{program:?}: reasons differ"
     );
@@ -386,4 +389,60 @@ fn what_is_used_is_seen_and_what_is_refused_is_reported() {
     // Whoever reads gets more.
     send(&mut generation, "198.51.100.77", 123);
     assert_eq!(generation.take_reports(10).len(), 1);
+}
+
+#[test]
+fn packets_are_counted_by_the_sets_that_let_them_pass() {
+    if !can_run("packets_are_counted_by_the_sets_that_let_them_pass") {
+        return;
+    }
+    let mut image = image();
+    let managed = ZoneId(0);
+    image.origins = vec![Origin(3), Origin(4), Origin(3)];
+    let network = "203.0.113.0/24".parse().unwrap();
+    image.network_origins.insert((managed, network), Origin(5));
+    let mut generation = load(&image, true);
+    let mut send = |to: &str, port: u16, times: usize| {
+        let packet = samples::packet(
+            [10, 20, 1, 1].into(),
+            to.parse().unwrap(),
+            6,
+            &samples::tcp(9999, port, 2),
+        );
+        let frame = samples::ethernet(&[], &packet);
+        for _ in 0..times {
+            Program::Xdp.passes(&mut generation, &frame).unwrap();
+        }
+    };
+    send("198.51.100.1", 443, 3);
+    send("203.0.113.1", 443, 2);
+    // The longer prefix has no sets of its own: those around it let the packet pass.
+    send("203.0.113.200", 443, 1);
+    send("198.51.100.9", 443, 7);
+    let changed = Change {
+        zone: managed,
+        address: "198.51.100.9".parse().unwrap(),
+        was: ClassMask::NONE,
+        now: ClassMask::of(ClassId(0)),
+        origin: Origin(4),
+    };
+    assert_eq!(generation.apply([changed]).unwrap(), []);
+    let again = samples::packet(
+        [10, 20, 1, 1].into(),
+        "198.51.100.9".parse().unwrap(),
+        6,
+        &samples::tcp(9999, 80, 2),
+    );
+    assert!(
+        Program::Xdp
+            .passes(&mut generation, &samples::ethernet(&[], &again))
+            .unwrap()
+    );
+    let hits: Vec<_> = generation.counts().unwrap().hits.into_iter().collect();
+    let nothing = hits.iter().filter(|(_, packets)| *packets == 0).count();
+    assert_eq!(
+        hits.iter().filter(|(_, packets)| *packets > 0).collect::<Vec<_>>(),
+        [&((0, Origin(3)), 3), &((0, Origin(4)), 1), &((0, Origin(5)), 3)],
+        "and {nothing} without packets"
+    );
 }

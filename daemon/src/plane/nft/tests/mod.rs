@@ -4,6 +4,7 @@ use super::lab::{Lab, Place, carries};
 use super::*;
 use crate::policy::image::{Inbound, Mode, Unzoned, ZoneImage};
 use crate::policy::links::InterfacePattern;
+use crate::policy::origin::Origin;
 use crate::policy::port::{ClassId, PortSet, Service};
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,7 @@ pub(super) fn change(address: &str, classes: &[ClassId]) -> Change {
         address,
         was: ClassMask::NONE,
         now,
+        origin: Origin::default(),
     }
 }
 

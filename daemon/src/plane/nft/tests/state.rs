@@ -194,6 +194,7 @@ fn batches_of_any_size_read_back_equal() {
                     address,
                     was: ClassMask::NONE,
                     now,
+                    origin: Origin::default(),
                 }
             })
             .collect();
@@ -363,6 +364,7 @@ fn commit_latency() {
                             address,
                             was: ClassMask::NONE,
                             now: mask,
+                            origin: Origin::default(),
                         }
                     })
                     .collect()
