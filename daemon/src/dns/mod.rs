@@ -34,6 +34,7 @@ mod trouble;
 mod upstream;
 mod view;
 mod waiter;
+mod waste;
 mod zone;
 
 #[cfg(test)]
