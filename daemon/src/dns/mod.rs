@@ -30,6 +30,7 @@ mod shares;
 mod stats;
 mod stream;
 mod streams;
+mod taught;
 mod trouble;
 mod upstream;
 mod view;
