@@ -177,7 +177,7 @@ impl Flood {
             Self::Questions => "asks more questions a second than [limits] questions allows",
             Self::Open => "has too many open questions",
             Self::Connections => {
-                "wants more connections than [limits] connections_per_client allows"
+                "wants more connections than [limits] connections and connections_per_client allow"
             }
         }
     }

@@ -2,17 +2,35 @@
 //! time is an argument.
 
 use super::shares::{self, Shares};
+use super::waste::Waste;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// How many times a client's share the hosts of one IPv6 /64 may have together.
 const NETWORK: usize = 64;
 
+/// How many milliseconds a new connection has to ask before it counts as idle.
+const TO_ASK: u64 = 1000;
+
+/// How many clients' wasted connections are remembered.
+const REMEMBERED: usize = 16_384;
+
 /// One open connection.
 pub(super) type Id = u64;
 
-/// When a connection last got on, in milliseconds; those with open questions come after all others.
-type Quiet = (bool, u64, Id);
+/// What a connection is good for, in the order in which they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// All its questions are answered, or it had its time to ask.
+    Idle,
+    /// Its first question may be on its way.
+    Fresh,
+    /// Questions are open.
+    Busy,
+}
+
+/// When a connection last got on, in milliseconds.
+type Quiet = (Stage, u64, Id);
 
 /// The outcome of [`Crowd::enter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +39,8 @@ pub(super) enum Entry {
     Room(Id),
     /// There is room once this other connection is closed; it is out of the count already.
     InPlaceOf(Id, Id),
-    /// The client has its share, and all of it is in use.
+    /// The client has its share, and all of it is in use; or there are too many connections, and no
+    /// other client weighs as much.
     Full,
 }
 
@@ -33,18 +52,28 @@ pub(super) struct Crowd {
     connections: BTreeMap<Id, Connection>,
     /// Of each client (over IPv6: /64) its connections, the longest quiet first.
     quiet: BTreeMap<IpAddr, BTreeSet<Quiet>>,
+    /// The place in `order` of each of them.
+    standings: BTreeMap<IpAddr, Standing>,
     /// The clients in the order in which they lose a connection, from the end.
     order: BTreeSet<Standing>,
+    /// The connections that may still be about to ask, the oldest first.
+    fresh: BTreeSet<(u64, Id)>,
+    waste: Waste,
     next: Id,
+    /// The latest time that was told.
+    now: u64,
 }
 
 struct Connection {
     peer: IpAddr,
-    open: usize,
+    stage: Stage,
     since: u64,
+    asked: bool,
 }
 
-/// How many connections a client has, and which of them is longest quiet.
+/// How much a client weighs, and which of its connections is longest quiet. It weighs the connections it
+/// has and those that it wasted: who opens one after the other and never asks is then heavier than who
+/// opens one to ask, from however many addresses it does so.
 type Standing = (usize, std::cmp::Reverse<Quiet>, IpAddr);
 
 impl Crowd {
@@ -56,8 +85,12 @@ impl Crowd {
             shares: Shares::default(),
             connections: BTreeMap::new(),
             quiet: BTreeMap::new(),
+            standings: BTreeMap::new(),
             order: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            waste: Waste::new(REMEMBERED),
             next: 0,
+            now: 0,
         }
     }
 
@@ -67,8 +100,10 @@ impl Crowd {
     }
 
     /// Takes in a connection of `peer`. One above its client's share takes the place of the client's
-    /// own that is quiet longest; one above the total takes that of the client with the most.
+    /// own that is quiet longest; one above the total takes that of the heaviest client, which may be
+    /// its own.
     pub(super) fn enter(&mut self, peer: IpAddr, now: u64) -> Entry {
+        self.pass(now);
         let network = self.most_of_client.saturating_mul(NETWORK);
         let share = self.most_of_client;
         let mut closed = None;
@@ -83,28 +118,59 @@ impl Crowd {
                 return Entry::Full;
             }
         } else if self.connections.len() >= self.most {
-            let last = self.order.last().map(|standing| standing.1.0.2);
-            if let Some(victim) = last {
-                self.leave(victim);
-                closed = Some(victim);
-            }
+            let Some(victim) = self.heaviest(shares::owner(peer)) else {
+                self.shares.give_back(peer);
+                self.waste.keep(shares::owner(peer), now);
+                return Entry::Full;
+            };
+            self.leave(victim);
+            closed = Some(victim);
         }
         let id = self.next;
         self.next += 1;
-        let (open, since) = (0, now);
-        self.connections
-            .insert(id, Connection { peer, open, since });
+        let connection = Connection {
+            peer,
+            stage: Stage::Fresh,
+            since: now,
+            asked: false,
+        };
+        self.connections.insert(id, connection);
+        self.fresh.insert((now, id));
         self.arrange(shares::owner(peer), |quiet| {
-            quiet.insert((false, now, id));
+            quiet.insert((Stage::Fresh, now, id));
         });
         closed.map_or(Entry::Room(id), |victim| Entry::InPlaceOf(id, victim))
+    }
+
+    /// The connection that ends for one more of `owner`'s; `None` where this one should be refused.
+    fn heaviest(&self, owner: IpAddr) -> Option<Id> {
+        let (weight, std::cmp::Reverse((.., id)), _) = self.order.last()?;
+        let quiet = self.quiet.get(&owner);
+        if *weight > self.waste.of(owner) + quiet.map_or(0, BTreeSet::len) {
+            return Some(*id);
+        }
+        let (stage, _, own) = quiet?.first()?;
+        (*stage < Stage::Busy).then_some(*own)
+    }
+
+    /// Time went on: who had its time to ask is idle, and old waste is forgotten.
+    fn pass(&mut self, now: u64) {
+        self.now = self.now.max(now);
+        while let Some(&(since, id)) = self.fresh.first()
+            && since + TO_ASK <= now
+        {
+            self.restage(id, Stage::Idle, since);
+        }
+        while let Some(client) = self.waste.forget(now) {
+            self.arrange(client, |_| ());
+        }
     }
 
     /// The connection of `peer`, or of its full network, that is quiet longest.
     fn own_quiet(&self, peer: IpAddr) -> Option<Id> {
         let all = self.shares.of(peer) < self.most_of_client;
         let quiet = self.quiet.get(&shares::owner(peer))?;
-        let idle = quiet.iter().take_while(|(busy, ..)| !busy);
+        let idle = quiet.iter().take_while(|(stage, ..)| *stage < Stage::Busy);
         let own = |id: &Id| {
             let connection = self.connections.get(id);
             all || connection.is_some_and(|connection| connection.peer == peer)
@@ -114,15 +180,30 @@ impl Crowd {
 
     /// A connection got on: it now waits for the answers to `open` questions.
     pub(super) fn progress(&mut self, id: Id, open: usize, now: u64) {
+        self.now = self.now.max(now);
+        if open == 0 {
+            return self.restage(id, Stage::Idle, now);
+        }
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.asked
+        {
+            connection.asked = true;
+            self.waste.redeem(shares::owner(connection.peer));
+        }
+        self.restage(id, Stage::Busy, now);
+    }
+
+    fn restage(&mut self, id: Id, stage: Stage, since: u64) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let was = (connection.open > 0, connection.since, id);
-        (connection.open, connection.since) = (open, now);
+        let was = (connection.stage, connection.since, id);
+        (connection.stage, connection.since) = (stage, since);
         let owner = shares::owner(connection.peer);
+        self.fresh.remove(&(was.1, id));
         self.arrange(owner, |quiet| {
             quiet.remove(&was);
-            quiet.insert((open > 0, now, id));
+            quiet.insert((stage, since, id));
         });
     }
 
@@ -131,29 +212,34 @@ impl Crowd {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
+        let owner = shares::owner(connection.peer);
         self.shares.give_back(connection.peer);
-        self.arrange(shares::owner(connection.peer), |quiet| {
-            quiet.remove(&(connection.open > 0, connection.since, id));
+        self.fresh.remove(&(connection.since, id));
+        if !connection.asked {
+            self.waste.add(owner, self.now);
+        }
+        self.arrange(owner, |quiet| {
+            quiet.remove(&(connection.stage, connection.since, id));
         });
+        self.pass(self.now);
     }
 
-    /// Changes a client's connections, and with them its place in the order.
+    /// Changes a client's connections, and with them or its waste its place in the order.
     fn arrange(&mut self, owner: IpAddr, change: impl FnOnce(&mut BTreeSet<Quiet>)) {
-        let quiet = self.quiet.entry(owner).or_default();
-        if let Some(standing) = standing(owner, quiet) {
+        if let Some(standing) = self.standings.remove(&owner) {
             self.order.remove(&standing);
         }
+        let quiet = self.quiet.entry(owner).or_default();
         change(quiet);
-        match standing(owner, quiet) {
-            Some(standing) => drop(self.order.insert(standing)),
-            None => drop(self.quiet.remove(&owner)),
-        }
+        let Some(first) = quiet.first() else {
+            self.quiet.remove(&owner);
+            return;
+        };
+        let weight = quiet.len() + self.waste.of(owner);
+        let standing = (weight, std::cmp::Reverse(*first), owner);
+        self.standings.insert(owner, standing);
+        self.order.insert(standing);
     }
-}
-
-fn standing(owner: IpAddr, quiet: &BTreeSet<Quiet>) -> Option<Standing> {
-    let first = quiet.first()?;
-    Some((quiet.len(), std::cmp::Reverse(*first), owner))
 }
 
 #[cfg(test)]
@@ -249,7 +335,118 @@ mod tests {
             crowd.progress(id, 1, 70);
         }
         assert!(crowd.connections.is_empty() && crowd.quiet.is_empty());
-        assert!(crowd.order.is_empty());
+        assert!(crowd.order.is_empty() && crowd.standings.is_empty() && crowd.fresh.is_empty());
         assert_eq!(crowd.shares.of(ip("192.0.2.1")), 0);
+    }
+
+    #[test]
+    fn who_wastes_connections_goes_first() {
+        let flood = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(ip);
+        let polite = ip("192.0.2.9");
+        let mut crowd = Crowd::new(3, 4);
+        for round in 0..4 {
+            let entered: Vec<Entry> = flood.iter().map(|f| crowd.enter(*f, round)).collect();
+            for entry in &entered[..usize::from(round < 3) * 3] {
+                let (Entry::Room(id) | Entry::InPlaceOf(id, _)) = entry else {
+                    panic!("{entry:?}");
+                };
+                crowd.leave(*id);
+            }
+        }
+        // Ids 9, 10 and 11 are open now, each of a client that wasted three.
+        assert_eq!(crowd.enter(polite, 10), Entry::InPlaceOf(12, 9));
+        crowd.leave(10);
+        assert_eq!(crowd.enter(flood[1], 11), Entry::Room(13));
+        // As heavy as another: that one's ends. Heavier than all: refused.
+        assert_eq!(crowd.enter(flood[0], 12), Entry::InPlaceOf(14, 13));
+        assert_eq!(crowd.enter(flood[1], 12), Entry::Full);
+        assert_eq!(crowd.shares.of(flood[1]), 0);
+        crowd.progress(12, 1, 13);
+        crowd.progress(12, 0, 14);
+        assert_eq!(crowd.enter(flood[2], 15), Entry::InPlaceOf(15, 14));
+        // After a while without more of it all is as at the start.
+        crowd.leave(15);
+        assert_eq!(crowd.enter(flood[0], 60_000), Entry::Room(16));
+        assert_eq!(crowd.enter(flood[1], 60_000), Entry::InPlaceOf(17, 11));
+    }
+
+    #[test]
+    fn who_may_be_about_to_ask_is_spared() {
+        fn check(now: u64, expected: Id) {
+            let mut crowd = crowd(3, 4, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+            crowd.progress(1, 1, 50);
+            crowd.progress(1, 0, 60);
+            let entry = crowd.enter(ip("10.0.0.4"), now);
+            assert_eq!(entry, Entry::InPlaceOf(3, expected), "at {now}");
+        }
+        check(100, 1);
+        check(TO_ASK - 1, 1);
+        check(TO_ASK, 0);
+    }
+
+    /// Flooders, from many addresses each with several connections, reopen at once whatever is ended;
+    /// some ask now and then. A polite client's connection is not ended before its question is answered,
+    /// however long it takes to ask, within a second.
+    #[test]
+    fn flooders_end_one_another() {
+        fn check(most: usize, flooders: u8, polite_takes: u64, mut chance: u64) {
+            let mut crowd = Crowd::new(most, 16);
+            let mut draw = |below: u64| {
+                chance = chance
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (chance >> 33) % below
+            };
+            let mut polite: Option<(Id, u64)> = None;
+            let (mut asked, mut lost) = (0, 0);
+            for step in 0..30_000u64 {
+                // 25 connections a millisecond, as measured.
+                let now = step / 25;
+                let flooder = draw(flooders.into());
+                let flooder = [10, 0, 0, u8::try_from(flooder).unwrap()].into();
+                let entry = crowd.enter(flooder, now);
+                if let Entry::InPlaceOf(_, victim) = entry
+                    && polite.is_some_and(|(id, _)| id == victim)
+                {
+                    (polite, lost) = (None, lost + 1);
+                }
+                if let Entry::Room(id) | Entry::InPlaceOf(id, _) = entry
+                    && draw(10) == 0
+                {
+                    crowd.progress(id, 1, now);
+                    crowd.progress(id, 0, now);
+                }
+                // The flood has begun.
+                if step < 4000 {
+                    continue;
+                }
+                match polite {
+                    None => match crowd.enter(ip("192.0.2.9"), now) {
+                        Entry::Room(id) | Entry::InPlaceOf(id, _) => polite = Some((id, now)),
+                        Entry::Full => lost += 1,
+                    },
+                    Some((id, since)) if now >= since + polite_takes => {
+                        crowd.progress(id, 1, now);
+                        crowd.progress(id, 0, now);
+                        crowd.leave(id);
+                        (polite, asked) = (None, asked + 1);
+                    }
+                    Some(_) => {}
+                }
+                assert!(crowd.connections.len() <= most);
+                assert!(crowd.fresh.len() <= most && crowd.standings.len() <= most);
+            }
+            assert!(
+                asked > 0 && lost == 0,
+                "{lost} lost, {asked} asked of {most} {flooders}"
+            );
+        }
+        for chance in 0..2 {
+            check(64, 100, 900, chance);
+            check(64, 100, 5, chance);
+            check(64, 250, 50, chance);
+            check(4, 1, 50, chance);
+            check(8, 16, 200, chance);
+        }
     }
 }

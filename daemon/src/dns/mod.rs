@@ -30,10 +30,12 @@ mod shares;
 mod stats;
 mod stream;
 mod streams;
+mod taught;
 mod trouble;
 mod upstream;
 mod view;
 mod waiter;
+mod waste;
 mod zone;
 
 #[cfg(test)]

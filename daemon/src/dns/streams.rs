@@ -41,8 +41,9 @@ const SLOW: usize = 64 << 10;
 const MOST_WAITING: usize = 1 << 20;
 const MOST_WAITING_IN_ALL: usize = 64 << 20;
 
-/// Connections told to close whose descriptors need not be free yet.
-const CLOSING: usize = 32;
+/// Connections taken before those that were taken have their turn, and those told to close free their
+/// descriptors.
+const PER_WAKE: usize = 32;
 
 /// All connections.
 pub(super) struct Streams {
@@ -93,7 +94,7 @@ impl Streams {
 
     /// Takes in a connection, and closes another one where there are too many. `None` when the client
     /// uses all that it may have.
-    fn enter(&mut self, peer: IpAddr, now: u64) -> Option<(Entered, bool)> {
+    fn enter(&mut self, peer: IpAddr, now: u64) -> Option<Entered> {
         let (id, victim) = match self.crowd.enter(peer, now) {
             Entry::Room(id) => (id, None),
             Entry::InPlaceOf(id, victim) => (id, Some(victim)),
@@ -111,13 +112,12 @@ impl Streams {
             _alive,
         };
         self.ways.insert(id, way);
-        let entered = Entered {
+        Some(Entered {
             id,
             replies,
             waiting,
             closed,
-        };
-        Some((entered, victim.is_some()))
+        })
     }
 
     fn leave(&mut self, id: Id) {
@@ -166,8 +166,12 @@ impl Streams {
 
 /// Takes connections for ever.
 pub(super) async fn accept(shared: Shared, listener: TcpListener) {
-    let mut closing = 0;
+    let mut taken = 0;
     loop {
+        if taken >= PER_WAKE {
+            taken = 0;
+            tokio::task::yield_now().await;
+        }
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -177,6 +181,7 @@ pub(super) async fn accept(shared: Shared, listener: TcpListener) {
                 continue;
             }
         };
+        taken += 1;
         let Ok(local) = stream.local_addr() else {
             continue;
         };
@@ -189,7 +194,7 @@ pub(super) async fn accept(shared: Shared, listener: TcpListener) {
             }
             entered
         };
-        let Some((entered, crowded)) = entered else {
+        let Some(entered) = entered else {
             continue;
         };
         let id = entered.id;
@@ -205,11 +210,6 @@ pub(super) async fn accept(shared: Shared, listener: TcpListener) {
             }
             shared.engine.borrow_mut().clients.streams.leave(id);
         });
-        closing += usize::from(crowded);
-        if closing >= CLOSING {
-            closing = 0;
-            tokio::task::yield_now().await;
-        }
     }
 }
 

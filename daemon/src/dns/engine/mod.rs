@@ -15,6 +15,7 @@ use super::message::{self, Asked, Extended, Question, Unread, rcode};
 use super::own::{Outcome, Own};
 use super::shares::{self, Shares};
 use super::stats::Counters;
+use super::taught::{Taught, teach};
 use super::upstream::{Line, Pool};
 use super::view::View;
 use super::waiter::{Held, Origin, Purpose, Waiter};
@@ -439,39 +440,9 @@ impl Engine {
             Hints::Admit => {}
             Hints::Strip => reading.strip_all_hints(),
         }
-        let mut fit = Vec::with_capacity(reading.found().len());
-        let mut struck = 0;
-        for found in reading.found().to_vec() {
-            match rules.fit(zone, &question.name, found.address) {
-                Ok(()) if fit.len() < limits.per_answer => {
-                    fit.push(found);
-                    continue;
-                }
-                Ok(()) => {
-                    log::debug!(target: "answer", "{}: more addresses than one answer may teach", question.name);
-                }
-                Err(why) => {
-                    let (name, address) = (question.name.clone(), found.address);
-                    record(Happening::RecordRefused {
-                        zone,
-                        name,
-                        address,
-                        why,
-                        audited,
-                    });
-                }
-            }
-            if !audited {
-                reading.refuse(&found);
-                struck += 1;
-            }
-        }
+        let Taught { answer, unfit } = teach(rules, zone, &question.name, &mut reading, audited);
+        let struck = if audited { 0 } else { unfit };
         self.counters().removed.add(struck);
-        // A hint leaves with its record's other hints.
-        let told = fit.iter().filter(|found| reading.tells(found));
-        let mut addresses: Vec<IpAddr> = told.map(|found| found.address).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
         let shape = Shape {
             dnssec: question.asked().dnssec(),
             ceiling,
@@ -484,10 +455,9 @@ impl Engine {
         if services && cut {
             view.doubt();
         }
-        let answer = (!addresses.is_empty()).then(|| Answer {
-            name: question.name.clone(),
-            addresses,
-            ttl: reading.ttl().min(ceiling),
+        let answer = answer.map(|answer| Answer {
+            ttl: answer.ttl.min(ceiling),
+            ..answer
         });
         Ok((view, answer))
     }

@@ -2,16 +2,15 @@
 
 use super::super::course::audits;
 use super::super::message::{self, Question, rcode};
+use super::super::taught::{Taught, teach};
 use super::super::view::View;
 use super::Handling;
 use super::stats::Counters;
 use crate::config::Hints;
-use crate::observe::{Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::answer::wire::kind;
 use crate::policy::answer::{Answer, Reading, Shape};
 use crate::policy::rules::{Ask, Rules};
-use std::net::IpAddr;
 
 /// What an answer teaches.
 #[derive(Debug)]
@@ -67,46 +66,13 @@ pub(super) fn judge(
         reading.strip_all_hints();
     }
     let limits = rules.intent().limits;
-    let mut fit = Vec::with_capacity(reading.found().len());
-    let mut struck = 0;
-    for found in reading.found().to_vec() {
-        match rules.fit(zone, &question.name, found.address) {
-            Ok(()) if fit.len() < limits.per_answer => {
-                fit.push(found);
-                continue;
-            }
-            Ok(()) => {
-                log::debug!(target: "answer", "{}: more addresses than one answer may teach", question.name);
-            }
-            Err(why) => record(Happening::RecordRefused {
-                zone,
-                name: question.name.clone(),
-                address: found.address,
-                why,
-                // A client that has the answer has this record too.
-                audited: held.is_none(),
-            }),
-        }
-        struck += 1;
-        if held.is_some() {
-            reading.refuse(&found);
-        }
-    }
-    counters.removed.add(struck);
-    // A hint leaves with its record's other hints.
-    let told = fit.iter().filter(|found| reading.tells(found));
-    let mut addresses: Vec<IpAddr> = told.map(|found| found.address).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    let answer = (!addresses.is_empty()).then(|| Answer {
-        name: question.name.clone(),
-        addresses,
-        ttl: reading.ttl(),
-    });
+    // A client that has the answer has all its records.
+    let Taught { answer, unfit } = teach(rules, zone, &question.name, &mut reading, held.is_none());
+    counters.removed.add(unfit);
     // HTTPS and SVCB records that cannot be read may hold addresses that nobody granted.
     let service = question.kind == kind::HTTPS || question.kind == kind::SVCB;
     let Some(handling) =
-        held.filter(|_| struck > 0 || service || reading.ttl() > limits.ttl_ceiling)
+        held.filter(|_| unfit > 0 || service || reading.ttl() > limits.ttl_ceiling)
     else {
         return Lesson::Cleaned {
             answer,
@@ -119,7 +85,7 @@ pub(super) fn judge(
         ceiling: limits.ttl_ceiling,
         ech: handling.ech,
     };
-    let Ok(view) = View::taught(&reading, bytes, asked.wire.len(), struck > 0, shape) else {
+    let Ok(view) = View::taught(&reading, bytes, asked.wire.len(), unfit > 0, shape) else {
         return Lesson::Malformed;
     };
     let mut out = Vec::new();
