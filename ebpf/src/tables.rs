@@ -74,7 +74,7 @@ fn constant<T: Copy>(constant: &T) -> T {
 /// A word of a table. These are maps and not globals: without CAP_PERFMON the verifier refuses to
 /// add a constant to a global's address where on another path a variable is added.
 #[inline(always)]
-fn word(table: &Array<u64>, index: u32) -> u64 {
+pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
     table.get(index).copied().unwrap_or_default()
 }
 
@@ -147,6 +147,11 @@ impl Lookup for Kernel {
     #[inline(always)]
     fn reached(&self, place: Place) {
         hit(place.kind);
+    }
+
+    #[inline(always)]
+    fn refer(&self, zone: u8) -> bool {
+        reports::refer(zone)
     }
 }
 

@@ -6,7 +6,7 @@
 )]
 
 use super::engine::{Event, Outcome};
-use crate::plane::Plane;
+use crate::plane::{Plane, RefusedPacket};
 use crate::policy::image::{Change, Image};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -94,15 +94,25 @@ fn work(mut planes: Planes, inbox: &Receiver<Job>, report: &impl Fn(Event)) {
         }
         if polled.elapsed() >= POLL {
             polled = Instant::now();
-            let refused: Vec<_> = planes
-                .iter_mut()
-                .flat_map(|plane| plane.refused())
-                .collect();
+            let refused = collect(&mut planes);
             if !refused.is_empty() {
                 report(Event::Refused(refused));
             }
         }
     }
+}
+
+/// What the planes refused. Whether one may leave packets to another is found out each time.
+fn collect(planes: &mut Planes) -> Vec<RefusedPacket> {
+    let refers = planes.iter().any(|plane| plane.refers());
+    let mut in_place = false;
+    let mut refused = Vec::new();
+    for plane in planes {
+        plane.rely(in_place);
+        refused.extend(plane.refused());
+        in_place = refers && plane.verify().is_ok();
+    }
+    refused
 }
 
 /// In order: the first plane (nft, the authority) closes before the next one changes.

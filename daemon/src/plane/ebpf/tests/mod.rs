@@ -3,6 +3,7 @@
 
 mod cost;
 mod differential;
+mod reports;
 mod world;
 
 use super::generation::Generation;
