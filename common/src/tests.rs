@@ -18,6 +18,8 @@ struct World {
     all_audit: bool,
     inbound_deny: bool,
     redirect: bool,
+    /// Whatever may be left to nft is.
+    refers: bool,
 }
 
 const BEHIND: World = World {
@@ -26,6 +28,7 @@ const BEHIND: World = World {
     all_audit: false,
     inbound_deny: false,
     redirect: false,
+    refers: false,
 };
 const ALONE: World = World {
     nft_behind: false,
@@ -71,6 +74,11 @@ impl Lookup for World {
 
     fn nft_behind(&self) -> bool {
         self.nft_behind
+    }
+
+    fn refer(&self, zone: u8) -> bool {
+        assert_eq!(zone, 3, "a packet of no zone");
+        self.refers
     }
 }
 
@@ -575,6 +583,38 @@ proptest! {
         let packet = ipv4(ends, 0, &[], protocol, &payload);
         let frame = if session { pppoe(&tags, &packet) } else { ethernet(&tags, &packet) };
         prop_assert_eq!(verdict(world, &frame).0, Drop);
+    }
+
+    /// What is left to nft would have been dropped here, for want of a grant, where nft is behind; all else
+    /// is as it was.
+    #[test]
+    fn only_what_lacks_a_grant_is_left_to_nft(
+        mut frame in proptest::collection::vec(any::<u8>(), 0..80),
+        destination in any::<[u8; 4]>(),
+        source in proptest::sample::select(vec![[10u8, 20, 9, 9], [192, 168, 0, 1], [127, 0, 0, 1]]),
+        protocol in proptest::sample::select(vec![1u8, 6, 17, 47, 50, 132]),
+        fragment in proptest::sample::select(vec![0u16, 0, 0, 0x2000, 1]),
+        header: bool,
+        nft_behind: bool,
+        inbound_deny: bool,
+        audit: bool,
+    ) {
+        if header {
+            let ends = (source.into(), destination.into());
+            frame = ethernet(&[], &ipv4(ends, fragment, &[], protocol, &frame));
+        }
+        let world = World { nft_behind, inbound_deny, audit, ..ALONE };
+        let (action, reason) = verdict(world, &frame);
+        let referred = verdict(World { refers: true, ..world }, &frame);
+        let lacks = [Reason::NotGranted, Reason::PortNotGranted, Reason::PortClosed].contains(&reason);
+        if referred.0 == Action::Refer {
+            prop_assert!(nft_behind && lacks && !audit);
+            prop_assert_eq!((action, reason), (Drop, referred.1));
+        } else {
+            prop_assert_eq!(referred, (action, reason));
+            // Nothing is kept back that starts something.
+            prop_assert!(!(nft_behind && action == Drop && lacks && !inbound_deny));
+        }
     }
 
     /// Any bytes at all: a verdict, and where it is a pass by grant the destination has one.

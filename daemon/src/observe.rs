@@ -118,8 +118,8 @@ pub enum Happening {
         /// How many were dropped since the last time, this one included.
         dropped: u64,
     },
-    /// A packet was refused, or would have been.
-    PacketRefused(RefusedPacket),
+    /// A packet was refused, or would have been: the first of its flow for a while.
+    PacketRefused(Box<Refused>),
     /// Live flows that are no longer granted were cut.
     Cut {
         /// How many.
@@ -158,6 +158,19 @@ pub enum Happening {
         /// What changed, or why the policy before stays.
         outcome: Result<String, String>,
     },
+}
+
+/// A refused packet, and what the policy knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// As the plane reported it.
+    pub packet: RefusedPacket,
+    /// Name of the interface it entered on, if there is such.
+    pub interface: Option<String>,
+    /// The name that its client, or another one of its zone, last asked for and that led there.
+    pub name: Option<Name>,
+    /// What comes nearest to allowing it, in words; endpoint sets by their labels, no domain names.
+    pub nearest: Option<String>,
 }
 
 /// What a client can have too much of.
@@ -219,7 +232,7 @@ pub enum Tally {
     RecordsRefused,
     /// Replies that match no question egressd asked.
     Forgeries,
-    /// Refused packets that a plane reported (not all are: see the planes' own counters).
+    /// Refused flows that were told.
     PacketsReported,
     /// Live flows that were cut.
     FlowsCut,
@@ -337,6 +350,10 @@ pub struct Told {
     pub reason: Option<String>,
     /// Whether it passed all the same, because the zone is in audit mode.
     pub audited: Option<bool>,
+    /// The interface a packet entered on.
+    pub interface: Option<String>,
+    /// What comes nearest to allowing a refused packet.
+    pub nearest: Option<String>,
 }
 
 impl Happening {
@@ -493,7 +510,8 @@ impl Happening {
     }
 }
 
-fn tell_packet(packet: &RefusedPacket) -> Told {
+fn tell_packet(refused: &Refused) -> Told {
+    let packet = &refused.packet;
     let service = if [TCP, UDP, SCTP].contains(&packet.protocol) {
         Service {
             protocol: packet.protocol,
@@ -518,7 +536,9 @@ fn tell_packet(packet: &RefusedPacket) -> Told {
         plane: Some(packet.plane),
         reason: Some(packet.reason.clone()),
         audited: Some(packet.audited),
-        ..Told::default()
+        interface: refused.interface.clone(),
+        name: refused.name.as_ref().map(ToString::to_string),
+        nearest: refused.nearest.clone(),
     }
 }
 
@@ -624,9 +644,11 @@ fn log_it(happening: &Happening, total: u64) {
         ("name", told.name),
         ("address", told.address.map(|address| address.to_string())),
         ("service", told.service),
+        ("interface", told.interface),
         ("plane", told.plane.map(str::to_owned)),
         ("reason", told.reason),
         ("audited", told.audited.map(|audited| audited.to_string())),
+        ("nearest", told.nearest),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))

@@ -41,11 +41,11 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     catalogues.write(&mut text);
-    let mut packets = Table::new(["PACKETS", "PASSED", "DROPPED", "AUDITED"]);
+    let mut packets = Table::new(["PACKETS", "PASSED", "DROPPED", "AUDITED", "REFERRED"]);
     for plane in &status.packets {
-        let [passed, dropped, audited] =
-            [plane.passed, plane.dropped, plane.audited].map(|n| n.to_string());
-        packets.row([plane.plane.clone(), passed, dropped, audited]);
+        let counts = [plane.passed, plane.dropped, plane.audited, plane.referred];
+        let [passed, dropped, audited, referred] = counts.map(|n| n.to_string());
+        packets.row([plane.plane.clone(), passed, dropped, audited, referred]);
     }
     packets.write(&mut text);
     let (grants, dns) = (status.grants, status.dns);
@@ -63,6 +63,12 @@ pub fn status(status: &Status) -> String {
         text,
         "grants {} new, {} renewed, {} ended; records refused {}, forgeries ignored {}",
         dns.granted, dns.renewed, dns.ended, dns.records_refused, dns.forgeries
+    );
+    let refusals = status.refusals;
+    let _ = writeln!(
+        text,
+        "refused flows told {}; reports of the same flow {}, too many at once {}",
+        refusals.told, refusals.repeated, refusals.lost
     );
     if !status.unresolved.is_empty() {
         let few = status.unresolved.iter().take(SOME_NAMES);
@@ -358,12 +364,16 @@ pub fn event(event: &Event) -> String {
         ("name", &event.name),
         ("address", &event.address),
         ("service", &event.service),
+        ("interface", &event.interface),
         ("plane", &event.plane),
         ("reason", &event.reason),
     ] {
         if let Some(value) = value {
             let _ = write!(text, " {key}={}", clean(value));
         }
+    }
+    if let Some(nearest) = &event.nearest {
+        let _ = write!(text, " ({})", clean(nearest));
     }
     text.push('\n');
     text

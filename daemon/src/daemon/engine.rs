@@ -5,6 +5,7 @@
 
 use super::late::Late;
 use super::quotas::Quotas;
+use super::refusals::Refusals;
 use crate::dns::{Release, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
@@ -136,6 +137,7 @@ pub struct Engine {
     effects: Vec<Effect>,
     cut_flows: u64,
     late: Late,
+    refusals: Refusals,
     quotas: Quotas,
 }
 
@@ -162,6 +164,7 @@ impl Engine {
             effects: Vec::new(),
             cut_flows: 0,
             late: Late::default(),
+            refusals: Refusals::default(),
             quotas: Quotas::default(),
         };
         engine.pump(now);
@@ -196,6 +199,12 @@ impl Engine {
     #[must_use]
     pub fn late(&self) -> &Late {
         &self.late
+    }
+
+    /// What is told of refused packets.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Whether everything asked for is in force, and every live flow judged by it.
@@ -307,11 +316,9 @@ impl Engine {
             Event::Links(links) => self.follow(links),
             Event::Refused(packets) => {
                 self.late.refused(&packets, &self.policy, now);
-                self.effects.extend(
-                    packets
-                        .into_iter()
-                        .map(|p| Effect::Record(Happening::PacketRefused(p))),
-                );
+                let (policy, late) = (&self.policy, &self.late);
+                let told = self.refusals.refused(packets, policy, late, now);
+                self.effects.extend(told.into_iter().map(Effect::Record));
             }
         }
     }
@@ -324,6 +331,7 @@ impl Engine {
     pub fn replace(&mut self, intent: Arc<Intent>, links: Links) -> Result<usize, CompileError> {
         let grace = self.grace();
         let changes = self.policy.replace(intent, links)?;
+        self.refusals.retain_zones(self.policy.rules());
         if self.grace() == grace {
             self.late.retain_zones(self.policy.rules());
         } else {
@@ -359,6 +367,9 @@ impl Engine {
 
     fn answered(&mut self, waiting: Waiting, now: Moment) {
         let Waiting { zone, token, .. } = waiting;
+        let told = &waiting.answer;
+        self.refusals
+            .answered(zone, waiting.client, &told.name, &told.addresses);
         let fresh = self.policy.fresh(zone, &waiting.answer);
         let most = self.policy.rules().intent().limits.per_client;
         if fresh > 0 && !self.quotas.allows(waiting.client, fresh, most, now) {

@@ -16,6 +16,9 @@ mod late_tests;
 mod observing;
 pub mod planes;
 mod quotas;
+pub mod refusals;
+#[cfg(test)]
+mod refusals_tests;
 mod reload;
 pub mod state;
 mod views;

@@ -147,3 +147,83 @@ fn verify(planes: &mut Planes) -> Result<(), String> {
             .map_err(|error| format!("{}: {error:#}", plane.name()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::Holdings;
+    use crate::policy::ZoneId;
+    use crate::policy::port::ClassMask;
+    use std::net::IpAddr;
+    use std::sync::{Arc, Mutex};
+
+    /// A plane that stands or not, relies on others or not, and says what it was told.
+    struct Fake {
+        stands: bool,
+        refers: bool,
+        told: Arc<Mutex<Vec<bool>>>,
+    }
+
+    impl Plane for Fake {
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+
+        fn replace(&mut self, _: &Image) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn apply(&mut self, _: &[Change]) -> anyhow::Result<Vec<Change>> {
+            Ok(Vec::new())
+        }
+
+        fn read(&mut self) -> anyhow::Result<Holdings> {
+            Ok(Holdings::new())
+        }
+
+        fn holds(&mut self, _: ZoneId, _: IpAddr) -> anyhow::Result<ClassMask> {
+            Ok(ClassMask::NONE)
+        }
+
+        fn verify(&mut self) -> anyhow::Result<()> {
+            anyhow::ensure!(self.stands, "gone");
+            Ok(())
+        }
+
+        fn refers(&self) -> bool {
+            self.refers
+        }
+
+        fn rely(&mut self, in_place: bool) {
+            self.told.lock().unwrap().push(in_place);
+        }
+
+        fn describe(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_to_a_plane_that_is_not_found_in_place() {
+        fn check(before: Option<bool>, refers: bool, expected: bool) {
+            let fake = |stands, refers| {
+                let told = Arc::default();
+                let plane = Fake {
+                    stands,
+                    refers,
+                    told: Arc::clone(&told),
+                };
+                (Box::new(plane) as Box<dyn Plane>, told)
+            };
+            let (last, told) = fake(true, refers);
+            let first = before.map(|stands| fake(stands, false).0);
+            let mut planes: Planes = first.into_iter().chain([last]).collect();
+            collect(&mut planes);
+            assert_eq!(*told.lock().unwrap(), [expected], "{before:?} {refers}");
+        }
+        check(Some(true), true, true);
+        check(Some(false), true, false);
+        check(None, true, false);
+        check(Some(true), false, false);
+    }
+}
