@@ -559,6 +559,31 @@ x\\u{1b}[2J  2001:db8::/48           and 2 more reasons
     }
 
     #[test]
+    fn a_refused_packet_is_one_line() {
+        let line = event(&Event {
+            time: "2026-11-22T21:40:03.120Z".to_owned(),
+            kind: Kind::Packet,
+            text: "packet refused".to_owned(),
+            zone: Some("managed".to_owned()),
+            client: Some("10.20.0.7".to_owned()),
+            name: Some("www.vendor.example".to_owned()),
+            address: Some("203.0.113.9".to_owned()),
+            service: Some("tcp/80".to_owned()),
+            interface: Some("lan0".to_owned()),
+            plane: Some("ebpf".to_owned()),
+            reason: Some("port-not-granted".to_owned()),
+            nearest: Some("set intune/163 allows tcp/443 only\n".to_owned()),
+            ..Event::default()
+        });
+        assert_eq!(
+            line,
+            "2026-11-22T21:40:03.120Z packet   packet refused zone=managed client=10.20.0.7 \
+             name=www.vendor.example address=203.0.113.9 service=tcp/80 interface=lan0 plane=ebpf \
+             reason=port-not-granted (set intune/163 allows tcp/443 only\\n)\n"
+        );
+    }
+
+    #[test]
     fn an_explanation_names_the_line_that_grants() {
         let text = explanation(&Explanation {
             query: "203.0.113.9".to_owned(),

@@ -34,9 +34,11 @@ fn packet(source: &str, destination: &str, protocol: u8, port: u16) -> RefusedPa
 /// Everything told of `packets` at once.
 fn tell(refusals: &mut Refusals, packets: Vec<RefusedPacket>, now: Moment) -> Vec<Refused> {
     let happenings = refusals.refused(packets, &policy(), &Late::default(), now);
-    let refused = |happening| match happening {
-        Happening::PacketRefused(refused) => *refused,
-        other => panic!("{other:?}"),
+    let refused = |happening| {
+        let Happening::PacketRefused(refused) = happening else {
+            panic!("{happening:?}");
+        };
+        *refused
     };
     happenings.into_iter().map(refused).collect()
 }
