@@ -6,7 +6,7 @@
 use super::late::Late;
 use super::quotas::Quotas;
 use super::refusals::Refusals;
-use crate::dns::{Release, Waiting};
+use crate::dns::{Release, Untaught, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
 use crate::policy::grant::{Admission, Cap, Policy};
@@ -46,6 +46,8 @@ pub enum Event {
     Swept(Result<(), String>),
     /// The interfaces or addresses changed.
     Links(Links),
+    /// A client was told addresses that it was not granted by that.
+    Untaught(Untaught),
     /// Packets that a plane refused.
     Refused(Vec<RefusedPacket>),
 }
@@ -314,6 +316,18 @@ impl Engine {
                 ));
             }
             Event::Links(links) => self.follow(links),
+            Event::Untaught(Untaught {
+                zone,
+                client,
+                name,
+                addresses,
+            }) => {
+                let lives = self.policy.rules().zone(zone).is_some();
+                if lives {
+                    self.refusals
+                        .answered(zone, Some(client), &name, &addresses);
+                }
+            }
             Event::Refused(packets) => {
                 self.late.refused(&packets, &self.policy, now);
                 let (policy, late) = (&self.policy, &self.late);
