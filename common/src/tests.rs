@@ -259,6 +259,40 @@ fn only_what_starts_something_is_dropped_before_nft() {
 }
 
 #[test]
+fn what_nft_refuses_too_may_be_left_to_it() {
+    fn check_left(inbound_deny: bool, protocol: u8, payload: &[u8], options: &[u8], left: bool) {
+        let packet = ipv4(from_to(DENIED), 0, options, protocol, payload);
+        let frame = ethernet(&[], &packet);
+        let world = World {
+            inbound_deny,
+            ..BEHIND
+        };
+        let (action, reason) = verdict(world, &frame);
+        let all = World {
+            refers: true,
+            ..world
+        };
+        let expected = if left { Action::Refer } else { action };
+        check(all, &frame, (expected, reason));
+        assert_eq!(
+            action == Drop,
+            left || reason == Reason::Options || inbound_deny
+        );
+    }
+    for deny in [true, false] {
+        check_left(deny, 6, &tcp(5, 443, SYN), &[], true);
+        check_left(deny, 6, &tcp(5, 22, SYN), &[], true);
+        check_left(deny, 17, &udp(5, 123, 0), &[], true);
+        check_left(deny, 1, &icmp(8), &[], true);
+        check_left(deny, 47, &[0; 8], &[], true);
+        // Of a flow that is under way nft may think otherwise.
+        check_left(deny, 6, &tcp(5, 443, ACK), &[], false);
+        check_left(deny, 1, &icmp(0), &[], false);
+        check_left(deny, 17, &udp(5, 123, 0), &[1; 4], false);
+    }
+}
+
+#[test]
 fn a_redirected_port_passes_to_nft() {
     fn check_port(world: World, protocol: u8, payload: &[u8], redirected: bool) {
         let frame = ethernet(&[], &ipv4(from_to(DENIED), 0, &[], protocol, payload));

@@ -5,10 +5,12 @@
     reason = "shell: happenings carry the wall clock's time"
 )]
 
-use crate::plane::RefusedPacket;
+mod packet;
+
+pub use packet::Refused;
+
 use crate::policy::ZoneId;
 use crate::policy::name::Name;
-use crate::policy::port::{SCTP, Service, TCP, UDP};
 use crate::policy::rules::{Refusal, Unfit};
 use arc_swap::ArcSwap;
 use log::{Level, Metadata, Record};
@@ -158,19 +160,6 @@ pub enum Happening {
         /// What changed, or why the policy before stays.
         outcome: Result<String, String>,
     },
-}
-
-/// A refused packet, and what the policy knows of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// As the plane reported it.
-    pub packet: RefusedPacket,
-    /// Name of the interface it entered on, if there is such.
-    pub interface: Option<String>,
-    /// The name that its client, or another one of its zone, last asked for and that led there.
-    pub name: Option<Name>,
-    /// What comes nearest to allowing it, in words; endpoint sets by their labels, no domain names.
-    pub nearest: Option<String>,
 }
 
 /// What a client can have too much of.
@@ -484,7 +473,7 @@ impl Happening {
                     &format!("a client {}; {dropped} dropped", what.text()),
                 )
             },
-            Self::PacketRefused(packet) => tell_packet(packet),
+            Self::PacketRefused(refused) => refused.tell(),
             Self::Cut { flows, why } => text("grant", &format!("live flows cut: {flows} ({why})")),
             Self::Forgery { upstream } => Told {
                 address: Some(*upstream),
@@ -507,38 +496,6 @@ impl Happening {
                 &format!("configuration refused, the one before stays: {why}"),
             ),
         }
-    }
-}
-
-fn tell_packet(refused: &Refused) -> Told {
-    let packet = &refused.packet;
-    let service = if [TCP, UDP, SCTP].contains(&packet.protocol) {
-        Service {
-            protocol: packet.protocol,
-            first: packet.port,
-            last: packet.port,
-        }
-    } else {
-        Service::whole(packet.protocol)
-    };
-    let text = if packet.audited {
-        "packet would be refused"
-    } else {
-        "packet refused"
-    };
-    Told {
-        word: "packet",
-        text: text.to_owned(),
-        zone: packet.zone.map(zone_name),
-        client: Some(packet.source),
-        address: Some(packet.destination),
-        service: Some(service.to_string()),
-        plane: Some(packet.plane),
-        reason: Some(packet.reason.clone()),
-        audited: Some(packet.audited),
-        interface: refused.interface.clone(),
-        name: refused.name.as_ref().map(ToString::to_string),
-        nearest: refused.nearest.clone(),
     }
 }
 

@@ -2,7 +2,9 @@
 //! that XDP leaves to nft are refused by it.
 #![expect(clippy::disallowed_methods, reason = "shell: opens sockets, asks nft")]
 
-use crate::bench::{Bench, NEVER, SURE, WEB, World, datagram, fails, host, host6, learn, zone};
+use crate::bench::{
+    Bench, NEVER, SURE, WEB, World, datagram, fails, host, host6, learn, passes, zone,
+};
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
 use egressd_tests::lab::{Daemon, Namespace, Process, Witness, Zone, until};
@@ -23,7 +25,11 @@ const RULES: &[(&str, &[u16], &[u16])] = &[("*.vendor.example", &[WEB], &[])];
 
 fn told(bench: &Bench) -> Result<Verdict> {
     let mut names = Zone::default();
-    names.address("x.vendor.example", 600, host(20, 1));
+    names.address("x.vendor.example", 600, host(20, 1)).address(
+        "www.other.example",
+        600,
+        host(20, 9),
+    );
     let world = World::new(&names)?;
     let daemon = bench.daemon(&world.lab, &zone("", RULES))?;
     let client = &world.lab.client;
@@ -85,6 +91,15 @@ fn told(bench: &Bench) -> Result<Verdict> {
     if bench.planes.ebpf() && !bench.planes.nft() {
         ensure!(in_kernel, "{status}");
     }
+    // In audit mode clients are told addresses that nothing grants.
+    bench.reload(&daemon, &zone("mode = \"audit\"", RULES))?;
+    learn(client, "www.other.example", host(20, 9))?;
+    passes(client, host(20, 9), NEVER)?;
+    let line = line(host(20, 9), "tcp/2222")?;
+    ensure!(
+        line["name"] == "www.other.example" && line["audited"] == true && line["nearest"].is_null(),
+        "{line}"
+    );
     Ok(Verdict::Held)
 }
 
