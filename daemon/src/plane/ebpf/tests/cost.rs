@@ -147,26 +147,3 @@ fn cost_of_a_verdict() {
         std::fs::write(path, serde_json::to_vec(&rows).unwrap()).unwrap();
     }
 }
-
-#[test]
-#[ignore = "measures"]
-fn cost_of_referral() {
-    if !can_run("cost_of_referral") {
-        return;
-    }
-    for round in 0..5 {
-        for referred in [0, 10] {
-            let mut image = image();
-            image.zones.truncate(1);
-            image.referred = referred;
-            let compiled = tables::compile(&image, true).unwrap();
-            let mut generation = Generation::load(&image, &compiled, 131_072, true).unwrap();
-            let denied: Vec<Vec<u8>> = (0..GRANTS)
-                .map(|n| frame(IpAddr::from((0x5000_0000 + n * 251).to_be_bytes())))
-                .collect();
-            generation.take_reports(1000, true);
-            let (hot, cold) = cost(generation.xdp().unwrap(), &denied);
-            println!("round {round} referred {referred}: hot {hot} ns, random {cold:.1} ns");
-        }
-    }
-}

@@ -288,9 +288,11 @@ fn live(test: &str, mode: EbpfMode, described: &str) {
         .map(|packet| (packet.destination, packet.port))
         .collect();
     assert_eq!(told, [2, 3].map(|last| (address(last), 443)));
-    assert_eq!(
-        plane.describe()[1],
-        "refused packets counted but not reported: 3 repeated, 0 lost"
+    let unreported = "refused packets counted but not reported: 3 repeated, 0 lost";
+    let described = plane.describe();
+    assert!(
+        described.iter().any(|line| line == unreported),
+        "{described:?}"
     );
     let dropped: u64 = plane
         .counters()
