@@ -70,7 +70,7 @@ fn a_flow_is_reported_once_and_floods_are_counted() {
 
 /// Packets of the first zone by action, for one reason.
 fn counted(generation: &Generation, action: Action, reason: Reason) -> u64 {
-    let packets = generation.counters().unwrap();
+    let packets = generation.counts().unwrap().packets;
     let index = layout::counter_index(Verdict {
         action,
         reason,
@@ -137,10 +137,10 @@ fn only_what_nft_refuses_for_sure_is_left_to_it() {
     let check = |image: &Image, nft_behind, frame: &[u8], expected: Action| {
         let mut generation = load(image, nft_behind);
         generation.take_reports(10, true);
-        let before = generation.counters().unwrap();
+        let before = generation.counts().unwrap().packets;
         let passes = Program::Xdp.passes(&mut generation, frame).unwrap();
         assert_eq!(passes, expected.passes(), "{frame:02x?}");
-        let after = generation.counters().unwrap();
+        let after = generation.counts().unwrap().packets;
         let at = after.iter().zip(&before).position(|(a, b)| a != b);
         let action = at.unwrap() / egressd_common::verdict::REASONS % Action::ALL.len();
         assert_eq!(action, expected as usize, "{frame:02x?}");
@@ -206,7 +206,7 @@ fn reasons_sum_to_packets() {
                     passed += u64::from(passes);
                 }
             }
-            let counters = generation.counters().unwrap();
+            let counters = generation.counts().unwrap().packets;
             assert_eq!(counters.iter().sum::<u64>(), sent, "{program:?}");
             // Each counter has an action, a reason and a zone that exist.
             let (mut known, mut went_on, mut referred) = (0, 0, 0);
