@@ -3,6 +3,8 @@
 #![cfg_attr(not(any(test, feature = "samples")), no_std)]
 
 pub mod address;
+#[cfg(any(test, feature = "samples"))]
+pub mod corpus;
 pub mod decide;
 pub mod frame;
 pub mod grants;
