@@ -156,7 +156,9 @@ pub(super) fn services(sheet: &mut Sheet) {
             let granted = TUNNEL.contains(&to) && matches!(protocol, 47 | 50);
             let rule = match protocol {
                 1 | 58 if TUNNEL.contains(&to) => Rule::Held,
-                1 | 58 => Rule::Continues,
+                // Type 0 is a reply of ICMP, and nothing of ICMPv6.
+                1 => Rule::Continues,
+                58 => Rule::Closed,
                 _ if granted => Rule::Open,
                 _ => Rule::Closed,
             };

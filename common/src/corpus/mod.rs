@@ -72,11 +72,14 @@ pub struct Vector {
 
 impl Vector {
     /// The packet without its Ethernet header, as a device without one has it; `None` where tags or
-    /// another protocol come first.
+    /// another protocol come first, or the version is not the frame type's: there it is the type.
     #[must_use]
     pub fn bare(&self) -> Option<&[u8]> {
-        match self.frame.get(12..14)? {
-            [0x08, 0x00] | [0x86, 0xdd] => self.frame.get(14..),
+        match (
+            self.frame.get(12..14)?,
+            self.frame.get(14).map(|first| first >> 4),
+        ) {
+            ([0x08, 0x00], Some(4) | None) | ([0x86, 0xdd], Some(6) | None) => self.frame.get(14..),
             _ => None,
         }
     }

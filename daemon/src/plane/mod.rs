@@ -16,6 +16,8 @@ pub mod netlink;
 pub mod nflog;
 pub mod nft;
 pub mod ruleset;
+#[cfg(any(test, feature = "trials"))]
+pub mod trial;
 
 /// One kernel mechanism. All calls block; they run on the planes' own thread.
 pub trait Plane: Send {

@@ -13,6 +13,8 @@ mod table;
 pub(in crate::plane) mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "trials"))]
+pub(in crate::plane) mod trial;
 
 use super::{Counter, Holdings, Plane, RefusedPacket};
 use crate::config::EbpfMode;
