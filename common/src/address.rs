@@ -5,14 +5,15 @@ pub trait Address: Copy {
     /// Whether it names a group: multicast, or the limited broadcast 255.255.255.255.
     fn is_group(&self) -> bool;
 
-    /// Whether Linux never forwards a packet *from* here: `0.0.0.0/8` (`ip_route_input_slow`), `::`
-    /// and `fe80::/10` (`ip6_forward`). 169.254.0.0/16 is forwarded and so is not among them.
+    /// Whether Linux never forwards a packet *from* here: `0.0.0.0` (`ip_route_input_slow`), `::` and
+    /// `fe80::/10` (`ip6_forward`). 169.254.0.0/16 is forwarded and so is not among them; nor is the
+    /// rest of 0.0.0.0/8, since Linux 5.3.
     fn is_bound_to_link(&self) -> bool;
 
     /// Whether a packet *to* here stays on the link: `fe80::/10`.
     fn is_link_local(&self) -> bool;
 
-    /// Whether no packet may come *from* here: loopback, multicast, reserved (RFC 6890).
+    /// Whether no packet may come *from* here: 0.0.0.0/8, loopback, multicast, reserved (RFC 6890).
     fn is_martian_source(&self) -> bool;
 }
 
@@ -31,7 +32,7 @@ impl Address for V4 {
 
     #[inline(always)]
     fn is_bound_to_link(&self) -> bool {
-        u32::from_be(self[0]) >> 24 == 0
+        self[0] == 0
     }
 
     #[inline(always)]
@@ -42,7 +43,7 @@ impl Address for V4 {
     #[inline(always)]
     fn is_martian_source(&self) -> bool {
         let first = u32::from_be(self[0]) >> 24;
-        first == 127 || first >= 224
+        first == 0 || first == 127 || first >= 224
     }
 }
 
@@ -110,8 +111,9 @@ mod tests {
             };
             assert_eq!(got, expected, "{address}");
         }
-        check("0.0.0.0", "b");
-        check("0.1.2.3", "b");
+        check("0.0.0.0", "bm");
+        check("0.1.2.3", "m");
+        check("0.255.255.255", "m");
         check("1.0.0.0", "");
         check("127.0.0.1", "m");
         check("169.254.169.254", "");

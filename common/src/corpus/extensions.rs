@@ -70,11 +70,13 @@ pub(super) fn add(sheet: &mut Sheet) {
                 6,
                 open,
             );
+            // The kernel takes no more than seven bytes of padding there (`ip6_parse_tlv`).
+            let rule = if granted { Rule::Held } else { Rule::Closed };
             put(
                 &format!("hop-by-hop header of {units}"),
                 &[(0, long(units))],
                 6,
-                open,
+                rule,
             );
         }
         for kind in 0..=6 {

@@ -1,6 +1,7 @@
 //! P7: frames cut at every byte, and lengths that lie in both directions.
 
 use super::fragments::{v4, v6};
+use super::matrix::init;
 use super::plan::{GRANTED, OWN};
 use super::{Client, Promise, Rule, Sheet};
 use crate::samples::{self, SYN};
@@ -50,10 +51,10 @@ fn kinds(to4: Ipv4Addr, to6: Ipv6Addr) -> [(&'static str, Build); 13] {
     [
         ("tcp4", plain(false, 6, Vec::new(), tcp.clone())),
         ("udp4", plain(false, 17, Vec::new(), udp.clone())),
-        ("sctp4", plain(false, 132, Vec::new(), udp.clone())),
+        ("sctp4", plain(false, 132, Vec::new(), init(40_000, 443))),
         ("tcp6", plain(true, 6, Vec::new(), tcp.clone())),
-        ("udp6", plain(true, 17, Vec::new(), udp.clone())),
-        ("sctp6", plain(true, 132, Vec::new(), udp)),
+        ("udp6", plain(true, 17, Vec::new(), udp)),
+        ("sctp6", plain(true, 132, Vec::new(), init(40_000, 443))),
         (
             "extended",
             plain(

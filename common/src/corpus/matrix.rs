@@ -48,7 +48,9 @@ pub(super) fn states(sheet: &mut Sheet) {
     for flags in 0..=255u8 {
         let starts = flags & (SYN | ACK) == SYN;
         for to in GRANTED {
-            let rule = if starts { Rule::Open } else { Rule::Held };
+            // With FIN or RST it is nothing that conntrack knows.
+            let sound = starts && flags & 0x05 == 0;
+            let rule = if sound { Rule::Open } else { Rule::Held };
             segment(sheet, to, flags, rule);
         }
         for to in REFUSED {
@@ -64,7 +66,11 @@ pub(super) fn states(sheet: &mut Sheet) {
         for (of, protocol) in [kind_v4(kind), kind_v6(kind)].into_iter().zip([1, 58]) {
             let family = usize::from(protocol == 58);
             let (granted, refused) = match of {
-                Kind::Query => (Rule::Open, Rule::Closed),
+                // Other queries are none to conntrack, so that nft has no flow to judge.
+                Kind::Query if matches!((protocol, kind), (1, 8 | 13 | 15 | 17) | (58, 128)) => {
+                    (Rule::Open, Rule::Closed)
+                }
+                Kind::Query => (Rule::Held, Rule::Closed),
                 Kind::Reply => (Rule::Held, Rule::Continues),
                 Kind::Error => (Rule::Held, Rule::Continues),
             };
@@ -91,7 +97,7 @@ const fn open(protocol: u8, port: u16) -> bool {
 }
 
 /// An SCTP packet of one INIT chunk (RFC 9260 §3.3.2), which begins an association.
-fn init(from: u16, port: u16) -> Vec<u8> {
+pub(super) fn init(from: u16, port: u16) -> Vec<u8> {
     let mut packet = [from.to_be_bytes(), port.to_be_bytes()].concat();
     packet.extend([0; 8]);
     packet.extend([1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);

@@ -58,6 +58,9 @@ fn sources(sheet: &mut Sheet) {
         "240.0.0.1",
         "255.255.255.254",
         "255.255.255.255",
+        "0.0.0.1",
+        "0.1.2.3",
+        "0.255.255.255",
         "::1",
         "ff02::1",
         "ff0e::1",
@@ -90,7 +93,7 @@ fn sources(sheet: &mut Sheet) {
         put(forged, [Rule::Closed, Rule::Left, Rule::Closed]);
     }
     // Linux forwards nothing from there.
-    for bound in ["0.0.0.0", "0.1.2.3", "::", "fe80::1", "fe80::9", "febf::1"] {
+    for bound in ["0.0.0.0", "::", "fe80::1", "fe80::9", "febf::1"] {
         put(bound, [Rule::Stack; 3]);
     }
 }

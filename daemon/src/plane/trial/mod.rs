@@ -3,6 +3,8 @@
 
 mod against;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod tests;
 mod world;
 
