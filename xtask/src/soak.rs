@@ -1,8 +1,9 @@
 //! Proofs with large denominators, and the fuzzer.
 
+use crate::build::{OBJECT, object};
 use crate::lab::{Planes, program};
-use crate::setup::{Group, packages};
-use crate::shell::{cargo, command, run as must, succeeds, target};
+use crate::setup::{Group, bpffs, packages};
+use crate::shell::{as_root, cargo, command, run as must, succeeds, target};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -61,6 +62,26 @@ pub(crate) enum Soak {
         #[arg(long, default_value_t = 2000)]
         count: u64,
     },
+    /// Mutated frames of the packet corpus on the kernel's programs and on the model: no verdict and no
+    /// reason may differ.
+    Packets {
+        /// How many, over all programs and worlds.
+        #[arg(long, default_value_t = 10_000_000)]
+        count: u64,
+        /// Print one JSON document at the end; all else goes to standard error.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The programs are replaced again and again under granted and forbidden traffic: none of the one
+    /// may be lost, none of the other pass.
+    Swaps {
+        /// How many times.
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+        /// Print one JSON document at the end; all else goes to standard error.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs a proof; whether it holds.
@@ -92,7 +113,35 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
         Soak::Forgeries { count, planes } => in_lab("forgeries", "--count", *count, *planes),
         Soak::Answers { count } => alone("soak", &["answers", "--count", &count.to_string()]),
         Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
+        Soak::Packets { count, json } => on_planes("packets", *count, *json),
+        Soak::Swaps { count, json } => on_planes("swaps", u64::from(*count), *json),
     }
+}
+
+/// A soak that holds the planes' own code in its hands, kernel programs included, and needs no daemon.
+fn on_planes(soak: &str, count: u64, json: bool) -> Result<bool> {
+    packages(&[Group::Lab])?;
+    bpffs()?;
+    let object = object()?;
+    let mut build = cargo();
+    build.env(OBJECT, object).args([
+        "build",
+        "--release",
+        "--package",
+        "egressd-tests",
+        "--bin",
+        "soak",
+    ]);
+    must(&mut build)?;
+    let mut program = as_root(
+        target().join("release/soak"),
+        "loading kernel programs and making network namespaces",
+    )?;
+    program.args([soak, "--count", &count.to_string()]);
+    if json {
+        program.arg("--json");
+    }
+    succeeds(&mut program)
 }
 
 fn in_lab(soak: &str, measure: &str, size: u32, planes: Planes) -> Result<bool> {

@@ -6,6 +6,8 @@ mod first_packets;
 mod floods;
 mod forgeries;
 mod hostile;
+mod packets;
+mod swaps;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ enum Soak {
     Floods(floods::Options),
     /// Responses made to be slow or large; measures time and memory of each.
     Hostile(hostile::Options),
+    /// Mutated frames on the kernel's programs and on the model; counts differences.
+    Packets(packets::Options),
+    /// Programs replaced again and again under load; counts packets lost and leaked.
+    Swaps(swaps::Options),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         Soak::Answers(options) => Ok(answers::soak(&options)),
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
+        Soak::Packets(options) => packets::soak(&options),
+        Soak::Swaps(options) => swaps::soak(&options),
     };
     match failures {
         Ok(0) => ExitCode::SUCCESS,

@@ -132,7 +132,10 @@ fn a_broken_rule_is_seen() {
         },
         |image| {
             let all = (0..=255).filter(|protocol| ![6, 17, 132].contains(protocol));
-            image.classes[0].1 = PortSet::new(all.map(Service::whole).chain([Service::tcp(443)]));
+            image.classes[0].1 = PortSet::new(
+                all.map(Service::whole)
+                    .chain([Service::tcp(443), Service::udp(443)]),
+            );
         },
     );
     println!("all protocols: {} wrong, {tally:?}", words.len());

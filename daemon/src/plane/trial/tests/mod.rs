@@ -1,6 +1,7 @@
 //! The corpus on the model and on both programs, in every world; then random frames.
 
 mod frames;
+mod policies;
 
 use super::*;
 use egressd_common::corpus::{World, all, per_promise};
