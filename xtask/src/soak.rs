@@ -78,9 +78,6 @@ pub(crate) enum Soak {
         /// How many times.
         #[arg(long, default_value_t = 1000)]
         count: u32,
-        /// Print one JSON document at the end; all else goes to standard error.
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -113,13 +110,13 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
         Soak::Forgeries { count, planes } => in_lab("forgeries", "--count", *count, *planes),
         Soak::Answers { count } => alone("soak", &["answers", "--count", &count.to_string()]),
         Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
-        Soak::Packets { count, json } => on_planes("packets", *count, *json),
-        Soak::Swaps { count, json } => on_planes("swaps", u64::from(*count), *json),
+        Soak::Packets { count, json } => packets_on_programs(*count, *json),
+        Soak::Swaps { count } => swaps(*count),
     }
 }
 
-/// A soak that holds the planes' own code in its hands, kernel programs included, and needs no daemon.
-fn on_planes(soak: &str, count: u64, json: bool) -> Result<bool> {
+/// The soak that holds the kernel's programs in its hands, and needs no daemon.
+fn packets_on_programs(count: u64, json: bool) -> Result<bool> {
     packages(&[Group::Lab])?;
     bpffs()?;
     let object = object()?;
@@ -133,15 +130,26 @@ fn on_planes(soak: &str, count: u64, json: bool) -> Result<bool> {
         "soak",
     ]);
     must(&mut build)?;
-    let mut program = as_root(
-        target().join("release/soak"),
-        "loading kernel programs and making network namespaces",
-    )?;
-    program.args([soak, "--count", &count.to_string()]);
+    let soak = target().join("release/soak");
+    let mut program = as_root(soak, "loading kernel programs")?;
+    program.args(["packets", "--count", &count.to_string()]);
     if json {
         program.arg("--json");
     }
     succeeds(&mut program)
+}
+
+/// The daemon's own test of replacements, with a larger number of them.
+fn swaps(count: u32) -> Result<bool> {
+    packages(&[Group::Lab])?;
+    bpffs()?;
+    let object = object()?;
+    let mut test = cargo();
+    test.env(OBJECT, object)
+        .env("EGRESSD_SWAPS", count.to_string())
+        .args(["test", "--package", "egressd", "--lib"])
+        .args(["plane::trial::tests::swaps", "--", "--nocapture"]);
+    succeeds(&mut test)
 }
 
 fn in_lab(soak: &str, measure: &str, size: u32, planes: Planes) -> Result<bool> {

@@ -7,6 +7,7 @@ use crate::policy::image::Image;
 use anyhow::Context as _;
 use aya::programs::{TestRun as _, TestRunOptions};
 use std::fmt;
+use std::path::Path;
 
 /// Most learned addresses of a trial.
 const LEARNED: u32 = 1000;
@@ -96,5 +97,13 @@ impl Trial {
     /// When they cannot be read.
     pub fn counters(&self) -> anyhow::Result<Vec<u64>> {
         self.generation.counters()
+    }
+
+    /// Pins the maps, each under its own name, into a directory on a bpffs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn pin_maps(&self, directory: &Path) -> anyhow::Result<()> {
+        self.generation.pin_maps(directory)
     }
 }

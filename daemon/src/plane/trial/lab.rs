@@ -44,7 +44,7 @@ pub(super) enum Stand {
 /// The namespaces, and the planes in force in the gateway.
 pub(super) struct Lab {
     id: String,
-    pins: PathBuf,
+    pub(super) pins: PathBuf,
     pub(super) nft: Option<NftPlane>,
     pub(super) ebpf: Option<EbpfPlane>,
 }

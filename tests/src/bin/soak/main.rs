@@ -7,7 +7,6 @@ mod floods;
 mod forgeries;
 mod hostile;
 mod packets;
-mod swaps;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,8 +34,6 @@ enum Soak {
     Hostile(hostile::Options),
     /// Mutated frames on the kernel's programs and on the model; counts differences.
     Packets(packets::Options),
-    /// Programs replaced again and again under load; counts packets lost and leaked.
-    Swaps(swaps::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,7 +45,6 @@ fn main() -> ExitCode {
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
         Soak::Packets(options) => packets::soak(&options),
-        Soak::Swaps(options) => swaps::soak(&options),
     };
     match failures {
         Ok(0) => ExitCode::SUCCESS,

@@ -1,7 +1,9 @@
 //! The corpus on the model and on both programs, in every world; then random frames.
 
 mod frames;
+mod layout;
 mod policies;
+mod swaps;
 
 use super::*;
 use egressd_common::corpus::{World, all, per_promise};

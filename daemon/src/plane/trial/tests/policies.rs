@@ -18,7 +18,7 @@ use std::net::IpAddr;
 /// Policies tried on nft alone; `EGRESSD_POLICIES` asks for another number, everywhere.
 const POLICIES: usize = 40;
 /// The same where programs are loaded for each.
-const WITH_PROGRAMS: usize = 8;
+const WITH_PROGRAMS: usize = 6;
 /// Frames for each of them and each stand.
 const FRAMES: usize = 150;
 
