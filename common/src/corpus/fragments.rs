@@ -112,6 +112,9 @@ pub(super) fn add(sheet: &mut Sheet) {
     }
 }
 
+/// A chain of extension headers, and what must become of a packet behind it.
+type Case = (&'static str, Vec<(u8, Vec<u8>)>, Rule);
+
 /// IPv6 fragment headers alone and among others.
 fn headers(sheet: &mut Sheet, to: Ipv6Addr, granted: bool, segment: &[u8]) {
     let p2 = Promise::P2;
@@ -119,7 +122,7 @@ fn headers(sheet: &mut Sheet, to: Ipv6Addr, granted: bool, segment: &[u8]) {
     let first = if granted { Rule::Held } else { Rule::Closed };
     let fragment = |offset, more| (44, samples::fragment(offset, more));
     let padding = |number| (number, samples::padding());
-    let cases: [(&str, Vec<(u8, Vec<u8>)>, Rule); 12] = [
+    let cases: [Case; 12] = [
         ("atomic", [fragment(0, false)].into(), whole),
         (
             "atomic behind hop-by-hop",

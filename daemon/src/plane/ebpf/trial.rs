@@ -96,7 +96,7 @@ impl Trial {
     /// # Errors
     /// When they cannot be read.
     pub fn counters(&self) -> anyhow::Result<Vec<u64>> {
-        self.generation.counters()
+        Ok(self.generation.counts()?.packets)
     }
 
     /// Pins the maps, each under its own name, into a directory on a bpffs.
