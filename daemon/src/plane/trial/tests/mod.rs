@@ -8,12 +8,21 @@ mod swaps;
 use super::*;
 use egressd_common::corpus::{World, all, per_promise};
 
-/// Whether the kernel's programs can be loaded here; says loudly if not.
+/// Whether the kernel's programs can be loaded here; says loudly if not. Any other failure to load them
+/// fails the test.
 fn can_run(test: &str) -> bool {
-    if Trial::new(&image(World::Alone, 1, 2), false, TrialHook::Xdp).is_ok() {
-        return true;
-    }
-    eprintln!("SKIPPED {test}: no eBPF object in this binary, or no rights to load it");
+    let why = if !nix::unistd::geteuid().is_root() {
+        "not root".to_owned()
+    } else {
+        match Trial::new(&image(World::Alone, 1, 2), false, TrialHook::Xdp) {
+            Ok(_) => return true,
+            Err(error) if error.to_string().contains("without the eBPF object") => {
+                error.to_string()
+            }
+            Err(error) => panic!("{error:#}"),
+        }
+    };
+    eprintln!("SKIPPED {test}: {why}");
     false
 }
 
