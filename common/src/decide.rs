@@ -3,7 +3,7 @@
 
 use crate::address::{Address, V4, V6};
 use crate::frame::Frame;
-use crate::link::{Network, bare, ethernet};
+use crate::link::{Mac, Network, bare, ethernet, is_bridged};
 use crate::network::{Packet, ipv4, ipv6};
 use crate::transport::{Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
@@ -36,16 +36,53 @@ pub enum Inbound {
     Serve,
 }
 
-/// An interface as a packet meets it. Only zones' interfaces have one: a source that no zone claims
-/// there is forged, whatever becomes of packets from interfaces in no zone.
+/// An interface as a packet meets it. Only zones' interfaces and the VLAN devices on them have one: a
+/// source that no zone claims on a zone's interface is forged, whatever becomes of packets from
+/// interfaces in no zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
+    /// What becomes of its packets.
+    pub role: Role,
+    /// It is a port of a bridge.
+    pub port: bool,
     /// Frames begin with an Ethernet header.
     pub ethernet: bool,
     /// Every zone here is in audit mode, so that packets of none of them pass as well.
     pub audit: bool,
     /// The one zone that takes every source here; `None` means that the source decides.
     pub sole: Option<Zone>,
+}
+
+/// What becomes of the packets of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Its zones' policies say.
+    Zoned,
+    /// A VLAN device in zones, reached by a tag: as `Zoned`, but what passes is judged once more by
+    /// the device's own program, and counted there. So a tag that the card takes off unseen takes
+    /// nothing past the judgement.
+    Vlan,
+    /// A VLAN device that is upstream: everything passes.
+    Upstream,
+    /// A VLAN device in no zone: everything is left to nft, or to whatever the configuration trusts.
+    Unzoned,
+    /// A VLAN device in no zone, where nothing would drop what no zone claims.
+    Shut,
+}
+
+impl Role {
+    /// The role with this number, of which the last three bits count.
+    #[inline(always)]
+    const fn of(number: u8) -> Self {
+        match number & 7 {
+            0 => Self::Zoned,
+            1 => Self::Vlan,
+            2 => Self::Upstream,
+            3 => Self::Unzoned,
+            _ => Self::Shut,
+        }
+    }
 }
 
 /// What is known of a destination beside its learned grant.
@@ -84,6 +121,18 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
     /// The entry of an interface.
     fn interface(&self, index: u32) -> Option<Interface>;
 
+    /// The VLAN device on interface `index` that claims this [`crate::link::tag`].
+    fn vlan(&self, index: u32, tag: u32) -> Option<u32>;
+
+    /// Whether there are any VLAN devices to ask [`Self::vlan`] for.
+    fn has_vlans(&self) -> bool;
+
+    /// Whether a hardware address is one of the gateway's.
+    fn is_own_mac(&self, mac: Mac) -> bool;
+
+    /// Whether any interface is a port of a bridge.
+    fn has_ports(&self) -> bool;
+
     /// The classes that hold `port` of `protocol` (0 where the protocol has no ports).
     fn classes(&self, protocol: u8, port: u16) -> u64;
 
@@ -100,13 +149,31 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
 /// The verdict on `frame`, which entered on the interface with this `index`.
 #[inline(always)]
 pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict {
-    let Some(interface) = lookup.interface(index) else {
-        return Verdict {
-            action: Action::Drop,
-            reason: Reason::NoInterface,
-            zone: NO_ZONE,
-        };
+    let entered = index;
+    let mut index = entered;
+    if lookup.has_vlans() {
+        index = frame.device(entered, lookup);
+    }
+    let Some(mut interface) = lookup.interface(index) else {
+        return unzoned(Action::Drop, Reason::NoInterface);
     };
+    // Only behind a tag there are other roles: without VLANs the verifier need not know of them.
+    let mut role = Role::Zoned;
+    if lookup.has_vlans() {
+        if index != entered {
+            role = match interface.role {
+                Role::Upstream => return unzoned(Action::Pass, Reason::Upstream),
+                Role::Unzoned => return unzoned(Action::Pass, Reason::Unzoned),
+                Role::Zoned | Role::Vlan => Role::Vlan,
+                Role::Shut => Role::Shut,
+            };
+        }
+        role = Role::of(frame.blur(role as u64) as u8);
+    }
+    interface.role = role;
+    if lookup.has_ports() && interface.port && is_bridged(frame, lookup) {
+        return conclude(Ok(Reason::Bridged), None, interface);
+    }
     let network = if interface.ethernet {
         ethernet(frame)
     } else {
@@ -121,13 +188,7 @@ pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict
             Ok(packet) => return judge(&packet, index, interface, lookup),
             Err(reason) => reason,
         },
-        Err(Reason::NotIp) => {
-            return Verdict {
-                action: Action::Pass,
-                reason: Reason::NotIp,
-                zone: NO_ZONE,
-            };
-        }
+        Err(Reason::NotIp) => return conclude(Ok(Reason::NotIp), None, interface),
         Err(reason) => reason,
     };
     conclude(Err(reason), interface.sole, interface)
@@ -145,12 +206,25 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
         Some(zone) => Some(zone),
         None => lookup.zone(index, &packet.source),
     };
-    let verdict = conclude(admit(packet, zone, lookup), zone, interface);
+    let outcome = match admit(packet, zone, lookup) {
+        Err(Reason::Spoofed) if interface.role == Role::Shut => Err(Reason::Unzoned),
+        outcome => outcome,
+    };
+    let verdict = conclude(outcome, zone, interface);
     match verdict.action {
         Action::Pass => {}
         Action::Drop | Action::Audit => lookup.refused(index, packet, verdict),
     }
     verdict
+}
+
+/// A verdict in which no zone has part.
+const fn unzoned(action: Action, reason: Reason) -> Verdict {
+    Verdict {
+        action,
+        reason,
+        zone: NO_ZONE,
+    }
 }
 
 #[inline(always)]
@@ -160,9 +234,10 @@ fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>, interface: Inte
         None => (NO_ZONE, interface.audit),
     };
     let (action, reason) = match outcome {
+        Err(reason) if !audit => (Action::Drop, reason),
+        Ok(_) | Err(_) if interface.role == Role::Vlan => (Action::Pass, Reason::Vlan),
+        Err(reason) => (Action::Audit, reason),
         Ok(reason) => (Action::Pass, reason),
-        Err(reason) if audit => (Action::Audit, reason),
-        Err(reason) => (Action::Drop, reason),
     };
     Verdict {
         action,

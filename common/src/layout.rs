@@ -2,7 +2,7 @@
 //! both sides build and read with the functions here. Addresses are wire words, numbers are in the
 //! host's byte order.
 
-use crate::decide::{Inbound, Interface, Place, Zone};
+use crate::decide::{Inbound, Interface, Place, Role, Zone};
 use crate::grants::{Bucket, KINDS};
 use crate::transport::protocol;
 use crate::verdict::{Action, REASONS, Verdict};
@@ -51,11 +51,15 @@ pub mod name {
     pub const MASKS: &str = "MASKS";
     /// How often user space took reports. Array with one entry.
     pub const ROUND: &str = "ROUND";
+    /// (interface index, tag) → index of the VLAN device that claims it. Hash.
+    pub const VLANS: &str = "VLANS";
+    /// The gateway's hardware addresses. Hash.
+    pub const MACS: &str = "MACS";
     /// Every map.
-    pub const MAPS: [&str; 20] = [
-        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, KINDS,
-        HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, PORTS, HINTS_V4, HINTS_V6,
-        MASKS, ROUND,
+    pub const MAPS: [&str; 22] = [
+        VLANS, MACS, INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4,
+        FILTER_V6, KINDS, HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, PORTS,
+        HINTS_V4, HINTS_V6, MASKS, ROUND,
     ];
 
     /// Global: [`crate::grants::Seed::add`].
@@ -70,6 +74,10 @@ pub mod name {
     pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
+    /// Global: 1 where [`VLANS`] is not empty.
+    pub const HAS_VLANS: &str = "HAS_VLANS";
+    /// Global: 1 where an interface is a port of a bridge.
+    pub const HAS_PORTS: &str = "HAS_PORTS";
 }
 
 /// Entry point for XDP.
@@ -213,6 +221,9 @@ const AUDIT: u32 = 1 << 8;
 const INBOUND_DENY: u32 = 1 << 9;
 const SERVES: u32 = 1 << 10;
 const REDIRECT: u32 = 1 << 11;
+const PORT: u32 = 1 << 12;
+/// Two bits.
+const ROLE: u32 = 13;
 const ALL_AUDIT: u32 = 1 << 27;
 const SOLE: u32 = 1 << 30;
 const ETHERNET: u32 = 1 << 31;
@@ -269,7 +280,17 @@ impl Interface {
         if self.ethernet {
             packed |= ETHERNET;
         }
-        packed
+        if self.port {
+            packed |= PORT;
+        }
+        let role = match self.role {
+            // How a packet came to the interface is no matter of the interface.
+            Role::Zoned | Role::Vlan => 0,
+            Role::Upstream => 1,
+            Role::Unzoned => 2,
+            Role::Shut => 3,
+        };
+        packed | role << ROLE
     }
 
     /// From a map's value.
@@ -277,6 +298,13 @@ impl Interface {
     #[inline(always)]
     pub const fn unpack(packed: u32) -> Self {
         Self {
+            role: match packed >> ROLE & 3 {
+                0 => Role::Zoned,
+                1 => Role::Upstream,
+                2 => Role::Unzoned,
+                _ => Role::Shut,
+            },
+            port: packed & PORT != 0,
             ethernet: packed & ETHERNET != 0,
             audit: packed & ALL_AUDIT != 0,
             sole: if packed & SOLE != 0 {
@@ -447,6 +475,9 @@ mod tests {
             assert_eq!(Zone::unpack(zone.pack()), zone);
             for sole in [None, Some(zone)] {
                 let interface = Interface {
+                    role: [Role::Zoned, Role::Upstream, Role::Unzoned, Role::Shut]
+                        [usize::from(bits % 4)],
+                    port: flag(2),
                     ethernet: flag(0),
                     audit: flag(1),
                     sole,

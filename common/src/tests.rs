@@ -1,9 +1,11 @@
 //! The verdict on whole frames, over a small world of tables.
 
 use crate::address::{V4, V6, v4, v6};
-use crate::decide::{Inbound, Interface, Lookup, Place, Tables, Zone, decide};
+use crate::decide::{Inbound, Interface, Lookup, Place, Role, Tables, Zone, decide};
+use crate::frame::Frame;
+use crate::link::{Mac, tag};
 use crate::samples::{ACK, SYN, ethernet, fragment, icmp, padding, pppoe, tcp, udp};
-use crate::samples::{framed, ipv4, ipv6};
+use crate::samples::{framed, ipv4, ipv6, tagged};
 use crate::verdict::{Action, Reason, Verdict};
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,7 +20,18 @@ struct World {
     all_audit: bool,
     inbound_deny: bool,
     redirect: bool,
+    /// There are VLAN devices on interface 1: 2 is in the zone, 3 upstream, 4 and 5 in no zone, 6 in
+    /// the zone and behind a second tag.
+    vlans: bool,
+    /// Interfaces are ports of a bridge.
+    port: bool,
 }
+
+const ZONED: u32 = tag(0x8100, 10);
+const UPSTREAM: u32 = tag(0x8100, 20);
+const STRANGER: u32 = tag(0x8100, 30);
+const OUTER: u32 = tag(0x88a8, 40);
+const INNER: u32 = tag(0x8100, 50);
 
 const BEHIND: World = World {
     nft_behind: true,
@@ -26,6 +39,8 @@ const BEHIND: World = World {
     all_audit: false,
     inbound_deny: false,
     redirect: false,
+    vlans: false,
+    port: false,
 };
 const ALONE: World = World {
     nft_behind: false,
@@ -49,11 +64,43 @@ impl World {
 
 impl Lookup for World {
     fn interface(&self, index: u32) -> Option<Interface> {
-        (index == 1).then_some(Interface {
+        let role = match index {
+            1 | 2 | 6 => Role::Zoned,
+            3 => Role::Upstream,
+            4 | 5 if self.nft_behind => Role::Unzoned,
+            4 | 5 => Role::Shut,
+            _ => return None,
+        };
+        Some(Interface {
+            role,
+            port: self.port,
             ethernet: true,
-            audit: self.all_audit,
+            audit: self.all_audit && role == Role::Zoned,
             sole: None,
         })
+    }
+
+    fn vlan(&self, index: u32, tag: u32) -> Option<u32> {
+        match (index, tag) {
+            (1, ZONED) => Some(2),
+            (1, UPSTREAM) => Some(3),
+            (1, STRANGER) => Some(4),
+            (1, OUTER) => Some(5),
+            (5, INNER) => Some(6),
+            _ => None,
+        }
+    }
+
+    fn has_vlans(&self) -> bool {
+        self.vlans
+    }
+
+    fn is_own_mac(&self, mac: Mac) -> bool {
+        mac == crate::link::mac([2, 0, 0, 0, 0, 1])
+    }
+
+    fn has_ports(&self) -> bool {
+        self.port
     }
 
     fn classes(&self, protocol: u8, port: u16) -> u64 {
@@ -75,8 +122,9 @@ impl Lookup for World {
 }
 
 impl Tables<V4> for World {
-    fn zone(&self, _: u32, source: &V4) -> Option<Zone> {
-        matches!(source[0].to_ne_bytes(), [10, 20, ..]).then(|| World::zone(*self))
+    fn zone(&self, interface: u32, source: &V4) -> Option<Zone> {
+        (matches!(interface, 1 | 2 | 6) && matches!(source[0].to_ne_bytes(), [10, 20, ..]))
+            .then(|| World::zone(*self))
     }
 
     fn grant(&self, _: u8, destination: &V4, _: u64) -> u64 {
@@ -511,11 +559,128 @@ fn tags_and_sessions_change_nothing() {
     }
     check_both(&framed(&[], 0x0806, &[0; 46]), (Pass, Reason::NotIp));
     let frame = ethernet(&[], &web_to(GRANTED));
-    let elsewhere = decide(&frame.as_slice(), 2, &ALONE);
+    let elsewhere = decide(&frame.as_slice(), 9, &ALONE);
     assert_eq!(
         (elsewhere.action, elsewhere.reason),
         (Drop, Reason::NoInterface)
     );
+}
+
+/// A frame whose outermost tag was taken off.
+struct Stripped<'a>(u32, &'a [u8]);
+
+impl Frame for Stripped<'_> {
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.1.words(offset)
+    }
+
+    fn reaches(&self, length: usize) -> bool {
+        self.1.reaches(length)
+    }
+
+    fn stripped(&self) -> Option<u32> {
+        Some(self.0)
+    }
+}
+
+#[test]
+fn a_tag_leads_to_its_vlan_device() {
+    fn check_tags(tags: &[u32], packet: &[u8], behind: (Action, Reason), alone: (Action, Reason)) {
+        let wire: Vec<(u16, u16)> = tags
+            .iter()
+            .map(|tag| ((tag >> 16) as u16, 0xe000 | *tag as u16))
+            .collect();
+        let frame = tagged(&wire, packet);
+        for (world, expected) in [(BEHIND, behind), (ALONE, alone)] {
+            let world = World {
+                vlans: true,
+                ..world
+            };
+            check(world, &frame, expected);
+            if let [outermost, rest @ ..] = tags {
+                let frame = tagged(&wire[1..], packet);
+                let verdict = decide(&Stripped(*outermost, &frame), 1, &world);
+                let found = (verdict.action, verdict.reason);
+                assert_eq!(found, expected, "{outermost:x} stripped, then {rest:x?}");
+            }
+        }
+    }
+    const PRIORITY: u32 = tag(0x8100, 0);
+    const NOBODYS: u32 = tag(0x8100, 77);
+    let (granted, refused) = ((Pass, Reason::Granted), (Drop, Reason::PortClosed));
+    let (vlan, upstream) = ((Pass, Reason::Vlan), (Pass, Reason::Upstream));
+    let unzoned = (Pass, Reason::Unzoned);
+    let shut = (Drop, Reason::Unzoned);
+    let web = web_to(GRANTED);
+    let denied = ipv4(from_to(DENIED), 0, &[], 6, &tcp(5, 80, SYN));
+    let own = web_to("10.20.0.1");
+    for (tags, of_granted, of_denied) in [
+        (&[][..], granted, refused),
+        (&[PRIORITY], granted, refused),
+        (&[NOBODYS], granted, refused),
+        // Inside a tag that nobody takes there are no devices.
+        (&[NOBODYS, ZONED], granted, refused),
+        (&[tag(0x9100, 10)], granted, refused),
+        (&[tag(0x88a8, 10)], granted, refused),
+        (&[ZONED], vlan, refused),
+        (&[PRIORITY, ZONED], vlan, refused),
+        (&[ZONED, NOBODYS], vlan, refused),
+        (&[UPSTREAM], upstream, upstream),
+        (&[OUTER, INNER], vlan, refused),
+        (&[OUTER, PRIORITY, INNER], vlan, refused),
+    ] {
+        check_tags(tags, &web, of_granted, of_granted);
+        check_tags(tags, &denied, of_denied, of_denied);
+    }
+    for tags in [
+        &[STRANGER][..],
+        &[OUTER],
+        &[STRANGER, INNER],
+        &[OUTER, OUTER],
+    ] {
+        check_tags(tags, &web, unzoned, shut);
+        check_tags(tags, &own, unzoned, (Pass, Reason::Local));
+    }
+    // Without any devices tags say nothing.
+    check_both(&tagged(&[(0x8100, 30)], &web), granted);
+    // The device's program reports what passes only there.
+    let audit = World {
+        audit: true,
+        vlans: true,
+        ..ALONE
+    };
+    check(audit, &tagged(&[(0x8100, 10)], &denied), vlan);
+    check(audit, &tagged(&[], &denied), (Audit, Reason::PortClosed));
+}
+
+#[test]
+fn what_is_bridged_is_not_judged() {
+    fn check_mac(mac: [u8; 6], expected: (Action, Reason)) {
+        let mut frame = ethernet(&[], &web_to(DENIED));
+        frame[..6].copy_from_slice(&mac);
+        for world in [BEHIND, ALONE] {
+            check(world, &frame, judged);
+            check(
+                World {
+                    port: true,
+                    ..world
+                },
+                &frame,
+                expected,
+            );
+        }
+    }
+    #[expect(non_upper_case_globals, reason = "reads as the other verdicts do")]
+    const judged: (Action, Reason) = (Drop, Reason::NotGranted);
+    let bridged = (Pass, Reason::Bridged);
+    check_mac([2, 0, 0, 0, 0, 1], judged);
+    check_mac([2, 0, 0, 0, 0, 2], bridged);
+    check_mac([2, 0, 0, 0, 1, 1], bridged);
+    check_mac([0, 0, 0x5e, 0, 1, 7], judged);
+    check_mac([0, 0, 0x5e, 0, 2, 7], judged);
+    check_mac([0, 0, 0x5e, 0, 3, 7], bridged);
+    check_mac([0xff; 6], judged);
+    check_mac([1, 0, 0x5e, 0, 0, 1], judged);
 }
 
 #[test]

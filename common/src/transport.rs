@@ -39,6 +39,28 @@ impl Transport {
         port: 0,
         opens: true,
     };
+
+    /// The same, see [`Frame::blur`].
+    #[inline(always)]
+    pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
+        let Self {
+            protocol,
+            source_port,
+            port,
+            opens,
+        } = self;
+        let packed = (source_port as u64) << 32
+            | (port as u64) << 16
+            | (protocol as u64) << 8
+            | opens as u64;
+        let packed = frame.blur(packed);
+        Self {
+            protocol: (packed >> 8) as u8,
+            source_port: (packed >> 32) as u16,
+            port: (packed >> 16) as u16,
+            opens: packed & 1 != 0,
+        }
+    }
 }
 
 /// Where the transport header lies.

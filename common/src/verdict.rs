@@ -85,6 +85,9 @@ reasons! {
     LaterFragment = 10 "later-fragment" " A fragment without ports: left to nft, which reassembles; dropped where nft is not behind.",
     Unzoned = 11 "unzoned" " From an interface in no zone: dropped, or left to others, as the configuration says.",
     Redirected = 12 "redirected" " To port 53, which nft redirects to the gateway's own resolver for this zone.",
+    Bridged = 13 "bridged" " To another host's hardware address, on a port of a bridge: not routed here.",
+    Upstream = 14 "upstream" " In a VLAN whose device is upstream.",
+    Vlan = 15 "vlan" " In a VLAN whose device runs a program of its own: judged and counted there.",
     NotGranted = 16 "not-granted" " To an address that the zone has no grant for.",
     PortNotGranted = 17 "port-not-granted" " To a granted address, on a port that its grant does not open.",
     PortClosed = 18 "port-closed" " On a port or protocol that no set opens anywhere.",
@@ -131,6 +134,6 @@ mod tests {
             assert!(!words.contains(&reason.word()), "{} twice", reason.word());
             words.push(reason.word());
         }
-        assert_eq!(Reason::of(13), None);
+        assert_eq!(Reason::of(31), None);
     }
 }

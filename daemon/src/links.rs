@@ -5,12 +5,14 @@
     reason = "shell: waits for the kernel to settle"
 )]
 
-use crate::policy::links::{Link, Links};
+use crate::policy::links::{Kind, Link, Links, Stack, Vlan};
 use anyhow::{Context, anyhow};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use std::collections::BTreeMap;
@@ -198,6 +200,52 @@ fn to_link(message: &LinkMessage) -> Option<Link> {
         ethernet,
         mac,
         addresses: Vec::new(),
+        stack: to_stack(message),
+    })
+}
+
+fn to_stack(message: &LinkMessage) -> Stack {
+    let (mut stack, mut parent, mut elsewhere) = (Stack::default(), None, false);
+    let mut info: &[LinkInfo] = &[];
+    for attribute in &message.attributes {
+        if let LinkAttribute::Link(index) = attribute {
+            parent = Some(*index);
+        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
+            elsewhere = true;
+        } else if let LinkAttribute::Controller(index) = attribute {
+            stack.master = (*index != 0).then_some(*index);
+        } else if let LinkAttribute::LinkInfo(parts) = attribute {
+            info = parts;
+        }
+    }
+    for part in info {
+        if let LinkInfo::Kind(InfoKind::Bridge) = part {
+            stack.kind = Kind::Bridge;
+        } else if let LinkInfo::Kind(InfoKind::Bond | InfoKind::Team) = part {
+            stack.kind = Kind::Bond;
+        } else if let LinkInfo::Data(InfoData::Vlan(facts)) = part
+            && let Some(parent) = parent.filter(|_| !elsewhere)
+            && let Some(vlan) = to_vlan(parent, facts)
+        {
+            stack.kind = Kind::Vlan(vlan);
+        }
+    }
+    stack
+}
+
+fn to_vlan(parent: u32, facts: &[InfoVlan]) -> Option<Vlan> {
+    let (mut found, mut protocol) = (None, 0x8100);
+    for fact in facts {
+        if let InfoVlan::Id(id) = fact {
+            found = Some(*id);
+        } else if let InfoVlan::Protocol(kind) = fact {
+            protocol = u16::from(*kind);
+        }
+    }
+    found.map(|id| Vlan {
+        parent,
+        id,
+        protocol,
     })
 }
 

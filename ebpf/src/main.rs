@@ -31,7 +31,7 @@ mod entry {
     #[xdp(frags)]
     fn egressd_xdp(context: XdpContext) -> u32 {
         let index = context.ingress_ifindex() as u32;
-        let verdict = decide(&XdpFrame(&context), index, &Kernel::at(index));
+        let verdict = decide(&XdpFrame(&context), index, &Kernel::of(index));
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit => XDP_PASS,
@@ -44,7 +44,7 @@ mod entry {
     fn egressd_tcx(context: TcContext) -> i32 {
         // SAFETY: the kernel hands a valid `__sk_buff` to the program for as long as it runs.
         let index = unsafe { (*context.skb.skb).ifindex };
-        let verdict = decide(&Skb(&context), index, &Kernel::at(index));
+        let verdict = decide(&Skb(&context), index, &Kernel::of(index));
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit => TCX_NEXT,

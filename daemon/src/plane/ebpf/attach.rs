@@ -6,7 +6,7 @@
 //! A pinned link outlives the process, and swapping its program is one atomic step.
 
 use super::generation::Generation;
-use super::tables::Wanted;
+use super::interfaces::Wanted;
 use anyhow::Context as _;
 use aya::programs::links::{FdLink, LinkOrder, LinkType, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};

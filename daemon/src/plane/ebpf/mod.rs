@@ -6,6 +6,7 @@ mod attach;
 mod filter;
 mod generation;
 mod grants;
+pub(in crate::plane) mod interfaces;
 mod kinds;
 mod memory;
 mod table;
@@ -28,7 +29,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use tables::{Tables, Wanted};
+use interfaces::Wanted;
+use tables::Tables;
 
 /// Most reports of refused packets taken at once.
 const REPORTS_AT_ONCE: usize = 4096;

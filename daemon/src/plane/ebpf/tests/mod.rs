@@ -3,12 +3,13 @@
 
 mod cost;
 mod differential;
+mod stacked;
 mod world;
 
 use super::generation::Generation;
 use super::tables;
 use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use crate::policy::port::{ClassId, ClassMask, PortSet, Service};
 use crate::policy::{Revision, ZoneId};
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ fn image() -> Image {
         up: true,
         mac: vec![2, 0, 0, 0, 0, 1],
         ethernet: true,
+        stack: Stack::default(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
     };
     let links = Links(BTreeMap::from([
