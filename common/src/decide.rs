@@ -5,7 +5,7 @@ use crate::address::{Address, V4, V6};
 use crate::frame::Frame;
 use crate::link::{Mac, Network, bare, ethernet, is_bridged};
 use crate::network::{Packet, ipv4, ipv6};
-use crate::transport::{Transport, protocol};
+use crate::transport::{Start, Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
 
 /// The port of DNS over UDP and TCP (RFC 1035 §4.2).
@@ -32,7 +32,7 @@ pub enum Inbound {
     Deny,
     /// Whoever others let in.
     Allow,
-    /// As `Allow`, and its hosts serve UDP ports, see [`Lookup::serves`].
+    /// As `Allow`, and its hosts serve UDP ports or protocols without ports, see [`Lookup::serves`].
     Serve,
 }
 
@@ -53,36 +53,20 @@ pub struct Interface {
     pub sole: Option<Zone>,
 }
 
-/// What becomes of the packets of an interface.
+/// What becomes of the packets of an interface. Only VLAN devices on a zone's interface, which packets
+/// come to by their tag, can be other than `Zoned`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Role {
-    /// Its zones' policies say.
+    /// Its zones' policies say. What comes to such a VLAN device by its tag and passes is judged once
+    /// more by the device's own program, and counted there: so a tag that the card takes off unseen
+    /// takes nothing past the judgement.
     Zoned,
-    /// A VLAN device in zones, reached by a tag: as `Zoned`, but what passes is judged once more by
-    /// the device's own program, and counted there. So a tag that the card takes off unseen takes
-    /// nothing past the judgement.
-    Vlan,
-    /// A VLAN device that is upstream: everything passes.
+    /// It is upstream: everything passes.
     Upstream,
-    /// A VLAN device in no zone: everything is left to nft, or to whatever the configuration trusts.
+    /// It is in no zone: everything is left to nft, or to whatever the configuration trusts.
     Unzoned,
-    /// A VLAN device in no zone, where nothing would drop what no zone claims.
+    /// It is in no zone, and nothing behind would drop what no zone claims.
     Shut,
-}
-
-impl Role {
-    /// The role with this number, of which the last three bits count.
-    #[inline(always)]
-    const fn of(number: u8) -> Self {
-        match number & 7 {
-            0 => Self::Zoned,
-            1 => Self::Vlan,
-            2 => Self::Upstream,
-            3 => Self::Unzoned,
-            _ => Self::Shut,
-        }
-    }
 }
 
 /// What is known of a destination beside its learned grant.
@@ -136,8 +120,9 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
     /// The classes that hold `port` of `protocol` (0 where the protocol has no ports).
     fn classes(&self, protocol: u8, port: u16) -> u64;
 
-    /// Whether the zone's hosts answer strangers from this UDP port.
-    fn serves(&self, zone: u8, port: u16) -> bool;
+    /// Whether the zone's hosts answer strangers from this UDP port, or in this protocol without
+    /// ports (port 0).
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool;
 
     /// Whether what passes here is judged again by nft, which knows flows.
     fn nft_behind(&self) -> bool;
@@ -146,31 +131,44 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
     fn reached(&self, _place: Place) {}
 }
 
-/// The verdict on `frame`, which entered on the interface with this `index`.
+/// The verdict on `frame`, which entered on the interface with this index.
 #[inline(always)]
-pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict {
-    let entered = index;
-    let mut index = entered;
-    if lookup.has_vlans() {
-        index = frame.device(entered, lookup);
-    }
-    let Some(mut interface) = lookup.interface(index) else {
+pub fn decide<F: Frame, L: Lookup>(frame: &F, entered: u32, lookup: &L) -> Verdict {
+    let index = if lookup.has_vlans() {
+        frame.device(entered, lookup)
+    } else {
+        entered
+    };
+    let Some(interface) = lookup.interface(index) else {
         return unzoned(Action::Drop, Reason::NoInterface);
     };
-    // Only behind a tag there are other roles: without VLANs the verifier need not know of them.
-    let mut role = Role::Zoned;
     if lookup.has_vlans() {
-        if index != entered {
-            role = match interface.role {
-                Role::Upstream => return unzoned(Action::Pass, Reason::Upstream),
-                Role::Unzoned => return unzoned(Action::Pass, Reason::Unzoned),
-                Role::Zoned | Role::Vlan => Role::Vlan,
-                Role::Shut => Role::Shut,
-            };
+        match interface.role {
+            Role::Upstream => return unzoned(Action::Pass, Reason::Upstream),
+            Role::Unzoned => return unzoned(Action::Pass, Reason::Unzoned),
+            Role::Zoned | Role::Shut => {}
         }
-        role = Role::of(frame.blur(role as u64) as u8);
     }
-    interface.role = role;
+    let verdict = decide_at(frame, index, interface, lookup);
+    let again = lookup.has_vlans() && index != entered && interface.role == Role::Zoned;
+    if again && verdict.action.passes() {
+        return Verdict {
+            action: Action::Pass,
+            reason: Reason::Vlan,
+            ..verdict
+        };
+    }
+    verdict
+}
+
+/// The verdict on `frame`, which comes in on `interface`.
+#[inline(always)]
+fn decide_at<F: Frame, L: Lookup>(
+    frame: &F,
+    index: u32,
+    interface: Interface,
+    lookup: &L,
+) -> Verdict {
     if lookup.has_ports() && interface.port && is_bridged(frame, lookup) {
         return conclude(Ok(Reason::Bridged), None, interface);
     }
@@ -206,11 +204,7 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
         Some(zone) => Some(zone),
         None => lookup.zone(index, &packet.source),
     };
-    let outcome = match admit(packet, zone, lookup) {
-        Err(Reason::Spoofed) if interface.role == Role::Shut => Err(Reason::Unzoned),
-        outcome => outcome,
-    };
-    let verdict = conclude(outcome, zone, interface);
+    let verdict = conclude(admit(packet, zone, lookup), zone, interface);
     match verdict.action {
         Action::Pass => {}
         Action::Drop | Action::Audit => lookup.refused(index, packet, verdict),
@@ -234,10 +228,9 @@ fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>, interface: Inte
         None => (NO_ZONE, interface.audit),
     };
     let (action, reason) = match outcome {
-        Err(reason) if !audit => (Action::Drop, reason),
-        Ok(_) | Err(_) if interface.role == Role::Vlan => (Action::Pass, Reason::Vlan),
-        Err(reason) => (Action::Audit, reason),
         Ok(reason) => (Action::Pass, reason),
+        Err(reason) if audit => (Action::Audit, reason),
+        Err(reason) => (Action::Drop, reason),
     };
     Verdict {
         action,
@@ -282,7 +275,7 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     }
     match trouble {
         Some(reason) => Err(reason),
-        None if lookup.nft_behind() && !transport.opens => Ok(Reason::Continues),
+        None if lookup.nft_behind() && transport.start != Start::Opens => Ok(Reason::Continues),
         None => Err(Reason::Spoofed),
     }
 }
@@ -325,13 +318,17 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
     {
         return Ok(Reason::Redirected);
     }
+    // An error belongs to whatever flow it tells of, also to one that the zone opened.
+    if lookup.nft_behind() && transport.start == Start::Reports {
+        return Ok(Reason::Continues);
+    }
     if lookup.nft_behind() && zone.inbound != Inbound::Deny {
-        if !transport.opens {
+        if transport.start != Start::Opens {
             return Ok(Reason::Continues);
         }
         if zone.inbound == Inbound::Serve
-            && transport.protocol == protocol::UDP
-            && lookup.serves(zone.id, transport.source_port)
+            && transport.protocol != protocol::TCP
+            && lookup.serves(zone.id, transport.protocol, transport.source_port)
         {
             return Ok(Reason::Serves);
         }

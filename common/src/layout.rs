@@ -32,7 +32,7 @@ pub mod name {
     pub const PLACES_V4: &str = "PLACES_V4";
     /// As [`PLACES_V4`].
     pub const PLACES_V6: &str = "PLACES_V6";
-    /// (zone, UDP port) that a zone serves. Hash.
+    /// (zone, protocol, port) that a zone serves. Hash.
     pub const SERVES: &str = "SERVES";
     /// Packets by zone, action and reason. Array per CPU.
     pub const COUNTERS: &str = "COUNTERS";
@@ -284,8 +284,7 @@ impl Interface {
             packed |= PORT;
         }
         let role = match self.role {
-            // How a packet came to the interface is no matter of the interface.
-            Role::Zoned | Role::Vlan => 0,
+            Role::Zoned => 0,
             Role::Upstream => 1,
             Role::Unzoned => 2,
             Role::Shut => 3,
@@ -363,11 +362,11 @@ pub const fn port_class(entry: u64, port: u16) -> u8 {
     (entry >> ((port & 7) * 8)) as u8
 }
 
-/// Key of [`name::SERVES`].
+/// Key of [`name::SERVES`]. The port is 0 for protocols without ports.
 #[must_use]
 #[inline(always)]
-pub const fn serves_key(zone: u8, port: u16) -> u32 {
-    (zone as u32) << 16 | port as u32
+pub const fn serves_key(zone: u8, protocol: u8, port: u16) -> u32 {
+    (zone as u32) << 24 | (protocol as u32) << 16 | port as u32
 }
 
 /// Entries of [`name::COUNTERS`]: for each zone and for none, each action, each reason.

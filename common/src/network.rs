@@ -34,7 +34,7 @@ impl<A> Packet<A> {
     ) -> Self {
         let (transport, trouble) = match transport {
             Ok(transport) => (transport.blurred(frame), None),
-            Err(reason) => (Transport::UNKNOWN, Some(reason)),
+            Err(reason) => (Transport::UNKNOWN, Some(reason.blurred(frame))),
         };
         Self {
             source,
@@ -171,16 +171,20 @@ const fn next_header(second: u32) -> u8 {
 
 #[inline(always)]
 const fn is_extension(protocol: u8) -> bool {
-    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
 }
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
-/// Walks the extension headers. Authentication (51) and ESP (50) are protocols here, as for nft;
-/// a jumbogram's payload length of 0 makes any header overrun it.
+/// Walks the extension headers. The authentication header is one, as for nft and conntrack, which
+/// judge by what is behind it (`ipv6_find_hdr`); ESP is a protocol. A jumbogram's payload length of 0 makes any header overrun it.
 #[inline(always)]
 fn chain<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transport, Reason> {
     let end = 40 + (second >> 16) as usize;
@@ -224,7 +228,9 @@ fn chain<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transport, Reaso
             if next == ROUTING && word & 0xff != 0 {
                 return Err(Reason::SourceRoute);
             }
-            length += (word >> 16 & 0xff) as usize * 8;
+            let units = (word >> 16 & 0xff) as usize;
+            // RFC 4302 §2.2: words less two, and not eights less one.
+            length += units * if next == AUTHENTICATION { 4 } else { 8 };
         }
         next = (word >> 24) as u8;
         offset += length;

@@ -112,8 +112,8 @@ impl Lookup for World {
         }
     }
 
-    fn serves(&self, zone: u8, port: u16) -> bool {
-        zone == 3 && port == 53
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool {
+        zone == 3 && matches!((protocol, port), (17 | 6, 53) | (47, 0))
     }
 
     fn nft_behind(&self) -> bool {
@@ -243,9 +243,14 @@ fn ports_and_protocols() {
     check_both(&carry(17, &udp(5, 123, 8)), (Drop, Reason::PortNotGranted));
     check_both(&carry(17, &udp(5, 443, 8)), (Drop, Reason::PortClosed));
     check_both(&carry(50, &[0; 8]), (Pass, Reason::Granted));
+    check(ALONE, &carry(47, &[0; 8]), (Drop, Reason::PortClosed));
+    // SCTP without a whole header of a chunk is no packet.
+    for length in [12, 15] {
+        check_both(&carry(132, &vec![0; length]), (Drop, Reason::Malformed));
+    }
     // Encapsulations are judged by the outer header, whatever is inside.
     let inner = web_to(GRANTED);
-    for protocol in [4, 41, 47, 51, 59] {
+    for protocol in [4, 41, 51, 59] {
         check_both(&carry(protocol, &inner), (Drop, Reason::PortClosed));
     }
 }
@@ -288,14 +293,51 @@ fn only_what_starts_something_is_dropped_before_nft() {
     check_rule(17, &udp(5, 123, 0), refused);
     check_rule(17, &udp(53, 123, 0), (Pass, Reason::Serves));
     check_rule(17, &udp(53, 9999, 0), (Pass, Reason::Serves));
-    for kind in [0, 3, 11, 12, 14] {
+    for kind in [0, 14, 16, 18] {
         check_rule(1, &icmp(kind), continues);
     }
     for kind in [8, 13, 15, 17, 42] {
         check_rule(1, &icmp(kind), closed);
     }
-    check_rule(132, &udp(5, 443, 8), closed);
-    check_rule(47, &[0; 8], closed);
+    // What is served has no opener of its own; TCP has one.
+    check_rule(47, &[0; 8], (Pass, Reason::Serves));
+    check_rule(6, &tcp(53, 443, SYN), refused);
+    check_rule(4, &[0; 8], closed);
+    check_rule(51, &[0; 8], closed);
+    // SCTP: INIT opens; INIT ACK, ABORT, DATA do not.
+    let sctp = |chunk: u8| [&udp(5, 443, 4)[..], &[chunk, 0, 0, 4]].concat();
+    check_rule(132, &sctp(1), closed);
+    for chunk in [0, 2, 6, 255] {
+        check_rule(132, &sctp(chunk), continues);
+    }
+}
+
+#[test]
+fn errors_go_to_whom_knows_their_flow() {
+    fn check_errors(protocol: u8, errors: &[u8], v6: bool) {
+        for &kind in errors {
+            let frame = if v6 {
+                let ends = from_to_v6("2001:db8:a::9");
+                ethernet(&[], &ipv6(ends, &[], protocol, &icmp(kind)))
+            } else {
+                ethernet(&[], &ipv4(from_to(DENIED), 0, &[], protocol, &icmp(kind)))
+            };
+            for inbound_deny in [false, true] {
+                let behind = World {
+                    inbound_deny,
+                    ..BEHIND
+                };
+                check(behind, &frame, (Pass, Reason::Continues));
+                let alone = World {
+                    inbound_deny,
+                    ..ALONE
+                };
+                check(alone, &frame, (Drop, Reason::PortClosed));
+            }
+        }
+    }
+    check_errors(1, &[3, 4, 5, 11, 12], false);
+    check_errors(58, &[1, 2, 3, 4, 127], true);
 }
 
 #[test]
@@ -538,8 +580,22 @@ fn extension_headers() {
     check_chain(&[(43, vec![0, 1, 0, 0, 0, 0])], (Drop, Reason::SourceRoute));
     check_chain(&[(43, vec![4, 0, 0, 0, 0, 0])], granted);
     // What is not walked is a protocol, and no set opens it.
-    for unknown in [51, 135, 139, 140, 253] {
+    for unknown in [135, 139, 140, 253] {
         check_chain(&[option(unknown)], (Drop, Reason::PortClosed));
+    }
+    // Behind an authentication header nft sees what it carries; its length counts in words.
+    let authentication = |words: u8| {
+        let mut rest = vec![0; (usize::from(words) + 2) * 4 - 2];
+        rest[0] = 0;
+        (51, rest)
+    };
+    for words in [4, 5, 10] {
+        let web = tcp(5, 443, SYN);
+        let mut packet = ipv6(from_to_v6(GRANTED_V6), &[authentication(words)], 6, &web);
+        packet[41] = words;
+        check_both(&ethernet(&[], &packet), granted);
+        packet[41] = words + 1;
+        assert_ne!(verdict(BEHIND, &ethernet(&[], &packet)), granted, "{words}");
     }
 }
 
@@ -610,7 +666,7 @@ fn a_tag_leads_to_its_vlan_device() {
     let (granted, refused) = ((Pass, Reason::Granted), (Drop, Reason::PortClosed));
     let (vlan, upstream) = ((Pass, Reason::Vlan), (Pass, Reason::Upstream));
     let unzoned = (Pass, Reason::Unzoned);
-    let shut = (Drop, Reason::Unzoned);
+    let shut = (Drop, Reason::Spoofed);
     let web = web_to(GRANTED);
     let denied = ipv4(from_to(DENIED), 0, &[], 6, &tcp(5, 80, SYN));
     let own = web_to("10.20.0.1");
@@ -731,8 +787,8 @@ proptest! {
             0 => (6, tcp(5, port, SYN)),
             1 => (17, udp(udp_from, port, 4)),
             2 => (1, icmp(8)),
-            3 => (47, vec![0; 8]),
-            _ => (132, udp(5, port, 8)),
+            3 => (4, vec![0; 8]),
+            _ => (132, [&udp(5, port, 4)[..], &[1, 0, 0, 4]].concat()),
         };
         let classes = world.classes(protocol, if kind == 2 || kind == 3 { 0 } else { port });
         prop_assume!((world.grant(3, &address, 0) | place.mask) & classes == 0);

@@ -14,7 +14,7 @@ use egressd_common::grants::{self, Bucket, Granted, Seed};
 use egressd_common::layout::{self, Claim, Entry, KeyV4, KeyV6, Keyed, Report, Throttle};
 use egressd_common::link::Mac;
 use egressd_common::network::Packet;
-use egressd_common::verdict::{Reason, Verdict};
+use egressd_common::verdict::{Action, Reason, Verdict};
 
 #[map]
 static INTERFACES: Array<Entry> = Array::with_max_entries(layout::SLOTS, 0);
@@ -200,8 +200,10 @@ impl Lookup for Kernel {
     }
 
     #[inline(always)]
-    fn serves(&self, zone: u8, port: u16) -> bool {
-        SERVES.get_ptr(layout::serves_key(zone, port)).is_some()
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool {
+        SERVES
+            .get_ptr(layout::serves_key(zone, protocol, port))
+            .is_some()
     }
 
     #[inline(always)]
@@ -211,7 +213,9 @@ impl Lookup for Kernel {
 
     #[inline(always)]
     fn reached(&self, place: Place) {
-        hit(place.kind);
+        if self.counts() {
+            hit(place.kind);
+        }
     }
 }
 
@@ -360,7 +364,8 @@ macro_rules! family {
 
             #[inline(always)]
             fn refused(&self, interface: u32, packet: &Packet<$address>, verdict: Verdict) {
-                if !permitted() {
+                let elsewhere = verdict.action == Action::Audit && !self.counts();
+                if elsewhere || !permitted() {
                     return;
                 }
                 let what = (packet.transport.protocol, packet.transport.port);

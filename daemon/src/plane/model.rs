@@ -186,7 +186,7 @@ impl Lookup for ModelPlane {
         let link = image.links.0.get(&index)?;
         let interface = interfaces::interface(image, link, self.nft_behind);
         match (interface.role, link.stack.kind) {
-            (Role::Zoned | Role::Vlan, _) | (_, Kind::Vlan(_)) => Some(interface),
+            (Role::Zoned, _) | (_, Kind::Vlan(_)) => Some(interface),
             (Role::Upstream | Role::Unzoned | Role::Shut, _) => None,
         }
     }
@@ -220,9 +220,13 @@ impl Lookup for ModelPlane {
             .fold(0, |mask, (class, _)| mask | ClassMask::of(*class).0)
     }
 
-    fn serves(&self, zone: u8, port: u16) -> bool {
-        self.zones()
-            .any(|z| z.id.0 == u16::from(zone) && z.serves.contains(&port))
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool {
+        let mut of_zone = self.zones().filter(|z| z.id.0 == u16::from(zone));
+        of_zone.any(|z| {
+            z.serves
+                .iter()
+                .any(|served| served.contains(protocol, port))
+        })
     }
 
     fn nft_behind(&self) -> bool {
@@ -336,7 +340,7 @@ mod tests {
     use super::*;
     use crate::policy::image::{Inbound, Mode, Unzoned};
     use crate::policy::links::{InterfacePattern, Link, Stack};
-    use egressd_common::transport::protocol;
+    use egressd_common::transport::{Start, protocol};
     use egressd_common::verdict::{Action, NO_ZONE, Reason};
 
     /// `lan0` at index 1 has the zone's clients, 10.20/16; nothing is granted.
@@ -372,7 +376,7 @@ mod tests {
             protocol: protocol::TCP,
             port: 443,
             source_port: 5000,
-            opens: true,
+            start: Start::Opens,
         };
         let ends = [source, "198.51.100.1"].map(|text| text.parse().unwrap());
         for nft_behind in [true, false] {

@@ -30,7 +30,7 @@ pub(super) struct Tables {
     pub(super) hints: [Vec<u64>; 2],
     /// Places by zone and destination, and where their classes come from.
     pub(super) places: Prefixes<(Place, Origin)>,
-    /// (zone, port) pairs.
+    /// [`layout::serves_key`]s.
     pub(super) serves: Vec<u32>,
     /// Slots and entries of VLAN devices on those interfaces that are in no zone.
     pub(super) strangers: Vec<(u32, Entry)>,
@@ -112,7 +112,7 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
         let keys = zone
             .serves
             .iter()
-            .map(|port| layout::serves_key(id(zone.id), *port));
+            .map(|served| layout::serves_key(id(zone.id), served.protocol, served.first));
         tables.serves.extend(keys);
     }
     Ok(tables)

@@ -115,7 +115,10 @@ fn transport(dice: &mut Dice) -> (u8, Vec<u8>) {
             58,
             samples::icmp(dice.one(&[1, 2, 3, 4, 127, 128, 129, 130, 133, 135, 136, 143, 200])),
         ),
-        9 => (132, samples::udp(from, to, 8)),
+        9 => {
+            let chunk = [dice.one(&[0, 1, 1, 2, 6]), 0, 0, 4];
+            (132, [&samples::udp(from, to, 4)[..], &chunk].concat())
+        }
         10 => (dice.one(&[4, 41, 47, 50, 51, 59, 2, 33, 136]), vec![7; 24]),
         _ => (dice.roll(256) as u8, vec![0; 24]),
     };
@@ -162,9 +165,9 @@ fn packet_v6(dice: &mut Dice) -> Vec<u8> {
     let mut extensions = Vec::new();
     for i in 0..count {
         let kind = if i == 0 {
-            dice.one(&[0, 43, 44, 60, 60])
+            dice.one(&[0, 43, 44, 60, 51])
         } else {
-            dice.one(&[60, 60, 60, 60, 43, 44, 0])
+            dice.one(&[60, 60, 60, 51, 43, 44, 0])
         };
         let rest = match kind {
             44 => samples::fragment(dice.one(&[0, 0, 0, 1, 8191]), dice.chance(2)),

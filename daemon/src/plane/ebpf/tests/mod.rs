@@ -92,7 +92,7 @@ fn image() -> Image {
                     "10.20.0.0/16".parse().unwrap(),
                     "2001:db8:20::/48".parse().unwrap(),
                 ],
-                serves: vec![53, 5060],
+                serves: vec![Service::udp(53), Service::udp(5060), Service::whole(47)],
                 networks: vec![
                     ("203.0.113.0/24".parse().unwrap(), mask(&[0])),
                     ("203.0.113.128/25".parse().unwrap(), mask(&[0, 1])),
