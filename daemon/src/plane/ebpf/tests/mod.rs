@@ -4,6 +4,7 @@
 mod cost;
 mod differential;
 mod stacked;
+mod trunk;
 mod world;
 
 use super::generation::Generation;
