@@ -20,8 +20,8 @@ pub(super) struct Wanted {
     pub(super) ethernet: bool,
     /// What it makes of others' frames.
     pub(super) kind: Kind,
-    /// Whether VLAN devices stand on it, so that their tags must be seen.
-    pub(super) is_trunk: bool,
+    /// The types of the tags that VLAN devices on it take, so that those must be seen.
+    pub(super) tags: BTreeSet<u16>,
     /// Where its entry is.
     pub(super) slot: u32,
     /// Its entry.
@@ -64,7 +64,11 @@ pub(super) fn enter(
                 name: link.name.clone(),
                 ethernet: link.ethernet,
                 kind: link.stack.kind,
-                is_trunk: vlans.values().any(|vlan| vlan.parent == index),
+                tags: vlans
+                    .values()
+                    .filter(|vlan| vlan.parent == index)
+                    .map(|vlan| vlan.protocol)
+                    .collect(),
                 slot,
                 entry,
             };

@@ -27,11 +27,11 @@ use attach::{Attached, Hook};
 use egressd_common::layout;
 use egressd_common::verdict::{Action, NO_ZONE, Reason, Verdict};
 use generation::{Generation, Tally};
+use interfaces::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use interfaces::Wanted;
 use tables::Tables;
 
 /// Most reports of refused packets taken at once.
@@ -60,8 +60,8 @@ pub struct EbpfPlane {
     missing: BTreeMap<u32, Missing>,
     /// Why an interface has another hook than the best, by index.
     because: BTreeMap<u32, String>,
-    /// Interfaces that have VLAN devices.
-    trunks: BTreeSet<u32>,
+    /// The types of tags that must be seen on interfaces with VLAN devices.
+    trunks: BTreeMap<u32, BTreeSet<u16>>,
     /// Packets that earlier generations counted.
     counted: Counted,
     /// Those of them that sets let pass.
@@ -113,7 +113,7 @@ impl EbpfPlane {
             attached: BTreeMap::new(),
             missing: BTreeMap::new(),
             because: BTreeMap::new(),
-            trunks: BTreeSet::new(),
+            trunks: BTreeMap::new(),
             counted: Counted::new(),
             hits: Hits::new(),
             retired: None,
@@ -165,9 +165,9 @@ impl EbpfPlane {
             // Its trunk's program drops what it can by XDP; this one has the last word, see `Role`.
             Kind::Vlan(_) => return Ok((&[Hook::Tcx], Some("a VLAN device has no XDP".into()))),
             Kind::Bond => ("XDP runs on its ports, which are in no zone", String::new()),
-            Kind::Plain | Kind::Bridge => match unseen_tags(index, wanted) {
+            Kind::Plain | Kind::Bridge => match unseen(index, &wanted.tags) {
                 None => return Ok((hooks, None)),
-                Some(why) => (why, format!("`ethtool -K {name} rxvlan off`, or ")),
+                Some((why, feature)) => (why, format!("`ethtool -K {name} {feature} off`, or ")),
             },
         };
         match self.options.mode {
@@ -179,17 +179,17 @@ impl EbpfPlane {
     }
 }
 
-/// Why XDP would not see the tags of the VLAN devices on an interface, if so; in doubt it would not.
-fn unseen_tags(index: u32, wanted: &Wanted) -> Option<&'static str> {
-    if !wanted.is_trunk {
+/// Why XDP would not see tags of these types on an interface, and the feature of its card that is to
+/// blame; `None` where it sees them. In doubt it does not.
+fn unseen(index: u32, tags: &BTreeSet<u16>) -> Option<(&'static str, &'static str)> {
+    if tags.is_empty() {
         return None;
     }
-    match offload::strips_tags(index) {
-        Ok(false) => None,
-        Ok(true) => Some("its card takes VLAN tags off before XDP"),
+    match offload::strips(index, tags) {
+        Ok(feature) => Some(("its card takes VLAN tags off before XDP", feature?)),
         Err(error) => {
-            log::debug!(target: "ebpf", "{}: {error:#}", wanted.name);
-            Some("its card may take VLAN tags off before XDP")
+            log::debug!(target: "ebpf", "interface {index}: {error:#}");
+            Some(("its card may take VLAN tags off before XDP", "rxvlan"))
         }
     }
 }
@@ -302,8 +302,11 @@ impl EbpfPlane {
                 log::info!(target: "ebpf", "{}: {} detached", attached.name, attached.hook);
             }
             self.missing = missing;
-            let trunks = tables.interfaces.iter().filter(|(_, wanted)| wanted.is_trunk);
-            self.trunks = trunks.map(|(index, _)| *index).collect();
+            let trunks = tables.interfaces.iter();
+            self.trunks = trunks
+                .filter(|(_, wanted)| !wanted.tags.is_empty())
+                .map(|(index, wanted)| (*index, wanted.tags.clone()))
+                .collect();
             self.because
                 .retain(|index, _| tables.interfaces.contains_key(index));
         }
@@ -421,13 +424,12 @@ impl Plane for EbpfPlane {
             .context("the ebpf plane holds nothing yet")?;
         for attached in self.attached.values() {
             attached.verify(current)?;
-            anyhow::ensure!(
-                attached.sees_tags()
-                    || !self.trunks.contains(&attached.index)
-                    || offload::strips_tags(attached.index).is_ok_and(|strips| !strips),
-                "{}: the card takes VLAN tags off now, which XDP cannot see",
-                attached.name
-            );
+            if let Some(tags) = self.trunks.get(&attached.index)
+                && !attached.sees_tags()
+                && let Some((why, _)) = unseen(attached.index, tags)
+            {
+                anyhow::bail!("{}: {why}", attached.name);
+            }
         }
         Ok(())
     }

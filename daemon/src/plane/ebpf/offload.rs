@@ -8,6 +8,7 @@ use nix::sys::socket::{
     send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 
 /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_ID`, `CTRL_ATTR_FAMILY_NAME`.
@@ -25,17 +26,22 @@ const BITS: u16 = 3;
 const BIT: u16 = 1;
 const NAME: u16 = 2;
 const NESTED: u16 = 1 << 15;
-/// `NETIF_F_HW_VLAN_CTAG_RX` and `NETIF_F_HW_VLAN_STAG_RX`.
-const STRIP: [&[u8]; 2] = [b"rx-vlan-hw-parse", b"rx-vlan-stag-hw-parse"];
+/// Types of tags, the features that take them off (`NETIF_F_HW_VLAN_CTAG_RX`, `…_STAG_RX`), and what
+/// `ethtool -K` calls those.
+const STRIP: [(u16, &[u8], &str); 2] = [
+    (0x8100, b"rx-vlan-hw-parse", "rxvlan"),
+    (0x88a8, b"rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse"),
+];
 
 /// Longer than the list of all features.
 const REPLY: usize = 64 << 10;
 
-/// Whether the card of the interface with this index takes VLAN tags off what it receives.
+/// The feature by which the card of the interface with this index takes tags of one of these types off
+/// what it receives, as `ethtool -K` calls it; `None` where it leaves them on.
 ///
 /// # Errors
 /// When the kernel does not say.
-pub(super) fn strips_tags(index: u32) -> anyhow::Result<bool> {
+pub(super) fn strips(index: u32, types: &BTreeSet<u16>) -> anyhow::Result<Option<&'static str>> {
     let name = attribute(FAMILY_NAME, b"ethtool\0");
     let family = ask(CONTROL, &name, |attributes| {
         attributes.get(FAMILY_ID)?.first_chunk().copied()
@@ -45,13 +51,18 @@ pub(super) fn strips_tags(index: u32) -> anyhow::Result<bool> {
         .context("the kernel has no netlink for ethtool")?;
     let device = attribute(DEVICE_INDEX, &index.to_ne_bytes());
     let header = attribute(HEADER | NESTED, &device);
-    ask(
-        (u16::from_ne_bytes(family), FEATURES_GET),
-        &header,
-        |reply| Some(names(reply).any(|name| STRIP.contains(&name))),
-    )
-    .context("ask for the card's features")?
-    .context("the kernel says nothing of the card's features")
+    let get = (u16::from_ne_bytes(family), FEATURES_GET);
+    ask(get, &header, |reply| Some(stripping(reply, types)))
+        .context("ask for the card's features")?
+        .context("the kernel says nothing of the card's features")
+}
+
+fn stripping(reply: Attributes<'_>, types: &BTreeSet<u16>) -> Option<&'static str> {
+    let on: Vec<&[u8]> = names(reply).collect();
+    let mut strip = STRIP.into_iter();
+    strip
+        .find(|(kind, feature, _)| types.contains(kind) && on.contains(feature))
+        .map(|(_, _, word)| word)
 }
 
 /// The names of the features that are on.
@@ -122,26 +133,36 @@ mod tests {
 
     #[test]
     fn features_are_found_by_name() {
-        fn check(on: &[&str], expected: bool) {
+        fn check(on: &[&str], types: &[u16], expected: Option<&str>) {
             let bits: Vec<u8> = on
                 .iter()
                 .map(|name| attribute(NAME, format!("{name}\0").as_bytes()))
                 .flat_map(|name| attribute(BIT | NESTED, &name))
                 .collect();
             let active = attribute(ACTIVE | NESTED, &attribute(BITS | NESTED, &bits));
-            let found = names(Attributes::new(&active)).any(|name| STRIP.contains(&name));
+            let types = types.iter().copied().collect();
+            let found = stripping(Attributes::new(&active), &types);
             assert_eq!(found, expected, "{on:?}");
         }
-        check(&[], false);
-        check(&["rx-gro", "tx-vlan-hw-insert", "rx-vlan-filter"], false);
-        check(&["rx-gro", "rx-vlan-hw-parse"], true);
-        check(&["rx-vlan-stag-hw-parse", "rx-gro"], true);
+        let both = [0x8100, 0x88a8];
+        check(&[], &both, None);
+        check(
+            &["rx-gro", "tx-vlan-hw-insert", "rx-vlan-filter"],
+            &both,
+            None,
+        );
+        check(&["rx-gro", "rx-vlan-hw-parse"], &both, Some("rxvlan"));
+        check(&["rx-vlan-hw-parse"], &[0x88a8], None);
+        let outer = Some("rx-vlan-stag-hw-parse");
+        check(&["rx-vlan-stag-hw-parse", "rx-gro"], &both, outer);
+        check(&["rx-vlan-stag-hw-parse", "rx-gro"], &[0x8100], None);
     }
 
     #[test]
     fn the_kernel_tells() {
         // The loopback device has no tags to take off; no device has this number.
-        assert!(!strips_tags(1).unwrap());
-        assert!(strips_tags(u32::MAX >> 1).is_err());
+        let both = BTreeSet::from([0x8100, 0x88a8]);
+        assert_eq!(strips(1, &both).unwrap(), None);
+        assert!(strips(u32::MAX >> 1, &both).is_err());
     }
 }

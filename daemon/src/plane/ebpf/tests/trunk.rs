@@ -72,7 +72,7 @@ fn a_trunk_whose_card_takes_tags_off_gets_tcx() {
     assert_eq!(plane.describe(), ["lan0: xdp native", device]);
     offload(&world, "on");
     let error = world.inside("gateway", || plane.verify().unwrap_err().to_string());
-    assert!(error.contains("takes VLAN tags off"), "{error}");
+    assert!(error.contains("its card takes VLAN tags off"), "{error}");
     replace(&mut plane).unwrap();
     assert_eq!(plane.describe(), [stripped, device]);
     world.inside("gateway", || plane.verify().unwrap());
