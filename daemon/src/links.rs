@@ -367,6 +367,62 @@ mod tests {
     }
 
     #[test]
+    fn vlan_devices_know_their_parent_and_tag() {
+        fn check(attributes: Vec<LinkAttribute>, expected: Kind) {
+            let mut message = LinkMessage::default();
+            message.attributes = attributes;
+            assert_eq!(to_stack(&message).kind, expected);
+        }
+        let tag = |parts: Vec<InfoVlan>| {
+            let data = LinkInfo::Data(InfoData::Vlan(parts));
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), data])
+        };
+        let vlan = |id, protocol| {
+            Kind::Vlan(Vlan {
+                parent: 3,
+                id,
+                protocol,
+            })
+        };
+        let outer = InfoVlan::Protocol(0x88a8.into());
+        let parent = LinkAttribute::Link(3);
+        let ten = tag(vec![InfoVlan::Id(10)]);
+        check(vec![parent.clone(), ten.clone()], vlan(10, 0x8100));
+        check(
+            vec![parent.clone(), tag(vec![outer, InfoVlan::Id(0)])],
+            vlan(0, 0x88a8),
+        );
+        // A parent in another network namespace has a number of another order.
+        let elsewhere = LinkAttribute::LinkNetNsId(0);
+        check(vec![parent.clone(), elsewhere, ten.clone()], Kind::Plain);
+        check(vec![ten], Kind::Plain);
+        check(vec![parent], Kind::Plain);
+    }
+
+    #[test]
+    fn ports_know_their_bridge() {
+        in_namespace(|handle| async move {
+            let port = add_pair(&handle).await;
+            handle
+                .link()
+                .add(rtnetlink::LinkBridge::new("br0").build())
+                .execute()
+                .await
+                .unwrap();
+            let bridge = read().await.unwrap().index_of("br0").unwrap();
+            set(
+                &handle,
+                LinkUnspec::new_with_index(port).controller(bridge).build(),
+            )
+            .await;
+            let links = read().await.unwrap();
+            assert_eq!(links.0[&bridge].stack.kind, Kind::Bridge);
+            assert!(links.is_bridge_port(&links.0[&port]));
+            assert!(!links.is_bridge_port(&links.0[&bridge]));
+        });
+    }
+
+    #[test]
     fn routes_back() {
         in_namespace(|handle| async move {
             let index = add_pair(&handle).await;

@@ -202,6 +202,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_stands_on_what_bears_on_a_policy() {
+        let link = |name: &str, kind, master| Link {
+            name: name.to_owned(),
+            up: true,
+            mac: vec![2, 0, 0, 0, 0, 1],
+            ethernet: true,
+            addresses: Vec::new(),
+            stack: Stack { kind, master },
+        };
+        let vlan = Kind::Vlan(Vlan {
+            parent: 1,
+            id: 10,
+            protocol: 0x8100,
+        });
+        let mut links = Links(BTreeMap::from([
+            (1, link("lan0", Kind::Plain, None)),
+            (2, link("br0", Kind::Bridge, None)),
+            (3, link("v0", vlan, None)),
+            (4, link("mac0", Kind::Plain, None)),
+        ]));
+        let lan = [InterfacePattern::Exact("lan0".to_owned())];
+        let bearing = |links: &Links| links.bearing(&lan).0.into_keys().collect::<Vec<_>>();
+        assert_eq!(bearing(&links), [1, 3]);
+        // A frame to any of the gateway's hardware addresses is not bridged.
+        links.0.get_mut(&1).unwrap().stack.master = Some(2);
+        assert_eq!(bearing(&links), [1, 2, 3, 4]);
+    }
+
+    #[test]
     fn patterns() {
         fn check(pattern: &str, name: &str, expected: Option<bool>) {
             let got = InterfacePattern::parse(pattern)
