@@ -473,8 +473,14 @@ fn packets_are_counted_by_the_sets_that_let_them_pass() {
     let hits: Vec<_> = generation.counts().unwrap().hits.into_iter().collect();
     let nothing = hits.iter().filter(|(_, packets)| *packets == 0).count();
     assert_eq!(
-        hits.iter().filter(|(_, packets)| *packets > 0).collect::<Vec<_>>(),
-        [&((0, Origin(3)), 3), &((0, Origin(4)), 1), &((0, Origin(5)), 3)],
+        hits.iter()
+            .filter(|(_, packets)| *packets > 0)
+            .collect::<Vec<_>>(),
+        [
+            &((0, Origin(3)), 3),
+            &((0, Origin(4)), 1),
+            &((0, Origin(5)), 3)
+        ],
         "and {nothing} without packets"
     );
 }

@@ -2,7 +2,7 @@
 
 use super::super::{EbpfPlane, sweep_pins};
 use super::can_run;
-use super::world::{World, run};
+use super::world::{World, hooks, run};
 use crate::config::EbpfMode;
 use crate::plane::Plane as _;
 use crate::policy::ZoneId;
@@ -53,7 +53,7 @@ fn a_trunk_whose_card_takes_tags_off_gets_tcx() {
     replace(&mut plane).unwrap();
     let device = "lan10: tcx (a VLAN device has no XDP)";
     let stripped = "lan0: tcx (its card takes VLAN tags off before XDP)";
-    assert_eq!(plane.describe(), [stripped, device]);
+    assert_eq!(hooks(&plane), [stripped, device]);
     drop(plane);
     let mut plane = world.open(EbpfMode::Xdp);
     let error = replace(&mut plane).unwrap_err().to_string();
@@ -62,19 +62,19 @@ fn a_trunk_whose_card_takes_tags_off_gets_tcx() {
     offload(&world, "off");
     let mut plane = world.open(EbpfMode::Xdp);
     replace(&mut plane).unwrap();
-    assert_eq!(plane.describe(), ["lan0: xdp native", device]);
+    assert_eq!(hooks(&plane), ["lan0: xdp native", device]);
     world.inside("gateway", || plane.verify().unwrap());
 
     // Someone turns it on again: noticed, and mended where the mode allows it.
     drop(plane);
     let mut plane = world.open(EbpfMode::Auto);
     replace(&mut plane).unwrap();
-    assert_eq!(plane.describe(), ["lan0: xdp native", device]);
+    assert_eq!(hooks(&plane), ["lan0: xdp native", device]);
     offload(&world, "on");
     let error = world.inside("gateway", || plane.verify().unwrap_err().to_string());
     assert!(error.contains("its card takes VLAN tags off"), "{error}");
     replace(&mut plane).unwrap();
-    assert_eq!(plane.describe(), [stripped, device]);
+    assert_eq!(hooks(&plane), [stripped, device]);
     world.inside("gateway", || plane.verify().unwrap());
     let pins = std::fs::read_dir(world.pins.join("links")).unwrap().count();
     assert_eq!(pins, 2, "the XDP link is gone");
@@ -98,8 +98,8 @@ fn what_cannot_be_attached_is_left_to_nft_alone() {
         .push(InterfacePattern::Exact("wan0".into()));
     let mut plane = world.open_with(EbpfMode::Auto, "ours", true);
     world.inside("gateway", || plane.replace(&image).unwrap());
-    let [attached, missing] = &plane.describe()[..] else {
-        panic!("{:?}", plane.describe())
+    let [attached, missing] = &hooks(&plane)[..] else {
+        panic!("{:?}", hooks(&plane))
     };
     assert_eq!(attached, "wan0: xdp native");
     assert!(
@@ -108,15 +108,15 @@ fn what_cannot_be_attached_is_left_to_nft_alone() {
         "{missing}"
     );
     world.inside("gateway", || plane.verify().unwrap());
-    assert_eq!(plane.describe().len(), 2);
+    assert_eq!(hooks(&plane).len(), 2);
 
     // Once it is gone the next check attaches. The kernel detaches a link a moment later.
     drop(theirs);
     sweep_pins(&world.pins.join("theirs")).unwrap();
     let mut checks = 0;
-    while plane.describe() != ["lan0: xdp native", "wan0: xdp native"] {
+    while hooks(&plane) != ["lan0: xdp native", "wan0: xdp native"] {
         checks += 1;
-        assert!(checks < 100_000, "{:?}", plane.describe());
+        assert!(checks < 100_000, "{:?}", hooks(&plane));
         world.inside("gateway", || plane.verify().unwrap());
     }
 }
@@ -142,11 +142,11 @@ fn a_renamed_interface_keeps_its_program_beside_a_new_one_of_its_name() {
     let after = image(&[("lan9", "10.20.0.1/16"), ("lan0", "10.30.0.1/16")]);
     world.inside("gateway", || plane.replace(&after).unwrap());
     plane.verify().unwrap();
-    assert_eq!(plane.describe(), ["lan9: xdp native", "lan0: xdp native"]);
+    assert_eq!(hooks(&plane), ["lan9: xdp native", "lan0: xdp native"]);
     // Each of them has a pin of its own, so that both outlive the process.
     drop(plane);
     let mut plane = world.open(EbpfMode::Xdp);
     world.inside("gateway", || plane.replace(&after).unwrap());
     plane.verify().unwrap();
-    assert_eq!(plane.describe(), ["lan9: xdp native", "lan0: xdp native"]);
+    assert_eq!(hooks(&plane), ["lan9: xdp native", "lan0: xdp native"]);
 }

@@ -520,7 +520,7 @@ fn a_full_map_refuses_only_what_does_not_fit() {
 }
 
 /// What the plane says of its interfaces.
-fn hooks(plane: &EbpfPlane) -> Vec<String> {
+pub(super) fn hooks(plane: &EbpfPlane) -> Vec<String> {
     let mut lines = plane.describe();
     lines.retain(|line| !line.starts_with("maps: "));
     lines
