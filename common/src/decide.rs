@@ -129,6 +129,12 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
 
     /// Called once for each packet that the classes of a place let pass.
     fn reached(&self, _place: Place) {}
+
+    /// Whether one more refused packet of the zone may be left to nft now; it is then counted as one.
+    /// Asked only where nft is behind and refuses the packet as well.
+    fn refer(&self, _zone: u8) -> bool {
+        false
+    }
 }
 
 /// The verdict on `frame`, which entered on the interface with this index.
@@ -206,7 +212,13 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
     };
     let verdict = conclude(admit(packet, zone, lookup), zone, interface);
     match verdict.action {
-        Action::Pass => {}
+        Action::Pass | Action::Refer => {}
+        Action::Drop if nft_refuses_too(packet, verdict, lookup) && lookup.refer(verdict.zone) => {
+            return Verdict {
+                action: Action::Refer,
+                ..verdict
+            };
+        }
         Action::Drop | Action::Audit => lookup.refused(index, packet, verdict),
     }
     verdict
@@ -219,6 +231,48 @@ const fn unzoned(action: Action, reason: Reason) -> Verdict {
         reason,
         zone: NO_ZONE,
     }
+}
+
+/// Whether nft refuses a packet that is dropped here. It does where the zone's grants alone decided, on
+/// a packet that starts something: of a flow that is under way nft may think otherwise, and what is
+/// wrong with a header it does not look for.
+#[inline(always)]
+fn nft_refuses_too<A: Address, L: Lookup + Tables<A>>(
+    packet: &Packet<A>,
+    verdict: Verdict,
+    lookup: &L,
+) -> bool {
+    let of_grants = match verdict.reason {
+        Reason::NotGranted | Reason::PortNotGranted | Reason::PortClosed => true,
+        Reason::NotIp
+        | Reason::Group
+        | Reason::Local
+        | Reason::LinkBound
+        | Reason::Internal
+        | Reason::Inside
+        | Reason::Granted
+        | Reason::Network
+        | Reason::Continues
+        | Reason::Serves
+        | Reason::LaterFragment
+        | Reason::Unzoned
+        | Reason::Redirected
+        | Reason::Bridged
+        | Reason::Upstream
+        | Reason::Vlan
+        | Reason::Spoofed
+        | Reason::Martian
+        | Reason::Truncated
+        | Reason::Malformed
+        | Reason::Options
+        | Reason::SourceRoute
+        | Reason::Extensions
+        | Reason::DoubleFragment
+        | Reason::TinyFragment
+        | Reason::Tags
+        | Reason::NoInterface => false,
+    };
+    of_grants && packet.transport.start == Start::Opens && lookup.nft_behind()
 }
 
 #[inline(always)]

@@ -40,6 +40,10 @@ pub mod name {
     pub const REFUSED: &str = "REFUSED";
     /// What keeps reports rare. Array per CPU with one entry.
     pub const THROTTLE: &str = "THROTTLE";
+    /// Which refused flows were reported lately, see [`super::is_told`]. Array.
+    pub const TOLD: &str = "TOLD";
+    /// Zone → the round it is about, packets left to nft in it. Array.
+    pub const REFERRED: &str = "REFERRED";
     /// (TCP, UDP or SCTP, port) → index into [`MASKS`], one byte each, eight to an entry. Array.
     pub const PORTS: &str = "PORTS";
     /// Bits of the parts of the address space that have places at all. Array.
@@ -49,17 +53,17 @@ pub mod name {
     /// The distinct class masks of ports, the first one empty, then one for each protocol without
     /// ports. Array.
     pub const MASKS: &str = "MASKS";
-    /// How often user space took reports. Array with one entry.
+    /// What user space says of reports, by [`super::round`]. Array.
     pub const ROUND: &str = "ROUND";
     /// (interface index, tag) → index of the VLAN device that claims it. Hash.
     pub const VLANS: &str = "VLANS";
     /// The gateway's hardware addresses. Hash.
     pub const MACS: &str = "MACS";
     /// Every map.
-    pub const MAPS: [&str; 22] = [
+    pub const MAPS: [&str; 24] = [
         VLANS, MACS, INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4,
-        FILTER_V6, KINDS, HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, PORTS,
-        HINTS_V4, HINTS_V6, MASKS, ROUND,
+        FILTER_V6, KINDS, HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, TOLD,
+        REFERRED, PORTS, HINTS_V4, HINTS_V6, MASKS, ROUND,
     ];
 
     /// Global: [`crate::grants::Seed::add`].
@@ -106,6 +110,24 @@ pub const MASKS: usize = PORT_MASKS + 256;
 
 /// Bytes of the port table: one per port of TCP, UDP and SCTP.
 pub const PORTS: usize = 3 << 16;
+
+/// Entries of [`name::ROUND`].
+pub mod round {
+    /// How often user space took reports: ten times a second.
+    pub const NUMBER: u32 = 0;
+    /// How many refused packets of each zone may be left to nft in this round.
+    pub const REFERRED: u32 = 1;
+    /// What strangers do not know of [`super::flow_hash`], so that no flow can hide behind another.
+    pub const SECRET: u32 = 2;
+    /// How many entries there are.
+    pub const ENTRIES: u32 = 3;
+}
+
+/// Rounds for which a refused flow is not reported again: ten seconds.
+pub const TOLD_ROUNDS: u32 = 100;
+
+/// Entries of [`name::TOLD`]; a power of two.
+pub const TOLD_SLOTS: u32 = 8192;
 
 /// Reports of refused packets per CPU between two times that user space takes them. It does so
 /// ten times a second; a clock in the kernel would cost every refused packet a tenth of its time.
@@ -385,8 +407,64 @@ pub const fn counter_index(verdict: Verdict) -> u32 {
     (row * REASONS + verdict.reason as usize) as u32
 }
 
-/// What keeps reports rare, per CPU: the round it is about, reports in it, reports lost so far.
-pub type Throttle = [u64; 3];
+/// What keeps reports rare, per CPU: the round it is about, reports in it, and of all rounds refused
+/// packets that were not reported because there were too many, and because their flow was told lately.
+pub type Throttle = [u64; 4];
+
+/// What left packets of a zone to nft: the round it is about, packets in it. CPUs share it and do not
+/// wait for each other: there may be one packet more for each of them.
+pub type Referred = [u64; 2];
+
+/// What a refused flow is known by: a hash of its zone, protocol, destination port (the source port is
+/// another one with each try) and addresses.
+#[must_use]
+#[inline(always)]
+pub const fn flow_hash(
+    secret: u64,
+    zone: u8,
+    (protocol, port): (u8, u16),
+    source: [u32; 4],
+    destination: [u32; 4],
+) -> u64 {
+    let what = (zone as u64) << 24 | (protocol as u64) << 16 | port as u64;
+    let [a, b, c, d] = source;
+    let [e, f, g, h] = destination;
+    let mut hash = mix(secret ^ what);
+    hash = mix(hash ^ (a as u64 | (e as u64) << 32));
+    hash = mix(hash ^ (b as u64 | (f as u64) << 32));
+    hash = mix(hash ^ (c as u64 | (g as u64) << 32));
+    mix(hash ^ (d as u64 | (h as u64) << 32))
+}
+
+/// Each bit of `word` moves about half of the outcome's.
+#[inline(always)]
+const fn mix(word: u64) -> u64 {
+    let word = (word ^ word >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let word = (word ^ word >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    word ^ word >> 32
+}
+
+/// Where [`name::TOLD`] speaks of a flow.
+#[must_use]
+#[inline(always)]
+pub const fn told_slot(hash: u64) -> u32 {
+    hash as u32 & (TOLD_SLOTS - 1)
+}
+
+/// The entry of a flow that is reported in this round.
+#[must_use]
+#[inline(always)]
+pub const fn told(hash: u64, round: u64) -> u64 {
+    hash & 0xffff_ffff_0000_0000 | round & 0xffff_ffff
+}
+
+/// Whether `entry` says that the flow was reported less than [`TOLD_ROUNDS`] ago. It may be wrong about
+/// one flow in 2³², of which a report is then lost.
+#[must_use]
+#[inline(always)]
+pub const fn is_told(entry: u64, hash: u64, round: u64) -> bool {
+    (entry ^ hash) >> 32 == 0 && (round as u32).wrapping_sub(entry as u32) < TOLD_ROUNDS
+}
 
 /// A report of a refused packet: interface; zone, action, reason, protocol; port and IP version;
 /// nothing; source; destination. IPv4 addresses are in the first of four words.
@@ -428,6 +506,8 @@ pub const HASH: u64 = {
         SLOTS as u64,
         size_of::<Throttle>() as u64,
         size_of::<Report>() as u64,
+        size_of::<Referred>() as u64,
+        TOLD_SLOTS as u64,
         MASKS as u64,
         PORTS as u64,
         COUNTERS as u64,
@@ -495,6 +575,53 @@ mod tests {
             };
             assert_eq!(Place::unpack(place.pack()), place);
         }
+    }
+
+    #[test]
+    fn a_flow_is_told_again_after_a_while() {
+        let hash = |zone, what, source, destination| {
+            flow_hash(7, zone, what, [source, 0, 0, 0], [destination, 0, 0, 0])
+        };
+        let flow = hash(1, (6, 443), 10, 20);
+        let check = |at: u64, now: u64, other: u64, expected| {
+            let entry = told(flow, at);
+            assert_eq!(is_told(entry, other, now), expected, "{at} {now} {other:x}");
+        };
+        check(5, 5, flow, true);
+        check(5, 104, flow, true);
+        check(5, 105, flow, false);
+        // The round's lower half comes round after 13 years.
+        check(0xffff_ffff, 0x1_0000_0001, flow, true);
+        check(0xffff_ffff, 0x1_0000_0063, flow, false);
+        for other in [
+            hash(2, (6, 443), 10, 20),
+            hash(1, (17, 443), 10, 20),
+            hash(1, (6, 444), 10, 20),
+            hash(1, (6, 443), 11, 20),
+            hash(1, (6, 443), 10, 21),
+            hash(1, (6, 443), 20, 10),
+            flow_hash(8, 1, (6, 443), [10, 0, 0, 0], [20, 0, 0, 0]),
+            flow_hash(7, 1, (6, 443), [10, 1, 0, 0], [20, 0, 0, 0]),
+            flow_hash(7, 1, (6, 443), [10, 0, 1, 0], [20, 0, 0, 0]),
+            flow_hash(7, 1, (6, 443), [10, 0, 0, 1], [20, 0, 0, 0]),
+            flow_hash(7, 1, (6, 443), [10, 0, 0, 0], [20, 1, 0, 0]),
+            flow_hash(7, 1, (6, 443), [10, 0, 0, 0], [20, 0, 1, 0]),
+            flow_hash(7, 1, (6, 443), [10, 0, 0, 0], [20, 0, 0, 1]),
+        ] {
+            check(5, 5, other, false);
+        }
+    }
+
+    #[test]
+    fn flows_spread_over_the_slots() {
+        let mut slots = std::collections::BTreeSet::new();
+        for destination in 0..TOLD_SLOTS {
+            let to = [(0xc633_0000 + destination).to_be(), 0, 0, 0];
+            slots.insert(told_slot(flow_hash(1, 0, (6, 443), [10, 0, 0, 0], to)));
+        }
+        // A perfect hash fills 63 of 100.
+        let spread = slots.len() * 100 / TOLD_SLOTS as usize;
+        assert!((60..67).contains(&spread), "{spread} %");
     }
 
     #[test]

@@ -25,6 +25,8 @@ struct World {
     vlans: bool,
     /// Interfaces are ports of a bridge.
     port: bool,
+    /// Whatever may be left to nft is.
+    refers: bool,
 }
 
 const ZONED: u32 = tag(0x8100, 10);
@@ -41,6 +43,7 @@ const BEHIND: World = World {
     redirect: false,
     vlans: false,
     port: false,
+    refers: false,
 };
 const ALONE: World = World {
     nft_behind: false,
@@ -118,6 +121,11 @@ impl Lookup for World {
 
     fn nft_behind(&self) -> bool {
         self.nft_behind
+    }
+
+    fn refer(&self, zone: u8) -> bool {
+        assert_eq!(zone, 3, "a packet of no zone");
+        self.refers
     }
 }
 
@@ -338,6 +346,40 @@ fn errors_go_to_whom_knows_their_flow() {
     }
     check_errors(1, &[3, 4, 5, 11, 12], false);
     check_errors(58, &[1, 2, 3, 4, 127], true);
+}
+
+#[test]
+fn what_nft_refuses_too_may_be_left_to_it() {
+    fn check_left(inbound_deny: bool, protocol: u8, payload: &[u8], options: &[u8], left: bool) {
+        let packet = ipv4(from_to(DENIED), 0, options, protocol, payload);
+        let frame = ethernet(&[], &packet);
+        let world = World {
+            inbound_deny,
+            ..BEHIND
+        };
+        let (action, reason) = verdict(world, &frame);
+        let all = World {
+            refers: true,
+            ..world
+        };
+        let expected = if left { Action::Refer } else { action };
+        check(all, &frame, (expected, reason));
+        assert_eq!(
+            action == Drop,
+            left || reason == Reason::Options || inbound_deny
+        );
+    }
+    for deny in [true, false] {
+        check_left(deny, 6, &tcp(5, 443, SYN), &[], true);
+        check_left(deny, 6, &tcp(5, 22, SYN), &[], true);
+        check_left(deny, 17, &udp(5, 123, 0), &[], true);
+        check_left(deny, 1, &icmp(8), &[], true);
+        check_left(deny, 4, &[0; 8], &[], true);
+        // Of a flow that is under way nft may think otherwise.
+        check_left(deny, 6, &tcp(5, 443, ACK), &[], false);
+        check_left(deny, 1, &icmp(0), &[], false);
+        check_left(deny, 17, &udp(5, 123, 0), &[1; 4], false);
+    }
 }
 
 #[test]
@@ -796,6 +838,38 @@ proptest! {
         let packet = ipv4(ends, 0, &[], protocol, &payload);
         let frame = if session { pppoe(&tags, &packet) } else { ethernet(&tags, &packet) };
         prop_assert_eq!(verdict(world, &frame).0, Drop);
+    }
+
+    /// What is left to nft would have been dropped here, for want of a grant, where nft is behind; all else
+    /// is as it was.
+    #[test]
+    fn only_what_lacks_a_grant_is_left_to_nft(
+        mut frame in proptest::collection::vec(any::<u8>(), 0..80),
+        destination in any::<[u8; 4]>(),
+        source in proptest::sample::select(vec![[10u8, 20, 9, 9], [192, 168, 0, 1], [127, 0, 0, 1]]),
+        protocol in proptest::sample::select(vec![1u8, 6, 17, 47, 50, 132]),
+        fragment in proptest::sample::select(vec![0u16, 0, 0, 0x2000, 1]),
+        header: bool,
+        nft_behind: bool,
+        inbound_deny: bool,
+        audit: bool,
+    ) {
+        if header {
+            let ends = (source.into(), destination.into());
+            frame = ethernet(&[], &ipv4(ends, fragment, &[], protocol, &frame));
+        }
+        let world = World { nft_behind, inbound_deny, audit, ..ALONE };
+        let (action, reason) = verdict(world, &frame);
+        let referred = verdict(World { refers: true, ..world }, &frame);
+        let lacks = [Reason::NotGranted, Reason::PortNotGranted, Reason::PortClosed].contains(&reason);
+        if referred.0 == Action::Refer {
+            prop_assert!(nft_behind && lacks && !audit);
+            prop_assert_eq!((action, reason), (Drop, referred.1));
+        } else {
+            prop_assert_eq!(referred, (action, reason));
+            // Nothing is kept back that starts something.
+            prop_assert!(!(nft_behind && action == Drop && lacks && !inbound_deny));
+        }
     }
 
     /// Any bytes at all: a verdict, and where it is a pass by grant the destination has one.

@@ -12,11 +12,13 @@ pub enum Action {
     Drop = 1,
     /// It went on only because its zone is in audit mode, or every zone of its interface is.
     Audit = 2,
+    /// It is refused, but left to nft to do so, which reports and may reject it.
+    Refer = 3,
 }
 
 impl Action {
     /// Every action, by its number.
-    pub const ALL: [Self; 3] = [Self::Pass, Self::Drop, Self::Audit];
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Drop, Self::Audit, Self::Refer];
 
     /// The word in counters and reports.
     #[must_use]
@@ -25,14 +27,15 @@ impl Action {
             Self::Pass => "pass",
             Self::Drop => "drop",
             Self::Audit => "audit",
+            Self::Refer => "refer",
         }
     }
 
-    /// Whether the packet went on.
+    /// Whether the packet went on from here.
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
-            Self::Pass | Self::Audit => true,
+            Self::Pass | Self::Audit | Self::Refer => true,
             Self::Drop => false,
         }
     }

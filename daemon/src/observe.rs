@@ -5,10 +5,12 @@
     reason = "shell: happenings carry the wall clock's time"
 )]
 
-use crate::plane::RefusedPacket;
+mod packet;
+
+pub use packet::Refused;
+
 use crate::policy::ZoneId;
 use crate::policy::name::Name;
-use crate::policy::port::{SCTP, Service, TCP, UDP};
 use crate::policy::rules::{Refusal, Unfit};
 use arc_swap::ArcSwap;
 use log::{Level, Metadata, Record};
@@ -118,8 +120,8 @@ pub enum Happening {
         /// How many were dropped since the last time, this one included.
         dropped: u64,
     },
-    /// A packet was refused, or would have been.
-    PacketRefused(RefusedPacket),
+    /// A packet was refused, or would have been: the first of its flow for a while.
+    PacketRefused(Box<Refused>),
     /// Live flows that are no longer granted were cut.
     Cut {
         /// How many.
@@ -219,7 +221,7 @@ pub enum Tally {
     RecordsRefused,
     /// Replies that match no question egressd asked.
     Forgeries,
-    /// Refused packets that a plane reported (not all are: see the planes' own counters).
+    /// Refused flows that were told.
     PacketsReported,
     /// Live flows that were cut.
     FlowsCut,
@@ -337,6 +339,10 @@ pub struct Told {
     pub reason: Option<String>,
     /// Whether it passed all the same, because the zone is in audit mode.
     pub audited: Option<bool>,
+    /// The interface a packet entered on.
+    pub interface: Option<String>,
+    /// What comes nearest to allowing a refused packet.
+    pub nearest: Option<String>,
 }
 
 impl Happening {
@@ -467,7 +473,7 @@ impl Happening {
                     &format!("a client {}; {dropped} dropped", what.text()),
                 )
             },
-            Self::PacketRefused(packet) => tell_packet(packet),
+            Self::PacketRefused(refused) => refused.tell(),
             Self::Cut { flows, why } => text("grant", &format!("live flows cut: {flows} ({why})")),
             Self::Forgery { upstream } => Told {
                 address: Some(*upstream),
@@ -490,35 +496,6 @@ impl Happening {
                 &format!("configuration refused, the one before stays: {why}"),
             ),
         }
-    }
-}
-
-fn tell_packet(packet: &RefusedPacket) -> Told {
-    let service = if [TCP, UDP, SCTP].contains(&packet.protocol) {
-        Service {
-            protocol: packet.protocol,
-            first: packet.port,
-            last: packet.port,
-        }
-    } else {
-        Service::whole(packet.protocol)
-    };
-    let text = if packet.audited {
-        "packet would be refused"
-    } else {
-        "packet refused"
-    };
-    Told {
-        word: "packet",
-        text: text.to_owned(),
-        zone: packet.zone.map(zone_name),
-        client: Some(packet.source),
-        address: Some(packet.destination),
-        service: Some(service.to_string()),
-        plane: Some(packet.plane),
-        reason: Some(packet.reason.clone()),
-        audited: Some(packet.audited),
-        ..Told::default()
     }
 }
 
@@ -624,9 +601,11 @@ fn log_it(happening: &Happening, total: u64) {
         ("name", told.name),
         ("address", told.address.map(|address| address.to_string())),
         ("service", told.service),
+        ("interface", told.interface),
         ("plane", told.plane.map(str::to_owned)),
         ("reason", told.reason),
         ("audited", told.audited.map(|audited| audited.to_string())),
+        ("nearest", told.nearest),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))

@@ -10,6 +10,8 @@
 #[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
+mod reports;
+#[cfg(target_arch = "bpf")]
 mod tables;
 
 #[cfg(target_arch = "bpf")]

@@ -10,6 +10,8 @@
 #[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
+mod reports;
+#[cfg(target_arch = "bpf")]
 mod tables;
 
 #[cfg(target_arch = "bpf")]
@@ -34,7 +36,7 @@ mod entry {
         let verdict = decide(&XdpFrame(&context), index, &Kernel::of(index));
         tables::count(verdict);
         match verdict.action {
-            Action::Pass | Action::Audit => XDP_PASS,
+            Action::Pass | Action::Audit | Action::Refer => XDP_PASS,
             Action::Drop => XDP_DROP,
         }
     }
@@ -47,7 +49,7 @@ mod entry {
         let verdict = decide(&Skb(&context), index, &Kernel::of(index));
         tables::count(verdict);
         match verdict.action {
-            Action::Pass | Action::Audit => TCX_NEXT,
+            Action::Pass | Action::Audit | Action::Refer => TCX_NEXT,
             Action::Drop => TCX_DROP,
         }
     }

@@ -1,17 +1,17 @@
-//! The kernel's maps as `common::decide` looks things up in them, the counters, and the reports of
-//! refused packets.
+//! The kernel's maps as `common::decide` looks things up in them, and the counters.
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
+use crate::reports;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::arch::asm;
 use core::cell::Cell;
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
 use egressd_common::grants::{self, Bucket, Granted, Seed};
-use egressd_common::layout::{self, Claim, Entry, KeyV4, KeyV6, Keyed, Report, Throttle};
+use egressd_common::layout::{self, Claim, Entry, KeyV4, KeyV6, Keyed};
 use egressd_common::link::Mac;
 use egressd_common::network::Packet;
 use egressd_common::verdict::{Action, Reason, Verdict};
@@ -48,10 +48,6 @@ static MACS: HashMap<Mac, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(layout::COUNTERS as u32, 0);
 #[map]
-static REFUSED: RingBuf = RingBuf::with_byte_size(layout::REFUSED_BYTES, 0);
-#[map]
-static THROTTLE: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(1, 0);
-#[map]
 static PORTS: Array<u64> = Array::with_max_entries((layout::PORTS / 8) as u32, 0);
 #[map]
 static HINTS_V4: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
@@ -59,8 +55,6 @@ static HINTS_V4: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 static HINTS_V6: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 #[map]
 static MASKS: Array<u64> = Array::with_max_entries(layout::MASKS as u32, 0);
-#[map]
-static ROUND: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static ZERO: Array<u64> = Array::with_max_entries(1, 0);
 
@@ -92,7 +86,7 @@ fn constant<T: Copy>(constant: &T) -> T {
 /// A word of a table. These are maps and not globals: without CAP_PERFMON the verifier refuses to
 /// add a constant to a global's address where on another path a variable is added.
 #[inline(always)]
-fn word(table: &Array<u64>, index: u32) -> u64 {
+pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
     table.get(index).copied().unwrap_or_default()
 }
 
@@ -216,6 +210,11 @@ impl Lookup for Kernel {
         if self.counts() {
             hit(place.kind);
         }
+    }
+
+    #[inline(always)]
+    fn refer(&self, zone: u8) -> bool {
+        reports::refer(zone)
     }
 }
 
@@ -364,21 +363,13 @@ macro_rules! family {
 
             #[inline(always)]
             fn refused(&self, interface: u32, packet: &Packet<$address>, verdict: Verdict) {
-                let elsewhere = verdict.action == Action::Audit && !self.counts();
-                if elsewhere || !permitted() {
+                if verdict.action == Action::Audit && !self.counts() {
                     return;
                 }
                 let what = (packet.transport.protocol, packet.transport.port);
                 let wide = $wide;
                 let (source, destination) = (wide(&packet.source), wide(&packet.destination));
-                let report =
-                    layout::report(interface, verdict, what, $version, source, destination);
-                if REFUSED
-                    .output::<Report>(&report, u64::from(BPF_RB_NO_WAKEUP))
-                    .is_err()
-                {
-                    lost();
-                }
+                reports::refused(interface, verdict, what, $version, source, destination);
             }
         }
     };
@@ -412,33 +403,3 @@ family!(
     5,
     |a: &V6| *a
 );
-
-/// Whether this CPU may report another refused packet in this round.
-#[inline(always)]
-fn permitted() -> bool {
-    let Some(throttle) = THROTTLE.get_ptr_mut(0) else {
-        return false;
-    };
-    let now = ROUND.get(0).copied().unwrap_or_default();
-    // SAFETY: this CPU's own entry.
-    unsafe {
-        if (*throttle)[0] != now {
-            *throttle = [now, 1, (*throttle)[2]];
-            return true;
-        }
-        if (*throttle)[1] < layout::REPORTS_PER_ROUND {
-            (*throttle)[1] += 1;
-            return true;
-        }
-        (*throttle)[2] += 1;
-    }
-    false
-}
-
-#[inline(always)]
-fn lost() {
-    if let Some(throttle) = THROTTLE.get_ptr_mut(0) {
-        // SAFETY: this CPU's own entry.
-        unsafe { (*throttle)[2] += 1 }
-    }
-}

@@ -12,6 +12,7 @@ mod grants;
 mod late;
 mod modes;
 mod observe;
+mod refused;
 mod reload;
 mod soaks;
 mod steer;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         late::TESTS,
         modes::TESTS,
         observe::TESTS,
+        refused::TESTS,
         reload::TESTS,
         crash::TESTS,
         clients::TESTS,

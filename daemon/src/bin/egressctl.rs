@@ -65,6 +65,10 @@ enum Command {
         zone: Option<String>,
     },
     /// What happens from now on, until interrupted.
+    ///
+    /// A refused flow is told once in ten seconds: its zone, client, name (which the client asked for and
+    /// which led there), address, service, interface, plane and reason, and in brackets the endpoint set
+    /// that comes nearest to allowing it. docs/refused.md explains the fields.
     Watch,
     /// Read the configuration and the catalogues again.
     Reload {

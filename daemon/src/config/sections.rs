@@ -123,6 +123,10 @@ pub(super) fn limits(mut table: Table<'_, '_>) -> (Limits, ClientLimits) {
         ttl_ceiling: seconds(&mut table, "ttl_ceiling", default.ttl_ceiling),
         grace: seconds(&mut table, "grace", default.grace),
         idle: seconds(&mut table, "idle", default.idle),
+        referred: table
+            .number("referred", 0, 1_000_000)
+            .and_then(|packets| u32::try_from(packets).ok())
+            .unwrap_or(default.referred),
     };
     if limits.ttl_floor > limits.ttl_ceiling {
         table.problem("`ttl_floor` is above `ttl_ceiling`; write a shorter `ttl_floor`");

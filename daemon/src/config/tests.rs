@@ -84,7 +84,7 @@ fn values_reach_the_settings() {
          [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
          [planes]\nnft = false\nebpf = 'tc'\nlog_group = 5\n\
          [control]\nsocket = '/s'\ngroup = 'wheel'\n[service]\nstate = '/st'\nbpf = '/b'\n\
-         [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\nper_client = 7\n\
+         [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\nper_client = 7\nreferred = 0\n\
          questions = 0\nconnections = 100\nconnections_per_client = 3\n\
          [[catalogue]]\nname = 'intune'\nrequired_only = true\n",
         GOOD.replace(
@@ -118,6 +118,7 @@ fn values_reach_the_settings() {
     assert_eq!((settings.state, settings.pins), ("/st".into(), "/b".into()));
     let limits = settings.intent.limits;
     assert_eq!((limits.per_zone, limits.per_client), (10, 7));
+    assert_eq!(limits.referred, 0);
     let clients = settings.dns.clients;
     assert_eq!(
         (
@@ -197,11 +198,12 @@ fn keys_and_types() {
     );
     check(
         &format!(
-            "{GOOD}[limits]\nper_answer = 0\nttl_floor = '2h'\nttl_ceiling = '1h'\ngrace = -1"
+            "{GOOD}[limits]\nper_answer = 0\nttl_floor = '2h'\nttl_ceiling = '1h'\ngrace = -1\nreferred = 'x'"
         ),
         "e.toml:8:1: `ttl_floor` is above `ttl_ceiling`; write a shorter `ttl_floor`\n\
          e.toml:9:14: `0` does not fit here; write a whole number from 1 to 4096\n\
-         e.toml:12:9: `-1` does not fit here; write a whole number from 0 to 31536000",
+         e.toml:12:9: `-1` does not fit here; write a whole number from 0 to 31536000\n\
+         e.toml:13:12: `'x'` does not fit here; write a whole number from 0 to 1000000",
     );
 }
 

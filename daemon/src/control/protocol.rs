@@ -56,6 +56,9 @@ pub struct Status {
     pub observer: Option<ObserverCounters>,
     /// Packets each plane has judged.
     pub packets: Vec<PacketCounts>,
+    /// What became of the planes' reports of refused packets.
+    #[serde(default)]
+    pub refusals: RefusalCounts,
     /// What an operator should look at; empty when all is well.
     pub warnings: Vec<String>,
 }
@@ -207,6 +210,21 @@ pub struct PacketCounts {
     pub dropped: u64,
     /// Let pass by audit mode; enforcing would have dropped them.
     pub audited: u64,
+    /// Refused, but left to nft to drop, which counts them again.
+    #[serde(default)]
+    pub referred: u64,
+}
+
+/// Reports of refused packets since the daemon started. The ebpf plane tells itself how many packets it
+/// did not report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct RefusalCounts {
+    /// Told to the log and to watchers: the first packet of a flow within ten seconds.
+    pub told: u64,
+    /// Not told, because the same flow was shortly before.
+    pub repeated: u64,
+    /// Not told, because there were too many at once.
+    pub lost: u64,
 }
 
 // ---- ListZones ----
@@ -260,7 +278,7 @@ pub struct SetHits {
 pub struct PacketCounter {
     /// The plane that judged them.
     pub plane: String,
-    /// `pass`, `drop` or `audit`.
+    /// `pass`, `drop`, `audit` (it would have been dropped) or `refer` (left to nft, which drops it).
     pub action: String,
     /// The one word why.
     pub reason: String,
@@ -502,7 +520,7 @@ pub struct Event {
     /// The client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The asked name.
+    /// The asked name; of a packet, the name that its client last asked for and that led there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The other side's address.
@@ -511,6 +529,9 @@ pub struct Event {
     /// Protocol and port, such as `tcp/443`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// The interface that a packet entered on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// The plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plane: Option<String>,
@@ -520,6 +541,9 @@ pub struct Event {
     /// Whether it passed all the same, because the zone is in audit mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audited: Option<bool>,
+    /// The endpoint set that comes nearest to allowing a refused packet, and what is in its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
     /// Events before this one that were left out, because the watcher reads too slowly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
@@ -683,6 +707,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     UnresolvedName::CUSTOM_TYPE,
     ObserverCounters::CUSTOM_TYPE,
     PacketCounts::CUSTOM_TYPE,
+    RefusalCounts::CUSTOM_TYPE,
     Zone::CUSTOM_TYPE,
     PacketCounter::CUSTOM_TYPE,
     SetHits::CUSTOM_TYPE,

@@ -242,9 +242,11 @@ fn event(happened: &Happened) -> Event {
         name: told.name,
         address: told.address.map(|address| address.to_string()),
         service: told.service,
+        interface: told.interface,
         plane: told.plane.map(str::to_owned),
         reason: told.reason,
         audited: told.audited,
+        nearest: told.nearest,
         lost: None,
     }
 }

@@ -41,11 +41,11 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     catalogues.write(&mut text);
-    let mut packets = Table::new(["PACKETS", "PASSED", "DROPPED", "AUDITED"]);
+    let mut packets = Table::new(["PACKETS", "PASSED", "DROPPED", "AUDITED", "REFERRED"]);
     for plane in &status.packets {
-        let [passed, dropped, audited] =
-            [plane.passed, plane.dropped, plane.audited].map(|n| n.to_string());
-        packets.row([plane.plane.clone(), passed, dropped, audited]);
+        let counts = [plane.passed, plane.dropped, plane.audited, plane.referred];
+        let [passed, dropped, audited, referred] = counts.map(|n| n.to_string());
+        packets.row([plane.plane.clone(), passed, dropped, audited, referred]);
     }
     packets.write(&mut text);
     let (grants, dns) = (status.grants, status.dns);
@@ -63,6 +63,12 @@ pub fn status(status: &Status) -> String {
         text,
         "grants {} new, {} renewed, {} ended; records refused {}, forgeries ignored {}",
         dns.granted, dns.renewed, dns.ended, dns.records_refused, dns.forgeries
+    );
+    let refusals = status.refusals;
+    let _ = writeln!(
+        text,
+        "refused flows told {}; reports of the same flow {}, too many at once {}",
+        refusals.told, refusals.repeated, refusals.lost
     );
     if !status.unresolved.is_empty() {
         let few = status.unresolved.iter().take(SOME_NAMES);
@@ -358,12 +364,16 @@ pub fn event(event: &Event) -> String {
         ("name", &event.name),
         ("address", &event.address),
         ("service", &event.service),
+        ("interface", &event.interface),
         ("plane", &event.plane),
         ("reason", &event.reason),
     ] {
         if let Some(value) = value {
             let _ = write!(text, " {key}={}", clean(value));
         }
+    }
+    if let Some(nearest) = &event.nearest {
+        let _ = write!(text, " ({})", clean(nearest));
     }
     text.push('\n');
     text
@@ -546,6 +556,31 @@ x\\u{1b}[2J  2001:db8::/48           and 2 more reasons
         ] {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }
+    }
+
+    #[test]
+    fn a_refused_packet_is_one_line() {
+        let line = event(&Event {
+            time: "2026-11-22T21:40:03.120Z".to_owned(),
+            kind: Kind::Packet,
+            text: "packet refused".to_owned(),
+            zone: Some("managed".to_owned()),
+            client: Some("10.20.0.7".to_owned()),
+            name: Some("www.vendor.example".to_owned()),
+            address: Some("203.0.113.9".to_owned()),
+            service: Some("tcp/80".to_owned()),
+            interface: Some("lan0".to_owned()),
+            plane: Some("ebpf".to_owned()),
+            reason: Some("port-not-granted".to_owned()),
+            nearest: Some("set intune/163 allows tcp/443 only\n".to_owned()),
+            ..Event::default()
+        });
+        assert_eq!(
+            line,
+            "2026-11-22T21:40:03.120Z packet   packet refused zone=managed client=10.20.0.7 \
+             name=www.vendor.example address=203.0.113.9 service=tcp/80 interface=lan0 plane=ebpf \
+             reason=port-not-granted (set intune/163 allows tcp/443 only\\n)\n"
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@
 
 use super::late::Late;
 use super::quotas::Quotas;
-use crate::dns::{Release, Waiting};
+use super::refusals::Refusals;
+use crate::dns::{Release, Untaught, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
 use crate::policy::grant::{Admission, Cap, Policy};
@@ -45,6 +46,8 @@ pub enum Event {
     Swept(Result<(), String>),
     /// The interfaces or addresses changed.
     Links(Links),
+    /// A client was told addresses that it was not granted by that.
+    Untaught(Untaught),
     /// Packets that a plane refused.
     Refused(Vec<RefusedPacket>),
 }
@@ -136,6 +139,7 @@ pub struct Engine {
     effects: Vec<Effect>,
     cut_flows: u64,
     late: Late,
+    refusals: Refusals,
     quotas: Quotas,
 }
 
@@ -162,6 +166,7 @@ impl Engine {
             effects: Vec::new(),
             cut_flows: 0,
             late: Late::default(),
+            refusals: Refusals::default(),
             quotas: Quotas::default(),
         };
         engine.pump(now);
@@ -196,6 +201,12 @@ impl Engine {
     #[must_use]
     pub fn late(&self) -> &Late {
         &self.late
+    }
+
+    /// What is told of refused packets.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Whether everything asked for is in force, and every live flow judged by it.
@@ -305,13 +316,23 @@ impl Engine {
                 ));
             }
             Event::Links(links) => self.follow(links),
+            Event::Untaught(Untaught {
+                zone,
+                client,
+                name,
+                addresses,
+            }) => {
+                let lives = self.policy.rules().zone(zone).is_some();
+                if lives {
+                    self.refusals
+                        .answered(zone, Some(client), &name, &addresses);
+                }
+            }
             Event::Refused(packets) => {
                 self.late.refused(&packets, &self.policy, now);
-                self.effects.extend(
-                    packets
-                        .into_iter()
-                        .map(|p| Effect::Record(Happening::PacketRefused(p))),
-                );
+                let (policy, late) = (&self.policy, &self.late);
+                let told = self.refusals.refused(packets, policy, late, now);
+                self.effects.extend(told.into_iter().map(Effect::Record));
             }
         }
     }
@@ -324,6 +345,7 @@ impl Engine {
     pub fn replace(&mut self, intent: Arc<Intent>, links: Links) -> Result<usize, CompileError> {
         let grace = self.grace();
         let changes = self.policy.replace(intent, links)?;
+        self.refusals.retain_zones(self.policy.rules());
         if self.grace() == grace {
             self.late.retain_zones(self.policy.rules());
         } else {
@@ -359,6 +381,9 @@ impl Engine {
 
     fn answered(&mut self, waiting: Waiting, now: Moment) {
         let Waiting { zone, token, .. } = waiting;
+        let told = &waiting.answer;
+        self.refusals
+            .answered(zone, waiting.client, &told.name, &told.addresses);
         let fresh = self.policy.fresh(zone, &waiting.answer);
         let most = self.policy.rules().intent().limits.per_client;
         if fresh > 0 && !self.quotas.allows(waiting.client, fresh, most, now) {

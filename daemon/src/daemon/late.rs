@@ -161,6 +161,14 @@ impl Late {
         }
     }
 
+    /// The name whose grant of `address` ended last.
+    #[must_use]
+    pub fn last_name(&self, zone: ZoneId, address: IpAddr) -> Option<Arc<Name>> {
+        let ended = self.ended.get(&(zone, address))?;
+        let last = ended.iter().max_by_key(|of| of.at)?;
+        Some(Arc::clone(&last.name))
+    }
+
     /// Forgets the zones that are no more: their numbers may come to mean others.
     pub fn retain_zones(&mut self, rules: &Rules) {
         let gone = |zone: ZoneId| rules.zone(zone).is_none();

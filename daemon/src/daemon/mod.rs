@@ -16,6 +16,9 @@ mod late_tests;
 mod observing;
 pub mod planes;
 mod quotas;
+pub mod refusals;
+#[cfg(test)]
+mod refusals_tests;
 mod reload;
 pub mod state;
 mod views;
@@ -124,6 +127,16 @@ fn blocking(events: &mpsc::Sender<Event>) -> impl Fn(Event) + Send + 'static {
     move |event| {
         // Closed: the daemon is ending, and nobody needs the news.
         let _ = events.blocking_send(event);
+    }
+}
+
+/// Takes note of what clients are told and may not reach. While the loop has much to do, it is let alone.
+fn untaught(events: &mpsc::Sender<Event>) -> impl Fn(dns::Untaught) + Send + 'static {
+    let events = events.clone();
+    move |untaught| {
+        if events.capacity() > BACKLOG / 2 {
+            let _ = events.try_send(Event::Untaught(untaught));
+        }
     }
 }
 
@@ -327,7 +340,8 @@ impl Daemon {
                 .map_err(|_| dns::Busy)
         };
         let (rules, epoch) = (Arc::clone(&self.rules), Arc::clone(&self.epoch));
-        dns::start(settings, rules, epoch, submit).context("open the DNS edge")
+        let untaught = untaught(&self.events);
+        dns::start(settings, rules, epoch, submit, untaught).context("open the DNS edge")
     }
 
     fn open_observing(&self, settings: &Settings) -> anyhow::Result<Option<observing::Observing>> {
@@ -336,11 +350,13 @@ impl Daemon {
         };
         let events = self.events.clone();
         let rules = Arc::clone(&self.rules);
-        let observing = observing::start(observed, &settings.dns, rules, move |waiting| {
+        let submit = move |waiting| {
             events
                 .try_send(Event::Answered(vec![waiting]))
                 .map_err(|_| dns::Busy)
-        });
+        };
+        let untaught = untaught(&self.events);
+        let observing = observing::start(observed, &settings.dns, rules, submit, untaught);
         observing.map(Some).context("observe answers")
     }
 

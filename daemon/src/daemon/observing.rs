@@ -7,7 +7,7 @@
 
 use crate::config::DnsSettings;
 use crate::dns::observer::{Copy, Counters, Delivery, Effect, Handling, Observer, Stats};
-use crate::dns::{Busy, Release, Waiting};
+use crate::dns::{Busy, Release, Untaught, Waiting};
 use crate::plane::copies::{Copied, Copies, Received};
 use crate::plane::ruleset::Way;
 use crate::policy::observed::{DNS, Observed};
@@ -44,7 +44,8 @@ pub(super) struct Observing {
     thread: JoinHandle<()>,
 }
 
-/// Starts it. `submit` is called on its thread for every answer that teaches; it must not block.
+/// Starts it. `submit` is called on its thread for every answer that teaches, and
+/// `untaught` with answers for names that are not listed; neither must block.
 ///
 /// # Errors
 /// When the copies cannot be read, or with `delay` a resolver's address cannot be spoken from.
@@ -53,6 +54,7 @@ pub(super) fn start(
     dns: &DnsSettings,
     rules: Arc<ArcSwap<Rules>>,
     submit: impl Fn(Waiting) -> Result<(), Busy> + Send + 'static,
+    untaught: impl Fn(Untaught) + Send + 'static,
 ) -> anyhow::Result<Observing> {
     let copies = Copies::open(observed.group)?;
     let mut voices = BTreeMap::new();
@@ -78,6 +80,7 @@ pub(super) fn start(
         counters: Arc::clone(&counters),
         voices,
         submit: Box::new(submit),
+        untaught: Box::new(untaught),
         orders: received,
         ring,
         started: Instant::now(),
@@ -133,6 +136,7 @@ struct Shell {
     counters: Arc<Counters>,
     voices: BTreeMap<IpAddr, Socket>,
     submit: Box<dyn Fn(Waiting) -> Result<(), Busy> + Send>,
+    untaught: Box<dyn Fn(Untaught) + Send>,
     orders: Receiver<Order>,
     ring: UnixStream,
     started: Instant,
@@ -210,6 +214,7 @@ impl Shell {
         while !effects.is_empty() {
             for effect in effects {
                 match effect {
+                    Effect::Untaught(untaught) => (self.untaught)(untaught),
                     Effect::Teach(waiting) => {
                         let token = waiting.token;
                         if (self.submit)(waiting).is_err() {

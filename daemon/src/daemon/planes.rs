@@ -6,7 +6,7 @@
 )]
 
 use super::engine::{Event, Outcome};
-use crate::plane::Plane;
+use crate::plane::{Plane, RefusedPacket};
 use crate::policy::image::{Change, Image};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -94,15 +94,25 @@ fn work(mut planes: Planes, inbox: &Receiver<Job>, report: &impl Fn(Event)) {
         }
         if polled.elapsed() >= POLL {
             polled = Instant::now();
-            let refused: Vec<_> = planes
-                .iter_mut()
-                .flat_map(|plane| plane.refused())
-                .collect();
+            let refused = collect(&mut planes);
             if !refused.is_empty() {
                 report(Event::Refused(refused));
             }
         }
     }
+}
+
+/// What the planes refused. Whether one may leave packets to another is found out each time.
+fn collect(planes: &mut Planes) -> Vec<RefusedPacket> {
+    let refers = planes.iter().any(|plane| plane.refers());
+    let mut in_place = false;
+    let mut refused = Vec::new();
+    for plane in planes {
+        plane.rely(in_place);
+        refused.extend(plane.refused());
+        in_place = refers && plane.verify().is_ok();
+    }
+    refused
 }
 
 /// In order: the first plane (nft, the authority) closes before the next one changes.
@@ -136,4 +146,84 @@ fn verify(planes: &mut Planes) -> Result<(), String> {
             .verify()
             .map_err(|error| format!("{}: {error:#}", plane.name()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::Holdings;
+    use crate::policy::ZoneId;
+    use crate::policy::port::ClassMask;
+    use std::net::IpAddr;
+    use std::sync::{Arc, Mutex};
+
+    /// A plane that stands or not, relies on others or not, and says what it was told.
+    struct Fake {
+        stands: bool,
+        refers: bool,
+        told: Arc<Mutex<Vec<bool>>>,
+    }
+
+    impl Plane for Fake {
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+
+        fn replace(&mut self, _: &Image) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn apply(&mut self, _: &[Change]) -> anyhow::Result<Vec<Change>> {
+            Ok(Vec::new())
+        }
+
+        fn read(&mut self) -> anyhow::Result<Holdings> {
+            Ok(Holdings::new())
+        }
+
+        fn holds(&mut self, _: ZoneId, _: IpAddr) -> anyhow::Result<ClassMask> {
+            Ok(ClassMask::NONE)
+        }
+
+        fn verify(&mut self) -> anyhow::Result<()> {
+            anyhow::ensure!(self.stands, "gone");
+            Ok(())
+        }
+
+        fn refers(&self) -> bool {
+            self.refers
+        }
+
+        fn rely(&mut self, in_place: bool) {
+            self.told.lock().unwrap().push(in_place);
+        }
+
+        fn describe(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_to_a_plane_that_is_not_found_in_place() {
+        fn check(before: Option<bool>, refers: bool, expected: bool) {
+            let fake = |stands, refers| {
+                let told = Arc::default();
+                let plane = Fake {
+                    stands,
+                    refers,
+                    told: Arc::clone(&told),
+                };
+                (Box::new(plane) as Box<dyn Plane>, told)
+            };
+            let (last, told) = fake(true, refers);
+            let first = before.map(|stands| fake(stands, false).0);
+            let mut planes: Planes = first.into_iter().chain([last]).collect();
+            collect(&mut planes);
+            assert_eq!(*told.lock().unwrap(), [expected], "{before:?} {refers}");
+        }
+        check(Some(true), true, true);
+        check(Some(false), true, false);
+        check(None, true, false);
+        check(Some(true), false, false);
+    }
 }

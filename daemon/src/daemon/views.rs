@@ -7,8 +7,8 @@ use super::quotas::FILLING;
 use crate::control::protocol::{
     CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
     LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus,
-    PlaneVerdict, Reason, SetHits, SetMatch, State, Status, UnresolvedName, Verdict, Zone,
-    ZoneExplanation, ZoneList,
+    PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status, UnresolvedName, Verdict,
+    Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
@@ -54,6 +54,7 @@ pub(super) fn status(engine: &Engine) -> Status {
         networks: count(catalogue.sets.iter().map(|set| set.networks.len()).sum()),
     });
     let [ipv4, ipv6] = policy.learned().map(count);
+    let refusals = engine.refusals().counts();
     let audited =
         |(_, zone): (ZoneId, &crate::policy::rules::ZoneRules)| zone.spec.mode == Mode::Audit;
     let state = match engine.fault() {
@@ -69,6 +70,11 @@ pub(super) fn status(engine: &Engine) -> Status {
         catalogues: catalogues.collect(),
         zones: count(policy.rules().zones().count()),
         grants: GrantCounts { ipv4, ipv6 },
+        refusals: RefusalCounts {
+            told: refusals.told,
+            repeated: refusals.repeated,
+            lost: refusals.lost,
+        },
         warnings: engine
             .fault()
             .map(|fault| format!("a plane is not in force: {fault}"))
@@ -165,6 +171,7 @@ pub(super) fn add_planes(status: &mut Status, planes: &mut [Box<dyn Plane>]) {
             match counter.action {
                 "drop" => packets.dropped += counter.packets,
                 "audit" => packets.audited += counter.packets,
+                "refer" => packets.referred += counter.packets,
                 _ => packets.passed += counter.packets,
             }
         }

@@ -90,6 +90,23 @@ pub struct Waiting {
     pub client: Option<IpAddr>,
 }
 
+/// Addresses that a client was told and that are not granted by it. The loop names them by it when packets
+/// there are refused; one that is lost costs a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untaught {
+    /// Whose client asked.
+    pub zone: ZoneId,
+    /// Who asked.
+    pub client: IpAddr,
+    /// What it asked for.
+    pub name: Name,
+    /// What it was told, [`MOST_UNTAUGHT`] of it at most.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Addresses of an answer that are told to the loop though they are not granted.
+const MOST_UNTAUGHT: usize = 32;
+
 /// The loop's word on a waiting answer.
 #[derive(Clone, Debug)]
 pub struct Release {
@@ -105,6 +122,8 @@ pub struct Release {
 #[error("the loop takes no more answers now")]
 pub struct Busy;
 
+type TellUntaught = Box<dyn Fn(Untaught) + Send>;
+
 type Submit = Box<dyn Fn(Vec<Waiting>) -> Result<(), Busy> + Send>;
 
 /// Names of zones' policies that have no address so far.
@@ -116,6 +135,7 @@ struct Parts {
     rules: Arc<ArcSwap<Rules>>,
     epoch: Arc<AtomicU64>,
     submit: Submit,
+    untaught: TellUntaught,
     counters: Arc<Counters>,
     unresolved: Arc<ArcSwap<Unresolved>>,
     health: Arc<Health>,
@@ -140,7 +160,7 @@ enum Order {
 }
 
 /// Opens the listeners and starts the edge. `submit` is called on the edge's thread with answers
-/// that have addresses; it must not block. Each submitted answer waits for [`Edge::release`] for at most
+/// that have addresses, and `untaught` with those that are passed on and grant nothing; neither must block. Each submitted answer waits for [`Edge::release`] for at most
 /// `settings.hold`. An answer that was released is told again from the cache for as long as it
 /// lives and `epoch` is the one of its release: raise that before anything granted is taken back,
 /// and before `rules` change.
@@ -152,6 +172,7 @@ pub fn start(
     rules: Arc<ArcSwap<Rules>>,
     epoch: Arc<AtomicU64>,
     submit: impl Fn(Vec<Waiting>) -> Result<(), Busy> + Send + 'static,
+    untaught: impl Fn(Untaught) + Send + 'static,
 ) -> anyhow::Result<Edge> {
     let doors = settings
         .listen
@@ -188,6 +209,7 @@ pub fn start(
         rules,
         epoch,
         submit: Box::new(submit),
+        untaught: Box::new(untaught),
         counters: Arc::clone(&counters),
         unresolved: Arc::clone(&unresolved),
         health: Arc::clone(&health),

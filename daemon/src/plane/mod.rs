@@ -76,6 +76,16 @@ pub trait Plane: Send {
         Vec::new()
     }
 
+    /// Whether it leaves some of the packets it refuses to the planes before it. Then [`Plane::rely`] is
+    /// called several times a second.
+    fn refers(&self) -> bool {
+        false
+    }
+
+    /// Says whether the planes before this one were just found in place. While they are not, nothing may
+    /// be left to them.
+    fn rely(&mut self, _in_place: bool) {}
+
     /// How it is attached, in words for `status`, such as `table inet egressd, owned` or
     /// `lan0: xdp native`.
     fn describe(&self) -> Vec<String>;

@@ -26,6 +26,9 @@ pub struct Image {
     pub classes: Vec<(ClassId, PortSet)>,
     /// The zones, by id.
     pub zones: Vec<ZoneImage>,
+    /// Refused packets per second and zone that a plane may leave to the one behind it, which refuses and
+    /// reports them.
+    pub referred: u32,
     /// Whose answers are copied on their way to clients; `None` in forward mode.
     pub observed: Option<Observed>,
     /// What was learned: the open classes of each address, never empty.

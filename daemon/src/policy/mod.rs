@@ -12,6 +12,7 @@ pub mod lint;
 pub mod matcher;
 pub mod name;
 pub mod nat64;
+pub mod nearest;
 pub mod observed;
 pub mod origin;
 pub mod port;

@@ -61,6 +61,8 @@ pub struct Limits {
     pub grace: u32,
     /// A grant that is over lives on while a packet used it within this many seconds.
     pub idle: u32,
+    /// Refused packets per second and zone that the ebpf plane leaves to nft; 0 for none.
+    pub referred: u32,
 }
 
 impl Default for Limits {
@@ -75,6 +77,7 @@ impl Default for Limits {
             ttl_ceiling: 86_400,
             grace: 900,
             idle: 180,
+            referred: 10,
         }
     }
 }
@@ -523,6 +526,7 @@ impl Rules {
                 .map(|(id, set)| (id, set.clone()))
                 .collect(),
             zones: zones.collect(),
+            referred: self.intent.limits.referred,
             ..Image::default()
         }
     }

@@ -3,7 +3,10 @@
 
 mod again;
 mod proving;
+mod told;
 mod unasked;
+
+pub(super) use told::untaught_addresses;
 
 use super::cache::{Cache, Key, variant};
 use super::chance::Chance;
@@ -394,6 +397,7 @@ impl Engine {
                 }
                 Ok((mut view, mut answer)) => {
                     lifetime = lifetime.max(Some(view.lifetime()));
+                    self.tell_untaught(&rules, &group, message);
                     if stale {
                         let ttl = STALE_TTL.min(rules.intent().limits.ttl_ceiling);
                         view.make_stale(ttl);

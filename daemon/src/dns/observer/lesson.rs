@@ -17,6 +17,8 @@ use crate::policy::rules::{Ask, Rules};
 pub(super) enum Lesson {
     /// Nothing; it goes on as it is.
     Nothing,
+    /// The same: its name is not listed, or denied.
+    Unlisted,
     /// Nothing, and nobody should see it.
     Malformed,
     /// What was left after hygiene.
@@ -42,7 +44,7 @@ pub(super) fn judge(
         Ask::Forward => {}
         Ask::Refuse(_) => {
             counters.unlisted.add(1);
-            return Lesson::Nothing;
+            return Lesson::Unlisted;
         }
     }
     if message::is_truncated(bytes) {

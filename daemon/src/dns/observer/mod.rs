@@ -12,10 +12,12 @@ mod tests;
 
 pub use stats::{Counters, Stats};
 
+use super::engine::untaught_addresses;
 use super::message::{self, Asked, Extended, Question, rcode};
-use super::{Release, Token, Waiting};
+use super::{Release, Token, Untaught, Waiting};
 use crate::config::Hints;
 use crate::observe::{Happening, record};
+use crate::policy::ZoneId;
 use crate::policy::answer::Ech;
 use crate::policy::observed::DNS;
 use crate::policy::rules::Rules;
@@ -38,6 +40,9 @@ static OBSERVERS: AtomicU64 = AtomicU64::new(0);
 /// Most answers that wait for the planes at once, and most whose time to the commit is measured.
 const MOST_HELD: usize = 16_384;
 
+/// Answers for unlisted names that are read within a second.
+const MOST_UNTAUGHT_A_SECOND: u32 = 1000;
+
 /// A copied packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Copy<'p> {
@@ -54,6 +59,8 @@ pub struct Copy<'p> {
 pub enum Effect {
     /// Hand it to the loop; [`Observer::refused`] if that does not take it.
     Teach(Waiting),
+    /// Tell the loop of addresses that a client got for a name that its zone does not list.
+    Untaught(Untaught),
     /// Send an answer to a client in its resolver's name.
     Send(Delivery),
 }
@@ -81,6 +88,8 @@ pub struct Observer {
     /// By deadline, which is the order they came in.
     deadlines: VecDeque<(u64, Token)>,
     next_token: u64,
+    /// A second, and how many answers for unlisted names were read in it.
+    untaught: (u64, u32),
     effects: Vec<Effect>,
 }
 
@@ -124,6 +133,7 @@ impl Observer {
             held: BTreeMap::new(),
             deadlines: VecDeque::new(),
             next_token: OBSERVED | OBSERVERS.fetch_add(1, Ordering::Relaxed) << 40,
+            untaught: (0, 0),
             effects: Vec::new(),
         }
     }
@@ -271,6 +281,10 @@ impl Observer {
             &self.counters,
         ) {
             Lesson::Nothing => self.pass(delivery),
+            Lesson::Unlisted => {
+                self.tell_untaught((zone, client.ip()), &question, bytes, now);
+                self.pass(delivery);
+            }
             Lesson::Malformed => {
                 self.counters.malformed.add(1);
                 self.pass(delivery.map(|delivery| Delivery {
@@ -298,6 +312,34 @@ impl Observer {
                 self.hold(token, delivery, &question, rules, &waiting, now);
                 self.effects.push(Effect::Teach(waiting));
             }
+        }
+    }
+
+    /// Names addresses that packets are going to be refused to. Most answers that pass by may be such, so
+    /// only some of a second are read.
+    fn tell_untaught(
+        &mut self,
+        (zone, client): (ZoneId, IpAddr),
+        question: &Question,
+        bytes: &[u8],
+        now: u64,
+    ) {
+        let second = now / 1_000_000;
+        if self.untaught.0 != second {
+            self.untaught = (second, 0);
+        }
+        if self.untaught.1 >= MOST_UNTAUGHT_A_SECOND {
+            return;
+        }
+        self.untaught.1 += 1;
+        let addresses = untaught_addresses(bytes);
+        if !addresses.is_empty() {
+            self.effects.push(Effect::Untaught(Untaught {
+                zone,
+                client,
+                name: question.name.clone(),
+                addresses,
+            }));
         }
     }
 

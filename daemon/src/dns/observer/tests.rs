@@ -93,6 +93,7 @@ impl Scene {
         for effect in self.observer.take_effects() {
             match effect {
                 Effect::Teach(waiting) => outcome.taught.push(waiting),
+                Effect::Untaught(untaught) => outcome.untaught.push(untaught),
                 Effect::Send(delivery) => outcome.sent.push(delivery),
             }
         }
@@ -103,6 +104,7 @@ impl Scene {
 #[derive(Debug, Default)]
 struct Outcome {
     taught: Vec<Waiting>,
+    untaught: Vec<Untaught>,
     sent: Vec<Delivery>,
 }
 
@@ -141,7 +143,7 @@ fn an_answer_that_was_asked_for_teaches_once() {
     let outcome = scene.copy(false, WAN, &reply);
     assert_eq!(outcome.addresses(), [GOOD]);
     assert!(outcome.sent.is_empty(), "the client has it already");
-    assert_eq!(outcome.taught[0].zone, crate::policy::ZoneId(0));
+    assert_eq!(outcome.taught[0].zone, ZoneId(0));
     assert!(is_observed(outcome.taught[0].token));
     assert!(scene.copy(false, WAN, &reply).taught.is_empty(), "twice");
     let seen = scene.counters.read();
@@ -293,6 +295,32 @@ fn held_answers_leave_when_they_are_in_force() {
     check(&[REBOUND, GOOD], Some(Ok(())), Some(&[GOOD]));
     check(&[GOOD], Some(Err("no")), None);
     check(&[GOOD], None, None);
+}
+
+#[test]
+fn answers_for_unlisted_names_are_told_to_name_addresses_by() {
+    let mut scene = Scene::new(false);
+    let mut check = |name: &str, addresses: &[Ipv4Addr], told: bool| {
+        scene.copy(true, LAN, &datagram(CLIENT, RESOLVER, &question(name)));
+        let reply = datagram(RESOLVER, CLIENT, &answer(name, addresses));
+        let outcome = scene.copy(false, WAN, &reply);
+        assert!(outcome.addresses().is_empty() || name == NAME);
+        let [untaught] = outcome.untaught.as_slice() else {
+            return assert!(!told && outcome.untaught.is_empty(), "{outcome:?}");
+        };
+        assert!(told, "{outcome:?}");
+        assert_eq!(untaught.name.to_string() + ".", name);
+        assert_eq!(untaught.client.to_string() + ":4000", CLIENT);
+        assert_eq!(untaught.addresses, addresses);
+    };
+    check("other.example.", &[GOOD], true);
+    check("other.example.", &[], false);
+    check(NAME, &[GOOD], false);
+    // More of them within a second are not read.
+    for _ in 2..1000 {
+        check("other.example.", &[GOOD], true);
+    }
+    check("other.example.", &[GOOD], false);
 }
 
 #[test]

@@ -403,6 +403,9 @@ fn what_is_only_forwarded_teaches_nothing() {
     let reply = stage.ask("unlisted.example.", RecordType::A);
     assert_eq!(told(&reply), [ip("93.0.0.1"), ip("93.0.0.2")]);
     assert!(stage.submitted.try_recv().is_err());
+    let untaught = stage.untaught.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(untaught.name.to_string(), "unlisted.example");
+    assert_eq!(untaught.addresses, [ip("93.0.0.1"), ip("93.0.0.2")]);
 
     // A client of no zone: the rules know nothing of this interface.
     let submit = |_: Vec<Waiting>| -> Result<(), Busy> { panic!("nothing may be taught") };
@@ -415,7 +418,7 @@ fn what_is_only_forwarded_teaches_nothing() {
             local,
             ..settings.clone()
         };
-        let edge = start(&settings, Arc::clone(&nowhere), Arc::default(), submit).unwrap();
+        let edge = start(&settings, Arc::clone(&nowhere), Arc::default(), submit, |_| ()).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.connect(edge.addresses()[0]).unwrap();
@@ -611,7 +614,7 @@ fn what_cannot_be_listened_on_is_named() {
         listen: vec![address],
         ..settings(&[])
     };
-    let error = start(&settings, rules(Mode::Enforce), Arc::default(), |_| Ok(()))
+    let error = start(&settings, rules(Mode::Enforce), Arc::default(), |_| Ok(()), |_| ())
         .err()
         .expect("the port is taken");
     assert!(

@@ -91,6 +91,7 @@ pub(super) struct Stage {
     pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) epoch: Arc<AtomicU64>,
     pub(super) submitted: mpsc::Receiver<Waiting>,
+    pub(super) untaught: mpsc::Receiver<Untaught>,
 }
 
 impl Stage {
@@ -124,12 +125,24 @@ impl Stage {
     ) -> Self {
         let epoch = Arc::new(AtomicU64::new(7));
         let rules = rules(mode);
-        let edge = start(settings, Arc::clone(&rules), Arc::clone(&epoch), submit);
+        let (tell, untaught) = mpsc::channel();
+        let tell = move |told| {
+            // As above.
+            let _ = tell.send(told);
+        };
+        let edge = start(
+            settings,
+            Arc::clone(&rules),
+            Arc::clone(&epoch),
+            submit,
+            tell,
+        );
         Self {
             rules,
             edge: edge.unwrap(),
             epoch,
             submitted,
+            untaught,
         }
     }
 

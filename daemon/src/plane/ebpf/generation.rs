@@ -4,6 +4,7 @@
 use super::grants::{Grants, seed};
 use super::kinds::{Kind, Kinds};
 use super::memory::{self, Memory};
+use super::reports::{Unreported, referred_in};
 use super::tables::{Tables, id};
 use crate::plane::Holdings;
 use crate::policy::ZoneId;
@@ -18,7 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::decide::Place;
 use egressd_common::grants::{self, Granted as _};
-use egressd_common::layout::{self, Entry, KeyV4, KeyV6, Keyed, Report, Throttle, name};
+use egressd_common::layout::{self, Entry, KeyV4, KeyV6, Keyed, Report, Throttle, name, round};
 use egressd_common::link::Mac;
 use egressd_common::verdict::{Action, Reason, Verdict};
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub(super) struct Generation {
     grants: Grants,
     /// How often reports were taken.
     round: u64,
+    /// Refused packets per second and zone that may be left to nft.
+    referred: u32,
     /// Names of zones by id, for counters.
     pub(super) zones: Vec<(u8, String)>,
 }
@@ -116,8 +119,13 @@ impl Generation {
             reports,
             grants,
             round: 0,
+            referred: if nft_behind { image.referred } else { 0 },
             zones,
         };
+        let secret = getrandom::u64().context("draw a secret number")?;
+        generation
+            .say(round::SECRET, secret)
+            .context("fill the eBPF maps")?;
         generation.fill(tables).context("fill the eBPF maps")?;
         let origins = image.origins.iter().copied();
         let origins = origins.chain(std::iter::repeat(Origin::default()));
@@ -329,16 +337,27 @@ impl Generation {
         })
     }
 
-    /// Refused packets not reported, because there were too many at once.
-    pub(super) fn unreported(&self) -> anyhow::Result<u64> {
+    /// Refused packets that were not reported.
+    pub(super) fn unreported(&self) -> anyhow::Result<Unreported> {
         let throttle: PerCpuArray<_, Throttle> = self.map(name::THROTTLE)?.try_into()?;
-        Ok(throttle.get(&0, 0)?.iter().map(|[_, _, lost]| lost).sum())
+        let mut unreported = Unreported::default();
+        for [_, _, lost, repeated] in throttle.get(&0, 0)?.iter() {
+            unreported.lost += lost;
+            unreported.repeated += repeated;
+        }
+        Ok(unreported)
     }
 
-    /// Takes at most `limit` reports of refused packets, and lets each CPU make some more.
-    pub(super) fn take_reports(&mut self, limit: usize) -> Vec<Report> {
+    /// Whether some refused packets may be left to nft.
+    pub(super) fn refers(&self) -> bool {
+        self.referred > 0
+    }
+
+    /// Takes at most `limit` reports of refused packets, and lets each CPU make some more. Until the next
+    /// call some packets are left to nft if it is `in_place`. To be called ten times a second.
+    pub(super) fn take_reports(&mut self, limit: usize, in_place: bool) -> Vec<Report> {
         self.round += 1;
-        if let Err(error) = self.begin_round() {
+        if let Err(error) = self.begin_round(in_place) {
             log::warn!(target: "ebpf", "no more reports of refused packets: {error:#}");
         }
         let mut taken = Vec::new();
@@ -354,10 +373,20 @@ impl Generation {
         taken
     }
 
-    fn begin_round(&mut self) -> anyhow::Result<()> {
-        let round = self.round;
+    fn begin_round(&mut self, in_place: bool) -> anyhow::Result<()> {
+        let referred = if in_place {
+            referred_in(self.round, self.referred)
+        } else {
+            0
+        };
+        // First: what was allowed must not be allowed to this round as well.
+        self.say(round::REFERRED, referred)?;
+        self.say(round::NUMBER, self.round)
+    }
+
+    fn say(&mut self, what: u32, word: u64) -> anyhow::Result<()> {
         let mut map: Array<_, u64> = self.map_mut(name::ROUND)?.try_into()?;
-        Ok(map.set(0, round, 0)?)
+        Ok(map.set(what, word, 0)?)
     }
 
     /// Bytes of kernel memory that the maps take, as the kernel counts them.

@@ -10,6 +10,7 @@ pub(in crate::plane) mod interfaces;
 mod kinds;
 mod memory;
 mod offload;
+mod reports;
 mod table;
 pub(in crate::plane) mod tables;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use egressd_common::layout;
 use egressd_common::verdict::{Action, NO_ZONE, Reason, Verdict};
 use generation::{Generation, Tally};
 use interfaces::Wanted;
+use reports::Unreported;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -69,7 +71,10 @@ pub struct EbpfPlane {
     /// The counters of the generation before, in which a last packet may just be counted.
     retired: Option<Tally>,
     reports: Vec<layout::Report>,
-    unreported: u64,
+    /// Of earlier generations.
+    unreported: Unreported,
+    /// Whether nft was just found in place.
+    nft_in_place: bool,
 }
 
 /// Removes the links that an earlier run pinned below `pin_dir`, and so detaches its programs: a
@@ -118,7 +123,8 @@ impl EbpfPlane {
             hits: Hits::new(),
             retired: None,
             reports: Vec::new(),
-            unreported: 0,
+            unreported: Unreported::default(),
+            nft_in_place: false,
         };
         let links = plane.links_dir();
         std::fs::DirBuilder::new()
@@ -343,8 +349,9 @@ impl EbpfPlane {
     /// Takes over what the generation before counted and reported.
     fn retire(&mut self, mut old: Generation) {
         self.settle();
-        self.reports.extend(old.take_reports(REPORTS_AT_ONCE));
-        self.unreported += old.unreported().unwrap_or_default();
+        self.reports
+            .extend(old.take_reports(REPORTS_AT_ONCE, false));
+        self.unreported.add(old.unreported().unwrap_or_default());
         self.retired = old.into_tally();
     }
 
@@ -501,10 +508,12 @@ impl Plane for EbpfPlane {
             .current
             .as_ref()
             .and_then(|current| current.unreported().ok());
-        let unreported = self.unreported + current.unwrap_or_default();
-        if unreported > 0 {
+        let mut unreported = self.unreported;
+        unreported.add(current.unwrap_or_default());
+        let Unreported { lost, repeated } = unreported;
+        if unreported != Unreported::default() {
             lines.push(format!(
-                "{unreported} refused packets counted but not reported"
+                "refused packets counted but not reported: {repeated} repeated, {lost} lost"
             ));
         }
         lines
@@ -513,9 +522,17 @@ impl Plane for EbpfPlane {
     fn refused(&mut self) -> Vec<RefusedPacket> {
         let mut reports = std::mem::take(&mut self.reports);
         if let Some(current) = &mut self.current {
-            reports.extend(current.take_reports(REPORTS_AT_ONCE));
+            reports.extend(current.take_reports(REPORTS_AT_ONCE, self.nft_in_place));
         }
         reports.iter().filter_map(refused_packet).collect()
+    }
+
+    fn refers(&self) -> bool {
+        self.current.as_ref().is_some_and(Generation::refers)
+    }
+
+    fn rely(&mut self, in_place: bool) {
+        self.nft_in_place = in_place;
     }
 }
 

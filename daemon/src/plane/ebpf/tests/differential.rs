@@ -19,7 +19,7 @@ use std::net::IpAddr;
 const FRAMES: usize = 6000;
 
 /// A small generator of numbers, the same in every run (xorshift64*).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
@@ -190,7 +190,7 @@ fn tag(dice: &mut Dice) -> (u16, u16) {
     (protocol, id | dice.one(&[0, 0xe000]))
 }
 
-fn frame(dice: &mut Dice, ethernet: bool) -> Vec<u8> {
+pub(super) fn frame(dice: &mut Dice, ethernet: bool) -> Vec<u8> {
     let packet = if dice.chance(2) {
         packet_v4(dice)
     } else {
@@ -250,7 +250,7 @@ fn frame(dice: &mut Dice, ethernet: bool) -> Vec<u8> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Program {
+pub(super) enum Program {
     Xdp,
     Tcx,
 }
@@ -258,7 +258,7 @@ enum Program {
 impl Program {
     /// Whether the program lets `frame` pass; `None` where the kernel cannot make a socket buffer of
     /// it (a type of IP with less than an IP header behind).
-    fn passes(self, generation: &mut Generation, frame: &[u8]) -> Option<bool> {
+    pub(super) fn passes(self, generation: &mut Generation, frame: &[u8]) -> Option<bool> {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         let result = match self {
@@ -396,7 +396,7 @@ fn what_is_used_is_seen_and_what_is_refused_is_reported() {
     assert!(!send(&mut generation, "198.51.100.2", 124));
     assert!(!send(&mut generation, "198.51.100.77", 123));
     let reports: Vec<_> = generation
-        .take_reports(10)
+        .take_reports(10, false)
         .iter()
         .filter_map(super::super::refused_packet)
         .collect();
@@ -411,16 +411,6 @@ fn what_is_used_is_seen_and_what_is_refused_is_reported() {
             ("198.51.100.77".parse().unwrap(), 123, "not-granted"),
         ]
     );
-    for _ in 0..1000 {
-        send(&mut generation, "198.51.100.77", 123);
-    }
-    let told = generation.take_reports(2000).len() as u64;
-    let cpus = std::thread::available_parallelism().unwrap().get() as u64;
-    assert!((1..=20 * cpus).contains(&told), "{told} reports");
-    assert_eq!(told + generation.unreported().unwrap(), 1000);
-    // Whoever reads gets more.
-    send(&mut generation, "198.51.100.77", 123);
-    assert_eq!(generation.take_reports(10).len(), 1);
 }
 
 #[test]

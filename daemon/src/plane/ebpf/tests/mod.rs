@@ -3,6 +3,7 @@
 
 mod cost;
 mod differential;
+mod reports;
 mod stacked;
 mod trunk;
 mod world;
