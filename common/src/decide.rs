@@ -3,9 +3,9 @@
 
 use crate::address::{Address, V4, V6};
 use crate::frame::Frame;
-use crate::link::{Network, bare, ethernet};
+use crate::link::{Mac, Network, bare, ethernet, is_bridged};
 use crate::network::{Packet, ipv4, ipv6};
-use crate::transport::{Transport, protocol};
+use crate::transport::{Start, Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
 
 /// The port of DNS over UDP and TCP (RFC 1035 §4.2).
@@ -32,20 +32,41 @@ pub enum Inbound {
     Deny,
     /// Whoever others let in.
     Allow,
-    /// As `Allow`, and its hosts serve UDP ports, see [`Lookup::serves`].
+    /// As `Allow`, and its hosts serve UDP ports or protocols without ports, see [`Lookup::serves`].
     Serve,
 }
 
-/// An interface as a packet meets it. Only zones' interfaces have one: a source that no zone claims
-/// there is forged, whatever becomes of packets from interfaces in no zone.
+/// An interface as a packet meets it. Only zones' interfaces and the VLAN devices on them have one: a
+/// source that no zone claims on a zone's interface is forged, whatever becomes of packets from
+/// interfaces in no zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
+    /// What becomes of its packets.
+    pub role: Role,
+    /// It is a port of a bridge.
+    pub port: bool,
     /// Frames begin with an Ethernet header.
     pub ethernet: bool,
     /// Every zone here is in audit mode, so that packets of none of them pass as well.
     pub audit: bool,
     /// The one zone that takes every source here; `None` means that the source decides.
     pub sole: Option<Zone>,
+}
+
+/// What becomes of the packets of an interface. Only VLAN devices on a zone's interface, which packets
+/// come to by their tag, can be other than `Zoned`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its zones' policies say. What comes to such a VLAN device by its tag and passes is judged once
+    /// more by the device's own program, and counted there: so a tag that the card takes off unseen
+    /// takes nothing past the judgement.
+    Zoned,
+    /// It is upstream: everything passes.
+    Upstream,
+    /// It is in no zone: everything is left to nft, or to whatever the configuration trusts.
+    Unzoned,
+    /// It is in no zone, and nothing behind would drop what no zone claims.
+    Shut,
 }
 
 /// What is known of a destination beside its learned grant.
@@ -84,11 +105,24 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
     /// The entry of an interface.
     fn interface(&self, index: u32) -> Option<Interface>;
 
+    /// The VLAN device on interface `index` that claims this [`crate::link::tag`].
+    fn vlan(&self, index: u32, tag: u32) -> Option<u32>;
+
+    /// Whether there are any VLAN devices to ask [`Self::vlan`] for.
+    fn has_vlans(&self) -> bool;
+
+    /// Whether a hardware address is one of the gateway's.
+    fn is_own_mac(&self, mac: Mac) -> bool;
+
+    /// Whether any interface is a port of a bridge.
+    fn has_ports(&self) -> bool;
+
     /// The classes that hold `port` of `protocol` (0 where the protocol has no ports).
     fn classes(&self, protocol: u8, port: u16) -> u64;
 
-    /// Whether the zone's hosts answer strangers from this UDP port.
-    fn serves(&self, zone: u8, port: u16) -> bool;
+    /// Whether the zone's hosts answer strangers from this UDP port, or in this protocol without
+    /// ports (port 0).
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool;
 
     /// Whether what passes here is judged again by nft, which knows flows.
     fn nft_behind(&self) -> bool;
@@ -103,16 +137,47 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
     }
 }
 
-/// The verdict on `frame`, which entered on the interface with this `index`.
+/// The verdict on `frame`, which entered on the interface with this index.
 #[inline(always)]
-pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict {
-    let Some(interface) = lookup.interface(index) else {
-        return Verdict {
-            action: Action::Drop,
-            reason: Reason::NoInterface,
-            zone: NO_ZONE,
-        };
+pub fn decide<F: Frame, L: Lookup>(frame: &F, entered: u32, lookup: &L) -> Verdict {
+    let index = if lookup.has_vlans() {
+        frame.device(entered, lookup)
+    } else {
+        entered
     };
+    let Some(interface) = lookup.interface(index) else {
+        return unzoned(Action::Drop, Reason::NoInterface);
+    };
+    if lookup.has_vlans() {
+        match interface.role {
+            Role::Upstream => return unzoned(Action::Pass, Reason::Upstream),
+            Role::Unzoned => return unzoned(Action::Pass, Reason::Unzoned),
+            Role::Zoned | Role::Shut => {}
+        }
+    }
+    let verdict = decide_at(frame, index, interface, lookup);
+    let again = lookup.has_vlans() && index != entered && interface.role == Role::Zoned;
+    if again && verdict.action.passes() {
+        return Verdict {
+            action: Action::Pass,
+            reason: Reason::Vlan,
+            ..verdict
+        };
+    }
+    verdict
+}
+
+/// The verdict on `frame`, which comes in on `interface`.
+#[inline(always)]
+fn decide_at<F: Frame, L: Lookup>(
+    frame: &F,
+    index: u32,
+    interface: Interface,
+    lookup: &L,
+) -> Verdict {
+    if lookup.has_ports() && interface.port && is_bridged(frame, lookup) {
+        return conclude(Ok(Reason::Bridged), None, interface);
+    }
     let network = if interface.ethernet {
         ethernet(frame)
     } else {
@@ -127,13 +192,7 @@ pub fn decide<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict
             Ok(packet) => return judge(&packet, index, interface, lookup),
             Err(reason) => reason,
         },
-        Err(Reason::NotIp) => {
-            return Verdict {
-                action: Action::Pass,
-                reason: Reason::NotIp,
-                zone: NO_ZONE,
-            };
-        }
+        Err(Reason::NotIp) => return conclude(Ok(Reason::NotIp), None, interface),
         Err(reason) => reason,
     };
     conclude(Err(reason), interface.sole, interface)
@@ -165,6 +224,15 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
     verdict
 }
 
+/// A verdict in which no zone has part.
+const fn unzoned(action: Action, reason: Reason) -> Verdict {
+    Verdict {
+        action,
+        reason,
+        zone: NO_ZONE,
+    }
+}
+
 /// Whether nft refuses a packet that is dropped here. It does where the zone's grants alone decided, on
 /// a packet that starts something: of a flow that is under way nft may think otherwise, and what is
 /// wrong with a header it does not look for.
@@ -189,6 +257,9 @@ fn nft_refuses_too<A: Address, L: Lookup + Tables<A>>(
         | Reason::LaterFragment
         | Reason::Unzoned
         | Reason::Redirected
+        | Reason::Bridged
+        | Reason::Upstream
+        | Reason::Vlan
         | Reason::Spoofed
         | Reason::Martian
         | Reason::Truncated
@@ -201,7 +272,7 @@ fn nft_refuses_too<A: Address, L: Lookup + Tables<A>>(
         | Reason::Tags
         | Reason::NoInterface => false,
     };
-    of_grants && packet.transport.opens && lookup.nft_behind()
+    of_grants && packet.transport.start == Start::Opens && lookup.nft_behind()
 }
 
 #[inline(always)]
@@ -258,7 +329,7 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     }
     match trouble {
         Some(reason) => Err(reason),
-        None if lookup.nft_behind() && !transport.opens => Ok(Reason::Continues),
+        None if lookup.nft_behind() && transport.start != Start::Opens => Ok(Reason::Continues),
         None => Err(Reason::Spoofed),
     }
 }
@@ -301,13 +372,17 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
     {
         return Ok(Reason::Redirected);
     }
+    // An error belongs to whatever flow it tells of, also to one that the zone opened.
+    if lookup.nft_behind() && transport.start == Start::Reports {
+        return Ok(Reason::Continues);
+    }
     if lookup.nft_behind() && zone.inbound != Inbound::Deny {
-        if !transport.opens {
+        if transport.start != Start::Opens {
             return Ok(Reason::Continues);
         }
         if zone.inbound == Inbound::Serve
-            && transport.protocol == protocol::UDP
-            && lookup.serves(zone.id, transport.source_port)
+            && transport.protocol != protocol::TCP
+            && lookup.serves(zone.id, transport.protocol, transport.source_port)
         {
             return Ok(Reason::Serves);
         }

@@ -1,5 +1,8 @@
 //! A packet as readable words. The kernel reads frames in place, tests and the model read slices.
 
+use crate::decide::Lookup;
+use crate::link;
+
 /// A frame whose bytes are read by offset from its first byte.
 pub trait Frame {
     /// `N` 32-bit words from `offset` on, **as they lie on the wire**: the bytes in memory are the
@@ -9,6 +12,55 @@ pub trait Frame {
 
     /// Whether the frame has at least `length` bytes.
     fn reaches(&self, length: usize) -> bool;
+
+    /// As [`Self::words`], but for a header [`Behind`] others.
+    #[inline(always)]
+    fn words_behind<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.words(offset)
+    }
+
+    /// `number`, as one that the kernel's verifier knows nothing of: what may follow it looks at once,
+    /// and not once for each number that it has seen in a packet.
+    #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
+        number
+    }
+
+    /// [`link::device`], for hooks that keep its ways out of the verifier's sight.
+    #[inline(always)]
+    fn device<L: Lookup>(&self, index: u32, lookup: &L) -> u32
+    where
+        Self: Sized,
+    {
+        link::device(self, index, lookup)
+    }
+
+    /// The outermost VLAN tag, as [`crate::link::tag`] has it, where it was already taken off the
+    /// frame and is known beside it.
+    #[inline(always)]
+    fn stripped(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// A frame whose IP header lies behind tags or a session's header.
+pub(crate) struct Behind<'a, F>(pub(crate) &'a F);
+
+impl<F: Frame> Frame for Behind<'_, F> {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.0.words_behind(offset)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        self.0.reaches(length)
+    }
+
+    #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
+        self.0.blur(number)
+    }
 }
 
 /// A frame in memory.

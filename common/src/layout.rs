@@ -2,7 +2,7 @@
 //! both sides build and read with the functions here. Addresses are wire words, numbers are in the
 //! host's byte order.
 
-use crate::decide::{Inbound, Interface, Place, Zone};
+use crate::decide::{Inbound, Interface, Place, Role, Zone};
 use crate::grants::{Bucket, KINDS};
 use crate::transport::protocol;
 use crate::verdict::{Action, REASONS, Verdict};
@@ -32,7 +32,7 @@ pub mod name {
     pub const PLACES_V4: &str = "PLACES_V4";
     /// As [`PLACES_V4`].
     pub const PLACES_V6: &str = "PLACES_V6";
-    /// (zone, UDP port) that a zone serves. Hash.
+    /// (zone, protocol, port) that a zone serves. Hash.
     pub const SERVES: &str = "SERVES";
     /// Packets by zone, action and reason. Array per CPU.
     pub const COUNTERS: &str = "COUNTERS";
@@ -55,11 +55,15 @@ pub mod name {
     pub const MASKS: &str = "MASKS";
     /// What user space says of reports, by [`super::round`]. Array.
     pub const ROUND: &str = "ROUND";
+    /// (interface index, tag) → index of the VLAN device that claims it. Hash.
+    pub const VLANS: &str = "VLANS";
+    /// The gateway's hardware addresses. Hash.
+    pub const MACS: &str = "MACS";
     /// Every map.
-    pub const MAPS: [&str; 22] = [
-        INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4, FILTER_V6, KINDS,
-        HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, TOLD, REFERRED, PORTS,
-        HINTS_V4, HINTS_V6, MASKS, ROUND,
+    pub const MAPS: [&str; 24] = [
+        VLANS, MACS, INTERFACES, SOURCES_V4, SOURCES_V6, GRANTS_V4, GRANTS_V6, FILTER_V4,
+        FILTER_V6, KINDS, HITS, PLACES_V4, PLACES_V6, SERVES, COUNTERS, REFUSED, THROTTLE, TOLD,
+        REFERRED, PORTS, HINTS_V4, HINTS_V6, MASKS, ROUND,
     ];
 
     /// Global: [`crate::grants::Seed::add`].
@@ -74,6 +78,10 @@ pub mod name {
     pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
+    /// Global: 1 where [`VLANS`] is not empty.
+    pub const HAS_VLANS: &str = "HAS_VLANS";
+    /// Global: 1 where an interface is a port of a bridge.
+    pub const HAS_PORTS: &str = "HAS_PORTS";
 }
 
 /// Entry point for XDP.
@@ -235,6 +243,9 @@ const AUDIT: u32 = 1 << 8;
 const INBOUND_DENY: u32 = 1 << 9;
 const SERVES: u32 = 1 << 10;
 const REDIRECT: u32 = 1 << 11;
+const PORT: u32 = 1 << 12;
+/// Two bits.
+const ROLE: u32 = 13;
 const ALL_AUDIT: u32 = 1 << 27;
 const SOLE: u32 = 1 << 30;
 const ETHERNET: u32 = 1 << 31;
@@ -291,7 +302,16 @@ impl Interface {
         if self.ethernet {
             packed |= ETHERNET;
         }
-        packed
+        if self.port {
+            packed |= PORT;
+        }
+        let role = match self.role {
+            Role::Zoned => 0,
+            Role::Upstream => 1,
+            Role::Unzoned => 2,
+            Role::Shut => 3,
+        };
+        packed | role << ROLE
     }
 
     /// From a map's value.
@@ -299,6 +319,13 @@ impl Interface {
     #[inline(always)]
     pub const fn unpack(packed: u32) -> Self {
         Self {
+            role: match packed >> ROLE & 3 {
+                0 => Role::Zoned,
+                1 => Role::Upstream,
+                2 => Role::Unzoned,
+                _ => Role::Shut,
+            },
+            port: packed & PORT != 0,
             ethernet: packed & ETHERNET != 0,
             audit: packed & ALL_AUDIT != 0,
             sole: if packed & SOLE != 0 {
@@ -357,11 +384,11 @@ pub const fn port_class(entry: u64, port: u16) -> u8 {
     (entry >> ((port & 7) * 8)) as u8
 }
 
-/// Key of [`name::SERVES`].
+/// Key of [`name::SERVES`]. The port is 0 for protocols without ports.
 #[must_use]
 #[inline(always)]
-pub const fn serves_key(zone: u8, port: u16) -> u32 {
-    (zone as u32) << 16 | port as u32
+pub const fn serves_key(zone: u8, protocol: u8, port: u16) -> u32 {
+    (zone as u32) << 24 | (protocol as u32) << 16 | port as u32
 }
 
 /// Entries of [`name::COUNTERS`]: for each zone and for none, each action, each reason.
@@ -527,6 +554,9 @@ mod tests {
             assert_eq!(Zone::unpack(zone.pack()), zone);
             for sole in [None, Some(zone)] {
                 let interface = Interface {
+                    role: [Role::Zoned, Role::Upstream, Role::Unzoned, Role::Shut]
+                        [usize::from(bits % 4)],
+                    port: flag(2),
                     ethernet: flag(0),
                     audit: flag(1),
                     sole,

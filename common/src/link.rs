@@ -1,10 +1,16 @@
-//! The link layer: where the IP header begins, behind VLAN tags and PPPoE.
+//! The link layer: on which device a frame comes in, whether it is bridged, and where its IP header
+//! begins, behind VLAN tags and PPPoE.
 
+use crate::decide::Lookup;
 use crate::frame::Frame;
 use crate::verdict::Reason;
+use core::ops::ControlFlow;
 
 /// Most VLAN tags that are read.
 pub const MAX_TAGS: usize = 3;
+
+/// Where the IP header begins in a frame without tags and sessions, at most.
+pub(crate) const PLAIN: usize = 14;
 
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -87,6 +93,108 @@ fn pppoe<F: Frame>(frame: &F, at: usize) -> Result<Network, Reason> {
             _ => Err(Reason::NotIp),
         }
     }
+}
+
+/// A VLAN tag as tables have it: its protocol, then the twelve bits of its id. Priority and drop
+/// eligibility say nothing of the device.
+#[must_use]
+#[inline(always)]
+pub const fn tag(protocol: u16, control: u16) -> u32 {
+    (protocol as u32) << 16 | (control & 0xfff) as u32
+}
+
+/// Whether the frame has a VLAN tag at all.
+#[inline(always)]
+pub fn is_tagged<F: Frame>(frame: &F) -> bool {
+    let kind = frame
+        .words(12)
+        .map(|[word]| (u32::from_be(word) >> 16) as u16);
+    frame.stripped().is_some() || kind.is_some_and(|kind| VLAN.contains(&kind))
+}
+
+/// The device on which the kernel sees a frame that entered on `index`: the VLAN device that claims
+/// its tag, and so on for tags inside it (`vlan_do_receive` in Linux `net/8021q/vlan_core.c`). Where
+/// no device claims a tag it is the interface the frame has come to by then; a tag with id 0 says
+/// only a priority.
+#[inline(always)]
+pub fn device<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> u32 {
+    let outermost = match frame.stripped() {
+        Some(tag) => claimed(tag, index, lookup),
+        None => ControlFlow::Continue(index),
+    };
+    // Not a loop, see `ethernet`.
+    let (ControlFlow::Break(index) | ControlFlow::Continue(index)) =
+        within(frame, 12, outermost, lookup);
+    index
+}
+
+/// Goes on with the tag at byte `at` and those behind it.
+#[inline(always)]
+fn within<F: Frame, L: Lookup>(
+    frame: &F,
+    at: usize,
+    so_far: ControlFlow<u32, u32>,
+    lookup: &L,
+) -> ControlFlow<u32, u32> {
+    let first = at_byte(frame, at, so_far?, lookup)?;
+    let second = at_byte(frame, at + 4, first, lookup)?;
+    at_byte(frame, at + 8, second, lookup)
+}
+
+/// The device behind the tag at byte `at`; the end where there is none.
+#[inline(always)]
+fn at_byte<F: Frame, L: Lookup>(
+    frame: &F,
+    at: usize,
+    index: u32,
+    lookup: &L,
+) -> ControlFlow<u32, u32> {
+    let Some([word]) = frame.words(at) else {
+        return ControlFlow::Break(index);
+    };
+    let word = u32::from_be(word);
+    let protocol = (word >> 16) as u16;
+    if VLAN.contains(&protocol) {
+        claimed(tag(protocol, word as u16), index, lookup)
+    } else {
+        ControlFlow::Break(index)
+    }
+}
+
+#[inline(always)]
+fn claimed<L: Lookup>(tag: u32, index: u32, lookup: &L) -> ControlFlow<u32, u32> {
+    match lookup.vlan(index, tag) {
+        Some(device) => ControlFlow::Continue(device),
+        None if tag & 0xfff == 0 => ControlFlow::Continue(index),
+        None => ControlFlow::Break(index),
+    }
+}
+
+/// A hardware address as it lies on the wire, the last two bytes zero.
+pub type Mac = [u32; 2];
+
+/// The wire words of a hardware address.
+#[must_use]
+pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> Mac {
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, 0, 0]),
+    ]
+}
+
+/// Whether a bridge, on one of whose ports the frame entered, hands it on to another host instead of
+/// to this one. In doubt it does not: to a group, to an address that routers take from each other
+/// (RFC 9568 §7.3), cut short.
+#[inline(always)]
+pub fn is_bridged<F: Frame, L: Lookup>(frame: &F, lookup: &L) -> bool {
+    let Some([first, second]) = frame.words(0) else {
+        return false;
+    };
+    let mac = [first, second & u32::from_ne_bytes([0xff, 0xff, 0, 0])];
+    let is_group = u32::from_be(first) >> 24 & 1 == 1;
+    let virtual_router =
+        first == u32::from_ne_bytes([0, 0, 0x5e, 0]) && matches!(u32::from_be(second) >> 24, 1 | 2);
+    !is_group && !virtual_router && !lookup.is_own_mac(mac)
 }
 
 /// Finds the IP header of a packet from a device without link-layer header (tun, WireGuard).

@@ -1,7 +1,8 @@
 //! The IP layer: addresses, header sanity, fragments, extension headers.
 
 use crate::address::{V4, V6};
-use crate::frame::Frame;
+use crate::frame::{Behind, Frame};
+use crate::link::PLAIN;
 use crate::transport::{Segment, Transport, transport};
 use crate::verdict::Reason;
 
@@ -25,10 +26,15 @@ impl<A> Packet<A> {
     // A `Result` here would leave words undefined on its error's path, and the verifier refuses
     // programs that so much as move them.
     #[inline(always)]
-    fn new(source: A, destination: A, transport: Result<Transport, Reason>) -> Self {
+    fn new<F: Frame>(
+        frame: &F,
+        source: A,
+        destination: A,
+        transport: Result<Transport, Reason>,
+    ) -> Self {
         let (transport, trouble) = match transport {
-            Ok(transport) => (transport, None),
-            Err(reason) => (Transport::UNKNOWN, Some(reason)),
+            Ok(transport) => (transport.blurred(frame), None),
+            Err(reason) => (Transport::UNKNOWN, Some(reason.blurred(frame))),
         };
         Self {
             source,
@@ -45,6 +51,15 @@ impl<A> Packet<A> {
 /// [`Reason::Truncated`] or [`Reason::Malformed`] where not even the addresses can be told.
 #[inline(always)]
 pub fn ipv4<F: Frame>(frame: &F, at: usize) -> Result<Packet<V4>, Reason> {
+    if at <= PLAIN {
+        ipv4_here(frame, at)
+    } else {
+        ipv4_here(&Behind(frame), frame.blur(at as u64) as usize)
+    }
+}
+
+#[inline(always)]
+fn ipv4_here<F: Frame>(frame: &F, at: usize) -> Result<Packet<V4>, Reason> {
     let Some([first, second, third, source, destination]) = frame.words(at) else {
         return Err(Reason::Truncated);
     };
@@ -55,7 +70,7 @@ pub fn ipv4<F: Frame>(frame: &F, at: usize) -> Result<Packet<V4>, Reason> {
     let fragment = u32::from_be(second) as u16;
     let protocol = (u32::from_be(third) >> 16) as u8;
     let transport = ipv4_transport(frame, at, first, fragment, protocol);
-    Ok(Packet::new([source], [destination], transport))
+    Ok(Packet::new(frame, [source], [destination], transport))
 }
 
 #[inline(always)]
@@ -98,25 +113,80 @@ fn ipv4_transport<F: Frame>(
 /// [`Reason::Truncated`] or [`Reason::Malformed`] where not even the addresses can be told.
 #[inline(always)]
 pub fn ipv6<F: Frame>(frame: &F, at: usize) -> Result<Packet<V6>, Reason> {
-    let Some([first, second, s0, s1, s2, s3, d0, d1, d2, d3]) = frame.words(at) else {
+    if at <= PLAIN {
+        let Some(header) = frame.words(at) else {
+            return Err(Reason::Truncated);
+        };
+        // The verifier goes through every way along a chain of headers: let it do so once.
+        if !is_extension(next_header(header[1])) {
+            return ipv6_here(
+                header,
+                |second| {
+                    let end = 40 + (second >> 16) as usize;
+                    if !frame.reaches(at + end) {
+                        return Err(Reason::Truncated);
+                    }
+                    let segment = Segment {
+                        at: at + 40,
+                        length: end - 40,
+                        first_fragment: false,
+                    };
+                    transport(frame, segment, next_header(header[1]))
+                },
+                frame,
+            );
+        }
+    }
+    let (frame, at) = (&Behind(frame), frame.blur(at as u64) as usize);
+    let Some(header) = frame.words(at) else {
         return Err(Reason::Truncated);
     };
+    ipv6_here(header, |second| chain(frame, at, second), frame)
+}
+
+/// The packet with this header. `transport` reads what it carries, given the header's second word.
+#[inline(always)]
+fn ipv6_here<F: Frame>(
+    [first, second, s0, s1, s2, s3, d0, d1, d2, d3]: [u32; 10],
+    transport: impl FnOnce(u32) -> Result<Transport, Reason>,
+    frame: &F,
+) -> Result<Packet<V6>, Reason> {
     if u32::from_be(first) >> 28 != 6 {
         return Err(Reason::Malformed);
     }
-    let transport = ipv6_transport(frame, at, u32::from_be(second));
-    Ok(Packet::new([s0, s1, s2, s3], [d0, d1, d2, d3], transport))
+    let transport = transport(u32::from_be(second));
+    Ok(Packet::new(
+        frame,
+        [s0, s1, s2, s3],
+        [d0, d1, d2, d3],
+        transport,
+    ))
+}
+
+/// The protocol in the second word of an IPv6 header, as it lies on the wire.
+#[inline(always)]
+const fn next_header(second: u32) -> u8 {
+    (u32::from_be(second) >> 8) as u8
+}
+
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
 }
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
-/// Walks the extension headers. Authentication (51) and ESP (50) are protocols here, as for nft;
-/// a jumbogram's payload length of 0 makes any header overrun it.
+/// Walks the extension headers. The authentication header is one, as for nft and conntrack, which
+/// judge by what is behind it (`ipv6_find_hdr`); ESP is a protocol. A jumbogram's payload length of 0 makes any header overrun it.
 #[inline(always)]
-fn ipv6_transport<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transport, Reason> {
+fn chain<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transport, Reason> {
     let end = 40 + (second >> 16) as usize;
     if !frame.reaches(at + end) {
         return Err(Reason::Truncated);
@@ -126,7 +196,7 @@ fn ipv6_transport<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transpo
     let mut fragmented = false;
     let mut first_fragment = false;
     for position in 0..=MAX_EXTENSIONS {
-        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+        if !is_extension(next) {
             let segment = Segment {
                 at: at + offset,
                 length: end - offset,
@@ -158,7 +228,9 @@ fn ipv6_transport<F: Frame>(frame: &F, at: usize, second: u32) -> Result<Transpo
             if next == ROUTING && word & 0xff != 0 {
                 return Err(Reason::SourceRoute);
             }
-            length += (word >> 16 & 0xff) as usize * 8;
+            let units = (word >> 16 & 0xff) as usize;
+            // RFC 4302 §2.2: words less two, and not eights less one.
+            length += units * if next == AUTHENTICATION { 4 } else { 8 };
         }
         next = (word >> 24) as u8;
         offset += length;

@@ -145,6 +145,17 @@ pub fn ethernet(tags: &[u16], packet: &[u8]) -> Vec<u8> {
     framed(tags, kind, packet)
 }
 
+/// `packet` in an Ethernet frame behind these VLAN tags: protocol, then priority and id.
+#[must_use]
+pub fn tagged(tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
+    let types: Vec<u16> = tags.iter().map(|(protocol, _)| *protocol).collect();
+    let mut frame = ethernet(&types, packet);
+    for (at, (_, control)) in (14..).step_by(4).zip(tags) {
+        frame[at..at + 2].copy_from_slice(&control.to_be_bytes());
+    }
+    frame
+}
+
 /// `packet` in a PPPoE session.
 #[must_use]
 pub fn pppoe(tags: &[u16], packet: &[u8]) -> Vec<u8> {

@@ -1,9 +1,11 @@
 //! The verdict on whole frames, over a small world of tables.
 
 use crate::address::{V4, V6, v4, v6};
-use crate::decide::{Inbound, Interface, Lookup, Place, Tables, Zone, decide};
+use crate::decide::{Inbound, Interface, Lookup, Place, Role, Tables, Zone, decide};
+use crate::frame::Frame;
+use crate::link::{Mac, tag};
 use crate::samples::{ACK, SYN, ethernet, fragment, icmp, padding, pppoe, tcp, udp};
-use crate::samples::{framed, ipv4, ipv6};
+use crate::samples::{framed, ipv4, ipv6, tagged};
 use crate::verdict::{Action, Reason, Verdict};
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,9 +20,20 @@ struct World {
     all_audit: bool,
     inbound_deny: bool,
     redirect: bool,
+    /// There are VLAN devices on interface 1: 2 is in the zone, 3 upstream, 4 and 5 in no zone, 6 in
+    /// the zone and behind a second tag.
+    vlans: bool,
+    /// Interfaces are ports of a bridge.
+    port: bool,
     /// Whatever may be left to nft is.
     refers: bool,
 }
+
+const ZONED: u32 = tag(0x8100, 10);
+const UPSTREAM: u32 = tag(0x8100, 20);
+const STRANGER: u32 = tag(0x8100, 30);
+const OUTER: u32 = tag(0x88a8, 40);
+const INNER: u32 = tag(0x8100, 50);
 
 const BEHIND: World = World {
     nft_behind: true,
@@ -28,6 +41,8 @@ const BEHIND: World = World {
     all_audit: false,
     inbound_deny: false,
     redirect: false,
+    vlans: false,
+    port: false,
     refers: false,
 };
 const ALONE: World = World {
@@ -52,11 +67,43 @@ impl World {
 
 impl Lookup for World {
     fn interface(&self, index: u32) -> Option<Interface> {
-        (index == 1).then_some(Interface {
+        let role = match index {
+            1 | 2 | 6 => Role::Zoned,
+            3 => Role::Upstream,
+            4 | 5 if self.nft_behind => Role::Unzoned,
+            4 | 5 => Role::Shut,
+            _ => return None,
+        };
+        Some(Interface {
+            role,
+            port: self.port,
             ethernet: true,
-            audit: self.all_audit,
+            audit: self.all_audit && role == Role::Zoned,
             sole: None,
         })
+    }
+
+    fn vlan(&self, index: u32, tag: u32) -> Option<u32> {
+        match (index, tag) {
+            (1, ZONED) => Some(2),
+            (1, UPSTREAM) => Some(3),
+            (1, STRANGER) => Some(4),
+            (1, OUTER) => Some(5),
+            (5, INNER) => Some(6),
+            _ => None,
+        }
+    }
+
+    fn has_vlans(&self) -> bool {
+        self.vlans
+    }
+
+    fn is_own_mac(&self, mac: Mac) -> bool {
+        mac == crate::link::mac([2, 0, 0, 0, 0, 1])
+    }
+
+    fn has_ports(&self) -> bool {
+        self.port
     }
 
     fn classes(&self, protocol: u8, port: u16) -> u64 {
@@ -68,8 +115,8 @@ impl Lookup for World {
         }
     }
 
-    fn serves(&self, zone: u8, port: u16) -> bool {
-        zone == 3 && port == 53
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool {
+        zone == 3 && matches!((protocol, port), (17 | 6, 53) | (47, 0))
     }
 
     fn nft_behind(&self) -> bool {
@@ -83,8 +130,9 @@ impl Lookup for World {
 }
 
 impl Tables<V4> for World {
-    fn zone(&self, _: u32, source: &V4) -> Option<Zone> {
-        matches!(source[0].to_ne_bytes(), [10, 20, ..]).then(|| World::zone(*self))
+    fn zone(&self, interface: u32, source: &V4) -> Option<Zone> {
+        (matches!(interface, 1 | 2 | 6) && matches!(source[0].to_ne_bytes(), [10, 20, ..]))
+            .then(|| World::zone(*self))
     }
 
     fn grant(&self, _: u8, destination: &V4, _: u64) -> u64 {
@@ -203,9 +251,14 @@ fn ports_and_protocols() {
     check_both(&carry(17, &udp(5, 123, 8)), (Drop, Reason::PortNotGranted));
     check_both(&carry(17, &udp(5, 443, 8)), (Drop, Reason::PortClosed));
     check_both(&carry(50, &[0; 8]), (Pass, Reason::Granted));
+    check(ALONE, &carry(47, &[0; 8]), (Drop, Reason::PortClosed));
+    // SCTP without a whole header of a chunk is no packet.
+    for length in [12, 15] {
+        check_both(&carry(132, &vec![0; length]), (Drop, Reason::Malformed));
+    }
     // Encapsulations are judged by the outer header, whatever is inside.
     let inner = web_to(GRANTED);
-    for protocol in [4, 41, 47, 51, 59] {
+    for protocol in [4, 41, 51, 59] {
         check_both(&carry(protocol, &inner), (Drop, Reason::PortClosed));
     }
 }
@@ -248,14 +301,51 @@ fn only_what_starts_something_is_dropped_before_nft() {
     check_rule(17, &udp(5, 123, 0), refused);
     check_rule(17, &udp(53, 123, 0), (Pass, Reason::Serves));
     check_rule(17, &udp(53, 9999, 0), (Pass, Reason::Serves));
-    for kind in [0, 3, 11, 12, 14] {
+    for kind in [0, 14, 16, 18] {
         check_rule(1, &icmp(kind), continues);
     }
     for kind in [8, 13, 15, 17, 42] {
         check_rule(1, &icmp(kind), closed);
     }
-    check_rule(132, &udp(5, 443, 8), closed);
-    check_rule(47, &[0; 8], closed);
+    // What is served has no opener of its own; TCP has one.
+    check_rule(47, &[0; 8], (Pass, Reason::Serves));
+    check_rule(6, &tcp(53, 443, SYN), refused);
+    check_rule(4, &[0; 8], closed);
+    check_rule(51, &[0; 8], closed);
+    // SCTP: INIT opens; INIT ACK, ABORT, DATA do not.
+    let sctp = |chunk: u8| [&udp(5, 443, 4)[..], &[chunk, 0, 0, 4]].concat();
+    check_rule(132, &sctp(1), closed);
+    for chunk in [0, 2, 6, 255] {
+        check_rule(132, &sctp(chunk), continues);
+    }
+}
+
+#[test]
+fn errors_go_to_whom_knows_their_flow() {
+    fn check_errors(protocol: u8, errors: &[u8], v6: bool) {
+        for &kind in errors {
+            let frame = if v6 {
+                let ends = from_to_v6("2001:db8:a::9");
+                ethernet(&[], &ipv6(ends, &[], protocol, &icmp(kind)))
+            } else {
+                ethernet(&[], &ipv4(from_to(DENIED), 0, &[], protocol, &icmp(kind)))
+            };
+            for inbound_deny in [false, true] {
+                let behind = World {
+                    inbound_deny,
+                    ..BEHIND
+                };
+                check(behind, &frame, (Pass, Reason::Continues));
+                let alone = World {
+                    inbound_deny,
+                    ..ALONE
+                };
+                check(alone, &frame, (Drop, Reason::PortClosed));
+            }
+        }
+    }
+    check_errors(1, &[3, 4, 5, 11, 12], false);
+    check_errors(58, &[1, 2, 3, 4, 127], true);
 }
 
 #[test]
@@ -284,7 +374,7 @@ fn what_nft_refuses_too_may_be_left_to_it() {
         check_left(deny, 6, &tcp(5, 22, SYN), &[], true);
         check_left(deny, 17, &udp(5, 123, 0), &[], true);
         check_left(deny, 1, &icmp(8), &[], true);
-        check_left(deny, 47, &[0; 8], &[], true);
+        check_left(deny, 4, &[0; 8], &[], true);
         // Of a flow that is under way nft may think otherwise.
         check_left(deny, 6, &tcp(5, 443, ACK), &[], false);
         check_left(deny, 1, &icmp(0), &[], false);
@@ -532,8 +622,22 @@ fn extension_headers() {
     check_chain(&[(43, vec![0, 1, 0, 0, 0, 0])], (Drop, Reason::SourceRoute));
     check_chain(&[(43, vec![4, 0, 0, 0, 0, 0])], granted);
     // What is not walked is a protocol, and no set opens it.
-    for unknown in [51, 135, 139, 140, 253] {
+    for unknown in [135, 139, 140, 253] {
         check_chain(&[option(unknown)], (Drop, Reason::PortClosed));
+    }
+    // Behind an authentication header nft sees what it carries; its length counts in words.
+    let authentication = |words: u8| {
+        let mut rest = vec![0; (usize::from(words) + 2) * 4 - 2];
+        rest[0] = 0;
+        (51, rest)
+    };
+    for words in [4, 5, 10] {
+        let web = tcp(5, 443, SYN);
+        let mut packet = ipv6(from_to_v6(GRANTED_V6), &[authentication(words)], 6, &web);
+        packet[41] = words;
+        check_both(&ethernet(&[], &packet), granted);
+        packet[41] = words + 1;
+        assert_ne!(verdict(BEHIND, &ethernet(&[], &packet)), granted, "{words}");
     }
 }
 
@@ -553,11 +657,128 @@ fn tags_and_sessions_change_nothing() {
     }
     check_both(&framed(&[], 0x0806, &[0; 46]), (Pass, Reason::NotIp));
     let frame = ethernet(&[], &web_to(GRANTED));
-    let elsewhere = decide(&frame.as_slice(), 2, &ALONE);
+    let elsewhere = decide(&frame.as_slice(), 9, &ALONE);
     assert_eq!(
         (elsewhere.action, elsewhere.reason),
         (Drop, Reason::NoInterface)
     );
+}
+
+/// A frame whose outermost tag was taken off.
+struct Stripped<'a>(u32, &'a [u8]);
+
+impl Frame for Stripped<'_> {
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.1.words(offset)
+    }
+
+    fn reaches(&self, length: usize) -> bool {
+        self.1.reaches(length)
+    }
+
+    fn stripped(&self) -> Option<u32> {
+        Some(self.0)
+    }
+}
+
+#[test]
+fn a_tag_leads_to_its_vlan_device() {
+    fn check_tags(tags: &[u32], packet: &[u8], behind: (Action, Reason), alone: (Action, Reason)) {
+        let wire: Vec<(u16, u16)> = tags
+            .iter()
+            .map(|tag| ((tag >> 16) as u16, 0xe000 | *tag as u16))
+            .collect();
+        let frame = tagged(&wire, packet);
+        for (world, expected) in [(BEHIND, behind), (ALONE, alone)] {
+            let world = World {
+                vlans: true,
+                ..world
+            };
+            check(world, &frame, expected);
+            if let [outermost, rest @ ..] = tags {
+                let frame = tagged(&wire[1..], packet);
+                let verdict = decide(&Stripped(*outermost, &frame), 1, &world);
+                let found = (verdict.action, verdict.reason);
+                assert_eq!(found, expected, "{outermost:x} stripped, then {rest:x?}");
+            }
+        }
+    }
+    const PRIORITY: u32 = tag(0x8100, 0);
+    const NOBODYS: u32 = tag(0x8100, 77);
+    let (granted, refused) = ((Pass, Reason::Granted), (Drop, Reason::PortClosed));
+    let (vlan, upstream) = ((Pass, Reason::Vlan), (Pass, Reason::Upstream));
+    let unzoned = (Pass, Reason::Unzoned);
+    let shut = (Drop, Reason::Spoofed);
+    let web = web_to(GRANTED);
+    let denied = ipv4(from_to(DENIED), 0, &[], 6, &tcp(5, 80, SYN));
+    let own = web_to("10.20.0.1");
+    for (tags, of_granted, of_denied) in [
+        (&[][..], granted, refused),
+        (&[PRIORITY], granted, refused),
+        (&[NOBODYS], granted, refused),
+        // Inside a tag that nobody takes there are no devices.
+        (&[NOBODYS, ZONED], granted, refused),
+        (&[tag(0x9100, 10)], granted, refused),
+        (&[tag(0x88a8, 10)], granted, refused),
+        (&[ZONED], vlan, refused),
+        (&[PRIORITY, ZONED], vlan, refused),
+        (&[ZONED, NOBODYS], vlan, refused),
+        (&[UPSTREAM], upstream, upstream),
+        (&[OUTER, INNER], vlan, refused),
+        (&[OUTER, PRIORITY, INNER], vlan, refused),
+    ] {
+        check_tags(tags, &web, of_granted, of_granted);
+        check_tags(tags, &denied, of_denied, of_denied);
+    }
+    for tags in [
+        &[STRANGER][..],
+        &[OUTER],
+        &[STRANGER, INNER],
+        &[OUTER, OUTER],
+    ] {
+        check_tags(tags, &web, unzoned, shut);
+        check_tags(tags, &own, unzoned, (Pass, Reason::Local));
+    }
+    // Without any devices tags say nothing.
+    check_both(&tagged(&[(0x8100, 30)], &web), granted);
+    // The device's program reports what passes only there.
+    let audit = World {
+        audit: true,
+        vlans: true,
+        ..ALONE
+    };
+    check(audit, &tagged(&[(0x8100, 10)], &denied), vlan);
+    check(audit, &tagged(&[], &denied), (Audit, Reason::PortClosed));
+}
+
+#[test]
+fn what_is_bridged_is_not_judged() {
+    fn check_mac(mac: [u8; 6], expected: (Action, Reason)) {
+        let mut frame = ethernet(&[], &web_to(DENIED));
+        frame[..6].copy_from_slice(&mac);
+        for world in [BEHIND, ALONE] {
+            check(world, &frame, judged);
+            check(
+                World {
+                    port: true,
+                    ..world
+                },
+                &frame,
+                expected,
+            );
+        }
+    }
+    #[expect(non_upper_case_globals, reason = "reads as the other verdicts do")]
+    const judged: (Action, Reason) = (Drop, Reason::NotGranted);
+    let bridged = (Pass, Reason::Bridged);
+    check_mac([2, 0, 0, 0, 0, 1], judged);
+    check_mac([2, 0, 0, 0, 0, 2], bridged);
+    check_mac([2, 0, 0, 0, 1, 1], bridged);
+    check_mac([0, 0, 0x5e, 0, 1, 7], judged);
+    check_mac([0, 0, 0x5e, 0, 2, 7], judged);
+    check_mac([0, 0, 0x5e, 0, 3, 7], bridged);
+    check_mac([0xff; 6], judged);
+    check_mac([1, 0, 0x5e, 0, 0, 1], judged);
 }
 
 #[test]
@@ -608,8 +829,8 @@ proptest! {
             0 => (6, tcp(5, port, SYN)),
             1 => (17, udp(udp_from, port, 4)),
             2 => (1, icmp(8)),
-            3 => (47, vec![0; 8]),
-            _ => (132, udp(5, port, 8)),
+            3 => (4, vec![0; 8]),
+            _ => (132, [&udp(5, port, 4)[..], &[1, 0, 0, 4]].concat()),
         };
         let classes = world.classes(protocol, if kind == 2 || kind == 3 { 0 } else { port });
         prop_assume!((world.grant(3, &address, 0) | place.mask) & classes == 0);

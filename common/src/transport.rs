@@ -26,9 +26,38 @@ pub struct Transport {
     pub source_port: u16,
     /// Destination port; 0 where the protocol has none.
     pub port: u16,
-    /// Whether it can be the first packet of a flow: all but TCP without a lone SYN, ICMP errors
-    /// and replies, and neighbour discovery.
-    pub opens: bool,
+    /// Whether it can be the first packet of a flow.
+    pub start: Start,
+}
+
+/// What a packet may mean to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Start {
+    /// It can be the first one: a lone SYN of TCP, an INIT of SCTP, a request of ICMP, any packet of
+    /// protocols that do not tell.
+    Opens,
+    /// It cannot: other segments and chunks, replies of ICMP, neighbour discovery.
+    Follows,
+    /// It is an ICMP error, which belongs to the flow of the packet it quotes.
+    Reports,
+}
+
+impl Start {
+    /// The one with this number, of which the last two bits count.
+    #[inline(always)]
+    const fn of(number: u8) -> Self {
+        match number & 3 {
+            0 => Self::Opens,
+            1 => Self::Follows,
+            _ => Self::Reports,
+        }
+    }
+
+    #[inline(always)]
+    const fn if_opens(opens: bool) -> Self {
+        if opens { Self::Opens } else { Self::Follows }
+    }
 }
 
 impl Transport {
@@ -37,8 +66,30 @@ impl Transport {
         protocol: 0,
         source_port: 0,
         port: 0,
-        opens: true,
+        start: Start::Opens,
     };
+
+    /// The same, see [`Frame::blur`].
+    #[inline(always)]
+    pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
+        let Self {
+            protocol,
+            source_port,
+            port,
+            start,
+        } = self;
+        let packed = (source_port as u64) << 32
+            | (port as u64) << 16
+            | (protocol as u64) << 8
+            | start as u64;
+        let packed = frame.blur(packed);
+        Self {
+            protocol: (packed >> 8) as u8,
+            source_port: (packed >> 32) as u16,
+            port: (packed >> 16) as u16,
+            start: Start::of(packed as u8),
+        }
+    }
 }
 
 /// Where the transport header lies.
@@ -102,13 +153,19 @@ pub(crate) fn transport<F: Frame>(
             Ok(with_ports(protocol, ports, true))
         }
         protocol::SCTP => {
-            if segment.length < 12 {
+            // The common header and that of the first chunk (RFC 9260 §3).
+            if segment.length < 16 {
                 return Err(short);
             }
-            let Some([ports]) = frame.words(segment.at) else {
+            let Some([ports, _, _, chunk]) = frame.words(segment.at) else {
                 return Err(Reason::Truncated);
             };
-            Ok(with_ports(protocol, ports, true))
+            const INIT: u32 = 1;
+            Ok(with_ports(
+                protocol,
+                ports,
+                u32::from_be(chunk) >> 24 == INIT,
+            ))
         }
         protocol::ICMP | protocol::ICMPV6 => {
             if segment.length < 4 {
@@ -118,25 +175,33 @@ pub(crate) fn transport<F: Frame>(
                 return Err(Reason::Truncated);
             };
             let kind = u32::from_be(word) >> 24;
-            let opens = if protocol == protocol::ICMP {
-                // Replies, and the errors that conntrack relates (nf_conntrack_proto_icmp.c).
-                !matches!(kind, 0 | 3 | 4 | 5 | 11 | 12 | 14 | 16 | 18)
+            let start = if protocol == protocol::ICMP {
+                // The errors are those that conntrack relates (nf_conntrack_proto_icmp.c).
+                match kind {
+                    3 | 4 | 5 | 11 | 12 => Start::Reports,
+                    0 | 14 | 16 | 18 => Start::Follows,
+                    _ => Start::Opens,
+                }
             } else {
-                // Errors, echo replies, MLD and neighbour discovery.
-                !matches!(kind, 1..=127 | 129 | 130..=137 | 143)
+                // Errors; echo replies, MLD and neighbour discovery (RFC 4443 §2.1).
+                match kind {
+                    1..=127 => Start::Reports,
+                    129..=137 | 143 => Start::Follows,
+                    _ => Start::Opens,
+                }
             };
             Ok(Transport {
                 protocol,
                 source_port: 0,
                 port: 0,
-                opens,
+                start,
             })
         }
         _ => Ok(Transport {
             protocol,
             source_port: 0,
             port: 0,
-            opens: true,
+            start: Start::Opens,
         }),
     }
 }
@@ -148,6 +213,6 @@ fn with_ports(protocol: u8, ports: u32, opens: bool) -> Transport {
         protocol,
         source_port: (ports >> 16) as u16,
         port: ports as u16,
-        opens,
+        start: Start::if_opens(opens),
     }
 }

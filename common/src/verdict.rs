@@ -1,5 +1,7 @@
 //! What became of a packet, and the one word why.
 
+use crate::frame::Frame;
+
 /// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -88,6 +90,9 @@ reasons! {
     LaterFragment = 10 "later-fragment" " A fragment without ports: left to nft, which reassembles; dropped where nft is not behind.",
     Unzoned = 11 "unzoned" " From an interface in no zone: dropped, or left to others, as the configuration says.",
     Redirected = 12 "redirected" " To port 53, which nft redirects to the gateway's own resolver for this zone.",
+    Bridged = 13 "bridged" " To another host's hardware address, on a port of a bridge: not routed here.",
+    Upstream = 14 "upstream" " In a VLAN whose device is upstream.",
+    Vlan = 15 "vlan" " In a VLAN whose device runs a program of its own: judged and counted there.",
     NotGranted = 16 "not-granted" " To an address that the zone has no grant for.",
     PortNotGranted = 17 "port-not-granted" " To a granted address, on a port that its grant does not open.",
     PortClosed = 18 "port-closed" " On a port or protocol that no set opens anywhere.",
@@ -102,6 +107,15 @@ reasons! {
     TinyFragment = 27 "tiny-fragment" " A first fragment that hides its ports.",
     Tags = 28 "tags" " More VLAN tags than are read.",
     NoInterface = 29 "no-interface" " It entered on an interface the program has no entry for.",
+}
+
+impl Reason {
+    /// The same, see [`Frame::blur`].
+    #[inline(always)]
+    pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
+        let number = frame.blur(self as u64) as u8;
+        Self::of(number).unwrap_or(Self::Malformed)
+    }
 }
 
 /// Slots for reasons in counters: every reason's number is below this.
@@ -134,6 +148,6 @@ mod tests {
             assert!(!words.contains(&reason.word()), "{} twice", reason.word());
             words.push(reason.word());
         }
-        assert_eq!(Reason::of(13), None);
+        assert_eq!(Reason::of(31), None);
     }
 }

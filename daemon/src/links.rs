@@ -5,12 +5,14 @@
     reason = "shell: waits for the kernel to settle"
 )]
 
-use crate::policy::links::{Link, Links};
+use crate::policy::links::{Kind, Link, Links, Stack, Vlan};
 use anyhow::{Context, anyhow};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use std::collections::BTreeMap;
@@ -198,6 +200,52 @@ fn to_link(message: &LinkMessage) -> Option<Link> {
         ethernet,
         mac,
         addresses: Vec::new(),
+        stack: to_stack(message),
+    })
+}
+
+fn to_stack(message: &LinkMessage) -> Stack {
+    let (mut stack, mut parent, mut elsewhere) = (Stack::default(), None, false);
+    let mut info: &[LinkInfo] = &[];
+    for attribute in &message.attributes {
+        if let LinkAttribute::Link(index) = attribute {
+            parent = Some(*index);
+        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
+            elsewhere = true;
+        } else if let LinkAttribute::Controller(index) = attribute {
+            stack.master = (*index != 0).then_some(*index);
+        } else if let LinkAttribute::LinkInfo(parts) = attribute {
+            info = parts;
+        }
+    }
+    for part in info {
+        if let LinkInfo::Kind(InfoKind::Bridge) = part {
+            stack.kind = Kind::Bridge;
+        } else if let LinkInfo::Kind(InfoKind::Bond | InfoKind::Team) = part {
+            stack.kind = Kind::Bond;
+        } else if let LinkInfo::Data(InfoData::Vlan(facts)) = part
+            && let Some(parent) = parent.filter(|_| !elsewhere)
+            && let Some(vlan) = to_vlan(parent, facts)
+        {
+            stack.kind = Kind::Vlan(vlan);
+        }
+    }
+    stack
+}
+
+fn to_vlan(parent: u32, facts: &[InfoVlan]) -> Option<Vlan> {
+    let (mut found, mut protocol) = (None, 0x8100);
+    for fact in facts {
+        if let InfoVlan::Id(id) = fact {
+            found = Some(*id);
+        } else if let InfoVlan::Protocol(kind) = fact {
+            protocol = u16::from(*kind);
+        }
+    }
+    found.map(|id| Vlan {
+        parent,
+        id,
+        protocol,
     })
 }
 
@@ -315,6 +363,62 @@ mod tests {
             assert!(!lo.ethernet && links.is_own("127.0.0.1".parse().unwrap()));
             set(&handle, LinkUnspec::new_with_name("far0").down().build()).await;
             wait_for(|links| !links.0[&index].up).await;
+        });
+    }
+
+    #[test]
+    fn vlan_devices_know_their_parent_and_tag() {
+        fn check(attributes: Vec<LinkAttribute>, expected: Kind) {
+            let mut message = LinkMessage::default();
+            message.attributes = attributes;
+            assert_eq!(to_stack(&message).kind, expected);
+        }
+        let tag = |parts: Vec<InfoVlan>| {
+            let data = LinkInfo::Data(InfoData::Vlan(parts));
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), data])
+        };
+        let vlan = |id, protocol| {
+            Kind::Vlan(Vlan {
+                parent: 3,
+                id,
+                protocol,
+            })
+        };
+        let outer = InfoVlan::Protocol(0x88a8.into());
+        let parent = LinkAttribute::Link(3);
+        let ten = tag(vec![InfoVlan::Id(10)]);
+        check(vec![parent.clone(), ten.clone()], vlan(10, 0x8100));
+        check(
+            vec![parent.clone(), tag(vec![outer, InfoVlan::Id(0)])],
+            vlan(0, 0x88a8),
+        );
+        // A parent in another network namespace has a number of another order.
+        let elsewhere = LinkAttribute::LinkNetNsId(0);
+        check(vec![parent.clone(), elsewhere, ten.clone()], Kind::Plain);
+        check(vec![ten], Kind::Plain);
+        check(vec![parent], Kind::Plain);
+    }
+
+    #[test]
+    fn ports_know_their_bridge() {
+        in_namespace(|handle| async move {
+            let port = add_pair(&handle).await;
+            handle
+                .link()
+                .add(rtnetlink::LinkBridge::new("br0").build())
+                .execute()
+                .await
+                .unwrap();
+            let bridge = read().await.unwrap().index_of("br0").unwrap();
+            set(
+                &handle,
+                LinkUnspec::new_with_index(port).controller(bridge).build(),
+            )
+            .await;
+            let links = read().await.unwrap();
+            assert_eq!(links.0[&bridge].stack.kind, Kind::Bridge);
+            assert!(links.is_bridge_port(&links.0[&port]));
+            assert!(!links.is_bridge_port(&links.0[&bridge]));
         });
     }
 

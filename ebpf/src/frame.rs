@@ -1,11 +1,16 @@
 //! Frames read in place, with the kernel's helpers where a frame is not in one piece.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
 use core::mem::MaybeUninit;
+use egressd_common::decide::Lookup;
 use egressd_common::frame::Frame;
+use egressd_common::link::{device, is_tagged, tag};
+
+use crate::tables::{Kernel, blur};
 
 /// Reads `N` words at `offset` between `data` and `end`, where they lie there and the offset is one
 /// of plain IP in Ethernet or on a bare device. Without CAP_PERFMON the verifier lets only
@@ -42,6 +47,21 @@ fn at<const OFFSET: usize, const N: usize>(data: usize, end: usize) -> Option<[u
     Some(unsafe { *(from as *const [u32; N]) })
 }
 
+/// A function of its own, and so a stack of its own: what its ways leave there would make the verifier
+/// follow each of them to the end of the program.
+#[inline(never)]
+fn xdp_device(context: *mut xdp_md, index: u32) -> u32 {
+    let context = XdpContext::new(context);
+    device(&XdpFrame(&context), index, &Kernel::of(index))
+}
+
+/// As [`xdp_device`].
+#[inline(never)]
+fn tcx_device(context: *mut __sk_buff, index: u32) -> u32 {
+    let context = TcContext::new(context);
+    device(&Skb(&context), index, &Kernel::of(index))
+}
+
 /// A frame at the XDP hook.
 pub(crate) struct XdpFrame<'a>(pub(crate) &'a XdpContext);
 
@@ -51,6 +71,11 @@ impl Frame for XdpFrame<'_> {
         if let Some(words) = direct(self.0.data(), self.0.data_end(), offset) {
             return Some(words);
         }
+        self.words_behind(offset)
+    }
+
+    #[inline(always)]
+    fn words_behind<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         // SAFETY: the helper writes all 4 × N bytes of `words` or returns an error.
         unsafe {
@@ -61,6 +86,20 @@ impl Frame for XdpFrame<'_> {
                 4 * N as u32,
             );
             (code == 0).then(|| words.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
+        blur(number)
+    }
+
+    #[inline(always)]
+    fn device<L: Lookup>(&self, index: u32, _: &L) -> u32 {
+        if is_tagged(self) {
+            xdp_device(self.0.ctx, index)
+        } else {
+            index
         }
     }
 
@@ -80,6 +119,11 @@ impl Frame for Skb<'_> {
         if let Some(words) = direct(self.0.data(), self.0.data_end(), offset) {
             return Some(words);
         }
+        self.words_behind(offset)
+    }
+
+    #[inline(always)]
+    fn words_behind<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         // SAFETY: the helper writes all 4 × N bytes of `words` or returns an error.
         unsafe {
@@ -94,7 +138,34 @@ impl Frame for Skb<'_> {
     }
 
     #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
+        blur(number)
+    }
+
+    #[inline(always)]
+    fn device<L: Lookup>(&self, index: u32, _: &L) -> u32 {
+        if is_tagged(self) {
+            tcx_device(self.0.skb.skb, index)
+        } else {
+            index
+        }
+    }
+
+    #[inline(always)]
     fn reaches(&self, length: usize) -> bool {
         length <= self.0.len() as usize
+    }
+
+    /// The card or the kernel took it off (`skb_vlan_untag`) before any program of traffic control
+    /// could run.
+    #[inline(always)]
+    fn stripped(&self) -> Option<u32> {
+        // SAFETY: the kernel hands a valid `__sk_buff` to the program for as long as it runs.
+        let skb = unsafe { &*self.0.skb.skb };
+        if skb.vlan_present == 0 {
+            return None;
+        }
+        let protocol = u16::from_be(skb.vlan_proto as u16);
+        Some(tag(protocol, skb.vlan_tci as u16))
     }
 }

@@ -33,7 +33,7 @@ mod entry {
     #[xdp(frags)]
     fn egressd_xdp(context: XdpContext) -> u32 {
         let index = context.ingress_ifindex() as u32;
-        let verdict = decide(&XdpFrame(&context), index, &Kernel::at(index));
+        let verdict = decide(&XdpFrame(&context), index, &Kernel::of(index));
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit | Action::Refer => XDP_PASS,
@@ -46,7 +46,7 @@ mod entry {
     fn egressd_tcx(context: TcContext) -> i32 {
         // SAFETY: the kernel hands a valid `__sk_buff` to the program for as long as it runs.
         let index = unsafe { (*context.skb.skb).ifindex };
-        let verdict = decide(&Skb(&context), index, &Kernel::at(index));
+        let verdict = decide(&Skb(&context), index, &Kernel::of(index));
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit | Action::Refer => TCX_NEXT,

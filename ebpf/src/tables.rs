@@ -7,12 +7,14 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::arch::asm;
+use core::cell::Cell;
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
 use egressd_common::grants::{self, Bucket, Granted, Seed};
 use egressd_common::layout::{self, Claim, Entry, KeyV4, KeyV6, Keyed};
+use egressd_common::link::Mac;
 use egressd_common::network::Packet;
-use egressd_common::verdict::{Reason, Verdict};
+use egressd_common::verdict::{Action, Reason, Verdict};
 
 #[map]
 static INTERFACES: Array<Entry> = Array::with_max_entries(layout::SLOTS, 0);
@@ -40,6 +42,10 @@ static PLACES_V6: LpmTrie<KeyV6, [u64; 2]> = LpmTrie::with_max_entries(1, BPF_F_
 #[map]
 static SERVES: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 #[map]
+static VLANS: HashMap<[u32; 2], u32> = HashMap::with_max_entries(1, 0);
+#[map]
+static MACS: HashMap<Mac, u32> = HashMap::with_max_entries(1, 0);
+#[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(layout::COUNTERS as u32, 0);
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries((layout::PORTS / 8) as u32, 0);
@@ -49,6 +55,8 @@ static HINTS_V4: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 static HINTS_V6: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 #[map]
 static MASKS: Array<u64> = Array::with_max_entries(layout::MASKS as u32, 0);
+#[map]
+static ZERO: Array<u64> = Array::with_max_entries(1, 0);
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
@@ -63,6 +71,10 @@ static BUCKETS_V6: u32 = 1;
 static FILTER_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
+#[unsafe(no_mangle)]
+static HAS_VLANS: u8 = 0;
+#[unsafe(no_mangle)]
+static HAS_PORTS: u8 = 0;
 
 /// Reads a constant that the compiler must not believe.
 #[inline(always)]
@@ -78,6 +90,12 @@ pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
     table.get(index).copied().unwrap_or_default()
 }
 
+/// A number of unknown value to the verifier, and of this one in truth: user space never writes there.
+#[inline(always)]
+pub(crate) fn blur(number: u64) -> u64 {
+    number + word(&ZERO, 0)
+}
+
 /// The time of a use.
 #[inline(always)]
 fn now() -> u16 {
@@ -85,10 +103,14 @@ fn now() -> u16 {
     grants::tick(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
-/// Counts a packet, but for those that were counted by the kind of what let them pass.
+/// Counts a packet, but for those that were counted by the kind of what let them pass, or that a VLAN
+/// device's own program counts.
 #[inline(always)]
 pub(crate) fn count(verdict: Verdict) {
-    if matches!(verdict.reason, Reason::Granted | Reason::Network) {
+    if matches!(
+        verdict.reason,
+        Reason::Granted | Reason::Network | Reason::Vlan
+    ) {
         return;
     }
     if let Some(packets) = COUNTERS.get_ptr_mut(layout::counter_index(verdict)) {
@@ -97,32 +119,69 @@ pub(crate) fn count(verdict: Verdict) {
     }
 }
 
-/// The maps of the running generation, as a packet from one interface meets them.
+/// The maps of the running generation, as a packet meets them.
 pub(crate) struct Kernel {
-    entry: Option<&'static Entry>,
+    /// The interface it entered on.
+    entered: u32,
+    /// The interface it is judged on: another one if that is a VLAN device.
+    at: Cell<u32>,
+    entry: Cell<Option<&'static Entry>>,
 }
 
 impl Kernel {
     /// For a packet from the interface with this index.
     #[inline(always)]
-    pub(crate) fn at(index: u32) -> Self {
-        let mut probe = 0;
-        while probe < layout::PROBES {
-            if let Some(entry) = INTERFACES.get(layout::slot(index, probe))
-                && entry[0] == index
-            {
-                return Self { entry: Some(entry) };
-            }
-            probe += 1;
+    pub(crate) const fn of(entered: u32) -> Self {
+        Self {
+            entered,
+            at: Cell::new(entered),
+            entry: Cell::new(None),
         }
-        Self { entry: None }
+    }
+
+    /// Whether this program counts what passes, and not the VLAN device's own.
+    #[inline(always)]
+    fn counts(&self) -> bool {
+        !self.has_vlans() || self.at.get() == self.entered
     }
 }
 
 impl Lookup for Kernel {
     #[inline(always)]
-    fn interface(&self, _: u32) -> Option<Interface> {
-        self.entry.map(|entry| Interface::unpack(entry[1]))
+    fn interface(&self, index: u32) -> Option<Interface> {
+        self.at.set(index);
+        let mut probe = 0;
+        while probe < layout::PROBES {
+            if let Some(entry) = INTERFACES.get(layout::slot(index, probe))
+                && entry[0] == index
+            {
+                self.entry.set(Some(entry));
+                return Some(Interface::unpack(entry[1]));
+            }
+            probe += 1;
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn vlan(&self, index: u32, tag: u32) -> Option<u32> {
+        // SAFETY: user space never changes an entry after the program was loaded.
+        unsafe { VLANS.get([index, tag]).copied() }
+    }
+
+    #[inline(always)]
+    fn has_vlans(&self) -> bool {
+        constant(&HAS_VLANS) != 0
+    }
+
+    #[inline(always)]
+    fn is_own_mac(&self, mac: Mac) -> bool {
+        MACS.get_ptr(mac).is_some()
+    }
+
+    #[inline(always)]
+    fn has_ports(&self) -> bool {
+        constant(&HAS_PORTS) != 0
     }
 
     #[inline(always)]
@@ -135,8 +194,10 @@ impl Lookup for Kernel {
     }
 
     #[inline(always)]
-    fn serves(&self, zone: u8, port: u16) -> bool {
-        SERVES.get_ptr(layout::serves_key(zone, port)).is_some()
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool {
+        SERVES
+            .get_ptr(layout::serves_key(zone, protocol, port))
+            .is_some()
     }
 
     #[inline(always)]
@@ -146,7 +207,9 @@ impl Lookup for Kernel {
 
     #[inline(always)]
     fn reached(&self, place: Place) {
-        hit(place.kind);
+        if self.counts() {
+            hit(place.kind);
+        }
     }
 
     #[inline(always)]
@@ -162,6 +225,7 @@ fn learned<A: Granted>(
     zone: u8,
     address: &A,
     classes: u64,
+    counts: bool,
 ) -> u64 {
     let seed = Seed {
         add: constant(&SEED_ADD),
@@ -173,19 +237,25 @@ fn learned<A: Granted>(
         return 0;
     }
     if let Some(bucket) = table.get_ptr_mut(grants::first(hash, count))
-        && let Some(mask) = look(bucket, zone, address, classes)
+        && let Some(mask) = look(bucket, zone, address, classes, counts)
     {
         return mask;
     }
     let second = table.get_ptr_mut(grants::second(hash, count));
     second
-        .and_then(|bucket| look(bucket, zone, address, classes))
+        .and_then(|bucket| look(bucket, zone, address, classes, counts))
         .unwrap_or_default()
 }
 
-/// What `bucket` grants to `zone` at `address`; remembers and counts a use.
+/// What `bucket` grants to `zone` at `address`; remembers a use, and counts it if it `counts`.
 #[inline(always)]
-fn look<A: Granted>(bucket: *mut Bucket, zone: u8, address: &A, classes: u64) -> Option<u64> {
+fn look<A: Granted>(
+    bucket: *mut Bucket,
+    zone: u8,
+    address: &A,
+    classes: u64,
+    counts: bool,
+) -> Option<u64> {
     // SAFETY: the kernel keeps a map's value in memory while the program runs; `at` is below 8.
     let word = |at: usize| unsafe { core::ptr::read_volatile(bucket.cast::<u64>().add(at)) };
     let found = address.find(zone, word)?;
@@ -195,7 +265,9 @@ fn look<A: Granted>(bucket: *mut Bucket, zone: u8, address: &A, classes: u64) ->
         if found.used != now {
             remember(bucket, found.used_at, now);
         }
-        hit(found.kind);
+        if counts {
+            hit(found.kind);
+        }
     }
     Some(mask)
 }
@@ -248,7 +320,7 @@ macro_rules! family {
         impl Tables<$address> for Kernel {
             #[inline(always)]
             fn zone(&self, interface: u32, source: &$address) -> Option<Zone> {
-                let entry = self.entry?;
+                let entry = self.entry.get()?;
                 match Claim::unpack(entry[$claim]) {
                     Claim::Nobody => None,
                     Claim::One(zone) => {
@@ -271,7 +343,7 @@ macro_rules! family {
             #[inline(always)]
             fn grant(&self, zone: u8, destination: &$address, classes: u64) -> u64 {
                 let table = (&$filter, &$grants, constant(&$buckets));
-                learned(table, zone, destination, classes)
+                learned(table, zone, destination, classes, self.counts())
             }
 
             #[inline(always)]
@@ -291,6 +363,9 @@ macro_rules! family {
 
             #[inline(always)]
             fn refused(&self, interface: u32, packet: &Packet<$address>, verdict: Verdict) {
+                if verdict.action == Action::Audit && !self.counts() {
+                    return;
+                }
                 let what = (packet.transport.protocol, packet.transport.port);
                 let wide = $wide;
                 let (source, destination) = (wide(&packet.source), wide(&packet.destination));

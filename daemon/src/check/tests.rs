@@ -1,7 +1,7 @@
 //! Configurations and what is reported about them.
 
 use super::*;
-use crate::policy::links::Link;
+use crate::policy::links::{Link, Stack};
 use std::io;
 
 const VENDOR: &str = "\
@@ -153,6 +153,7 @@ fn planes_and_the_machine() {
                 up: true,
                 mac: Vec::new(),
                 ethernet: true,
+                stack: Stack::default(),
                 addresses: vec![address.parse().unwrap()],
             };
             Links([(1, lan)].into())

@@ -3,6 +3,7 @@
 use super::*;
 use crate::policy::image::{Inbound, Mode, Unzoned};
 use crate::policy::links::InterfacePattern;
+use crate::policy::port::Service;
 use proptest::prelude::*;
 
 fn no_file(_: &Path) -> io::Result<Vec<u8>> {
@@ -77,7 +78,7 @@ fn the_example_writes_the_defaults() {
 #[test]
 fn values_reach_the_settings() {
     let text = format!(
-        "{}mode = 'audit'\ninbound = 'deny'\nserves = [9, 53, 9]\nsources = ['connected', '10.0.0.0/8']\n\
+        "{}mode = 'audit'\ninbound = 'deny'\nserves = [9, 'gre', 53, 9]\nsources = ['connected', '10.0.0.0/8']\n\
          shared = ['*.AzureEdge.net']\ndeny = ['intune/179']\nscope = {{ platforms = ['Windows'] }}\n\
          [[zone.rule]]\nnetworks = ['192.0.2.1']\nudp = [123]\n\
          [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
@@ -98,7 +99,8 @@ fn values_reach_the_settings() {
     let settings = parse(&text, "e.toml", &no_file).unwrap_or_else(|problems| panic!("{problems}"));
     let zone = &settings.intent.zones[0];
     assert_eq!((zone.mode, zone.inbound), (Mode::Audit, Inbound::Deny));
-    assert_eq!((&*zone.serves, zone.connected), (&[9, 53][..], true));
+    let served = [Service::udp(9), Service::udp(53), Service::whole(47)];
+    assert_eq!((&*zone.serves, zone.connected), (&served[..], true));
     assert_eq!(zone.sources, ["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(zone.shared, ["*.azureedge.net"]);
     assert_eq!(zone.scope.platforms, ["windows"]);

@@ -7,6 +7,7 @@ use crate::document::{Span, Table, nearest};
 use crate::policy::catalogue::{EndpointSet, Scope};
 use crate::policy::image::{Inbound, Mode};
 use crate::policy::name::Pattern;
+use crate::policy::port::{ICMP, ICMPV6, PROTOCOLS, SCTP, Service, TCP, UDP};
 use crate::policy::zone::{Selector, ZoneSpec};
 use std::collections::BTreeSet;
 use toml::Spanned;
@@ -117,15 +118,39 @@ fn sources(table: &mut Table<'_, '_>, spec: &mut ZoneSpec) {
     }
 }
 
-fn serves(table: &mut Table<'_, '_>) -> Vec<u16> {
-    let ports = table.list("serves").into_iter();
-    let mut ports: Vec<u16> = ports
-        .filter_map(|value| value.number(1, u64::from(u16::MAX)))
-        .filter_map(|port| u16::try_from(port).ok())
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+/// Numbers are UDP ports, words protocols that have no ports.
+fn serves(table: &mut Table<'_, '_>) -> Vec<Service> {
+    let mut served = Vec::new();
+    for value in table.list("serves") {
+        if value.is_number() {
+            let port = value.number(1, u64::from(u16::MAX));
+            served.extend(
+                port.and_then(|port| u16::try_from(port).ok())
+                    .map(Service::udp),
+            );
+            continue;
+        }
+        let Some(word) = value.text() else { continue };
+        let tells = [ICMP, TCP, ICMPV6, SCTP];
+        let what = match PROTOCOLS.iter().find(|(name, _)| name == word.get_ref()) {
+            Some((_, UDP)) => "`udp` has ports; write the ports that are served".to_owned(),
+            Some((name, number)) if tells.contains(number) => {
+                format!("`{name}` itself tells what is a reply; leave it out")
+            }
+            Some((_, number)) => {
+                served.push(Service::whole(*number));
+                continue;
+            }
+            None => format!(
+                "`{}` is not served; write UDP ports as numbers, or `ah`, `esp`, `gre` or `ipv6-in-ipv4`",
+                word.get_ref()
+            ),
+        };
+        table.document.problem(&word.span(), what);
+    }
+    served.sort_unstable();
+    served.dedup();
+    served
 }
 
 fn selectors(

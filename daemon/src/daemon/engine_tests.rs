@@ -4,7 +4,7 @@
 use super::engine::{Effect, Engine, Event, Outcome, ZonedFlow};
 use crate::dns::{Token, Waiting};
 use crate::policy::image::{Change, Mode};
-use crate::policy::links::{Link, Links};
+use crate::policy::links::{Link, Links, Stack};
 use crate::policy::port::ClassMask;
 use crate::policy::tests::{answer, intent, ip, links};
 use crate::policy::{Moment, ZoneId, grant::Policy};
@@ -398,6 +398,7 @@ fn only_changes_that_bear_on_the_policy_reach_the_planes() {
         up: true,
         mac: vec![2, 0, 0, 0, 0, 9],
         ethernet: true,
+        stack: Stack::default(),
         addresses: Vec::new(),
     };
     check(|_| {}, false);

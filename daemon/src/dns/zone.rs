@@ -39,7 +39,7 @@ pub(super) fn of_stream(rules: &Rules, peer: IpAddr, local: IpAddr) -> Option<Zo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::links::{InterfacePattern, Link, Links};
+    use crate::policy::links::{InterfacePattern, Link, Links, Stack};
     use crate::policy::rules::{Intent, Numbers};
     use crate::policy::zone::ZoneSpec;
     use std::collections::BTreeMap;
@@ -51,6 +51,7 @@ mod tests {
             up: true,
             mac: vec![2, 0, 0, 0, 0, 1],
             ethernet: true,
+            stack: Stack::default(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         };
         let links = Links(BTreeMap::from([

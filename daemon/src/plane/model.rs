@@ -1,13 +1,16 @@
 //! A plane in memory, for tests and for `explain`: the same verdict as the kernel's programs, looked
 //! up in the image itself instead of in maps made of it.
 
-use super::ebpf::tables::{all_audit, inside, local_addresses, sources, zone};
+use super::ebpf::interfaces::{self, own_macs, zones_on};
+use super::ebpf::tables::{inside, local_addresses, sources, zone};
 use super::{Holdings, Plane};
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image, ZoneImage};
+use crate::policy::links::{Kind, Vlan};
 use crate::policy::port::ClassMask;
 use egressd_common::address::{V4, V6};
-use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone, decide, judge};
+use egressd_common::decide::{Interface, Lookup, Place, Role, Tables, Zone, decide, judge};
+use egressd_common::link::{self, Mac};
 use egressd_common::network::Packet;
 use egressd_common::transport::Transport;
 use egressd_common::verdict::Verdict;
@@ -84,6 +87,9 @@ impl ModelPlane {
         transport: Transport,
     ) -> Option<Verdict> {
         let interface = self.interface(interface_index)?;
+        if interface.role != Role::Zoned {
+            return None;
+        }
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let [source, destination] = [source, destination].map(egressd_common::address::v4);
@@ -128,18 +134,8 @@ impl ModelPlane {
         let Some(image) = &self.image else {
             return Vec::new();
         };
-        let Some(link) = image.links.0.get(&interface) else {
-            return Vec::new();
-        };
-        if image
-            .upstream
-            .iter()
-            .any(|pattern| pattern.matches(&link.name))
-        {
-            return Vec::new();
-        }
-        let here = |zone: &&ZoneImage| zone.interfaces.iter().any(|p| p.matches(&link.name));
-        image.zones.iter().filter(here).collect()
+        let link = image.links.0.get(&interface);
+        link.map_or_else(Vec::new, |link| zones_on(image, link))
     }
 
     fn zone_of(&self, interface: u32, source: IpAddr) -> Option<Zone> {
@@ -186,18 +182,35 @@ impl ModelPlane {
 
 impl Lookup for ModelPlane {
     fn interface(&self, index: u32) -> Option<Interface> {
-        let here = self.zones_on(index);
-        let link = self.image.as_ref()?.links.0.get(&index)?;
-        let sole = match here.as_slice() {
-            [] => return None,
-            [only] if only.sources.is_empty() => Some(zone(only)),
-            _ => None,
-        };
-        Some(Interface {
-            ethernet: link.ethernet,
-            audit: all_audit(&here),
-            sole,
-        })
+        let image = self.image.as_ref()?;
+        let link = image.links.0.get(&index)?;
+        let interface = interfaces::interface(image, link, self.nft_behind);
+        match (interface.role, link.stack.kind) {
+            (Role::Zoned, _) | (_, Kind::Vlan(_)) => Some(interface),
+            (Role::Upstream | Role::Unzoned | Role::Shut, _) => None,
+        }
+    }
+
+    fn vlan(&self, index: u32, tag: u32) -> Option<u32> {
+        let image = self.image.as_ref()?;
+        let claims = |vlan: &Vlan| vlan.parent == index && link::tag(vlan.protocol, vlan.id) == tag;
+        let mut devices = image.links.vlans();
+        devices
+            .find(|(_, vlan)| claims(vlan))
+            .map(|(device, _)| device)
+    }
+
+    fn has_vlans(&self) -> bool {
+        true
+    }
+
+    fn is_own_mac(&self, mac: Mac) -> bool {
+        let mut images = self.image.iter();
+        images.any(|image| own_macs(&image.links).any(|own| own == mac))
+    }
+
+    fn has_ports(&self) -> bool {
+        true
     }
 
     fn classes(&self, protocol: u8, port: u16) -> u64 {
@@ -207,9 +220,13 @@ impl Lookup for ModelPlane {
             .fold(0, |mask, (class, _)| mask | ClassMask::of(*class).0)
     }
 
-    fn serves(&self, zone: u8, port: u16) -> bool {
-        self.zones()
-            .any(|z| z.id.0 == u16::from(zone) && z.serves.contains(&port))
+    fn serves(&self, zone: u8, protocol: u8, port: u16) -> bool {
+        let mut of_zone = self.zones().filter(|z| z.id.0 == u16::from(zone));
+        of_zone.any(|z| {
+            z.serves
+                .iter()
+                .any(|served| served.contains(protocol, port))
+        })
     }
 
     fn nft_behind(&self) -> bool {
@@ -322,8 +339,8 @@ impl Plane for ModelPlane {
 mod tests {
     use super::*;
     use crate::policy::image::{Inbound, Mode, Unzoned};
-    use crate::policy::links::{InterfacePattern, Link};
-    use egressd_common::transport::protocol;
+    use crate::policy::links::{InterfacePattern, Link, Stack};
+    use egressd_common::transport::{Start, protocol};
     use egressd_common::verdict::{Action, NO_ZONE, Reason};
 
     /// `lan0` at index 1 has the zone's clients, 10.20/16; nothing is granted.
@@ -333,6 +350,7 @@ mod tests {
             up: true,
             mac: Vec::new(),
             ethernet: true,
+            stack: Stack::default(),
             addresses: vec!["10.20.0.1/16".parse().unwrap()],
         };
         let mut image = Image {
@@ -358,7 +376,7 @@ mod tests {
             protocol: protocol::TCP,
             port: 443,
             source_port: 5000,
-            opens: true,
+            start: Start::Opens,
         };
         let ends = [source, "198.51.100.1"].map(|text| text.parse().unwrap());
         for nft_behind in [true, false] {

@@ -3,7 +3,7 @@
 use super::links::{InterfacePattern, Links};
 use super::observed::Observed;
 use super::origin::Origin;
-use super::port::{ClassId, ClassMask, PortSet};
+use super::port::{ClassId, ClassMask, PortSet, Service};
 use super::{Revision, ZoneId};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -65,8 +65,9 @@ pub struct ZoneImage {
     pub mode: Mode,
     /// Whether others may open connections into the zone.
     pub inbound: Inbound,
-    /// UDP ports on which the zone's hosts answer strangers (for stateless planes).
-    pub serves: Vec<u16>,
+    /// In what the zone's hosts answer strangers (for stateless planes): single UDP ports, and whole
+    /// protocols that have no ports.
+    pub serves: Vec<Service>,
     /// The listeners that answer what the zone's clients send to port 53 of others; empty where that
     /// is not redirected.
     pub redirect: Vec<SocketAddr>,

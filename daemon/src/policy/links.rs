@@ -18,6 +18,42 @@ pub struct Link {
     pub ethernet: bool,
     /// The addresses on it with their prefix lengths.
     pub addresses: Vec<IpNet>,
+    /// How it stands on other interfaces, or under them.
+    pub stack: Stack,
+}
+
+/// How an interface stands on others, or under them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stack {
+    /// What it makes of others' frames.
+    pub kind: Kind,
+    /// The index of the bridge or bond it is a port of.
+    pub master: Option<u32>,
+}
+
+/// What an interface makes of the frames of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing that matters here.
+    #[default]
+    Plain,
+    /// It forwards frames between its ports.
+    Bridge,
+    /// Its ports are one interface: a bond or a team.
+    Bond,
+    /// It takes the frames with one VLAN tag.
+    Vlan(Vlan),
+}
+
+/// Which frames a VLAN device takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The index of the interface they enter on, in the same network namespace.
+    pub parent: u32,
+    /// The id in their outermost tag, 0 to 4094.
+    pub id: u16,
+    /// The type of that tag: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
+    pub protocol: u16,
 }
 
 /// Every interface by its index.
@@ -48,14 +84,39 @@ impl Links {
             .map(IpNet::addr)
     }
 
-    /// What of these links a policy bears on: the gateway's own addresses, and the interfaces that
-    /// `patterns` match. Planes need not be told of any other change.
+    /// The VLAN devices with their indices.
+    pub fn vlans(&self) -> impl Iterator<Item = (u32, Vlan)> {
+        self.0
+            .iter()
+            .filter_map(|(index, link)| match link.stack.kind {
+                Kind::Vlan(vlan) => Some((*index, vlan)),
+                Kind::Plain | Kind::Bridge | Kind::Bond => None,
+            })
+    }
+
+    /// Whether `link` is a port of a bridge.
+    #[must_use]
+    pub fn is_bridge_port(&self, link: &Link) -> bool {
+        let master = link.stack.master.and_then(|master| self.0.get(&master));
+        master.is_some_and(|master| master.stack.kind == Kind::Bridge)
+    }
+
+    /// What of these links a policy bears on: the gateway's own addresses, the interfaces that
+    /// `patterns` match, VLAN devices, and where one of those interfaces is a port of a bridge
+    /// whatever has a hardware address. Planes need not be told of any other change.
     #[must_use]
     pub fn bearing(&self, patterns: &[InterfacePattern]) -> Self {
         let matched = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
+        let has_ports = self
+            .matching(patterns)
+            .any(|(_, link)| self.is_bridge_port(link));
         let kept = self.0.iter().filter_map(|(index, link)| {
-            let named = matched(&link.name);
-            (named || !link.addresses.is_empty()).then(|| {
+            let stacked = match link.stack.kind {
+                Kind::Vlan(_) => true,
+                Kind::Plain | Kind::Bridge | Kind::Bond => has_ports && link.ethernet,
+            };
+            let bears = stacked || matched(&link.name) || !link.addresses.is_empty();
+            bears.then(|| {
                 let link = Link {
                     up: true,
                     ..link.clone()
@@ -139,6 +200,35 @@ impl fmt::Display for InterfacePattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_on_what_bears_on_a_policy() {
+        let link = |name: &str, kind, master| Link {
+            name: name.to_owned(),
+            up: true,
+            mac: vec![2, 0, 0, 0, 0, 1],
+            ethernet: true,
+            addresses: Vec::new(),
+            stack: Stack { kind, master },
+        };
+        let vlan = Kind::Vlan(Vlan {
+            parent: 1,
+            id: 10,
+            protocol: 0x8100,
+        });
+        let mut links = Links(BTreeMap::from([
+            (1, link("lan0", Kind::Plain, None)),
+            (2, link("br0", Kind::Bridge, None)),
+            (3, link("v0", vlan, None)),
+            (4, link("mac0", Kind::Plain, None)),
+        ]));
+        let lan = [InterfacePattern::Exact("lan0".to_owned())];
+        let bearing = |links: &Links| links.bearing(&lan).0.into_keys().collect::<Vec<_>>();
+        assert_eq!(bearing(&links), [1, 3]);
+        // A frame to any of the gateway's hardware addresses is not bridged.
+        links.0.get_mut(&1).unwrap().stack.master = Some(2);
+        assert_eq!(bearing(&links), [1, 2, 3, 4]);
+    }
 
     #[test]
     fn patterns() {

@@ -92,6 +92,7 @@ pub fn fate(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::links::Stack;
     use std::collections::BTreeMap;
 
     fn links() -> Links {
@@ -100,6 +101,7 @@ mod tests {
             up: true,
             mac: Vec::new(),
             ethernet: true,
+            stack: Stack::default(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         };
         Links(BTreeMap::from([

@@ -5,7 +5,7 @@ use super::catalogue::{Catalogue, EndpointSet, Scope};
 use super::explain::{Subject, Verdict};
 use super::grant::{Admission, Cap, Policy};
 use super::image::Change;
-use super::links::{InterfacePattern, Link, Links};
+use super::links::{InterfacePattern, Link, Links, Stack};
 use super::name::{Name, Pattern};
 use super::port::{ClassMask, PortSet, Service};
 use super::rules::{Ask, Intent, Limits, Refusal, Unfit};
@@ -24,6 +24,7 @@ pub(crate) fn links() -> Links {
         up: true,
         mac: vec![2, 0, 0, 0, 0, 1],
         ethernet: true,
+        stack: Stack::default(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
     };
     Links(BTreeMap::from([

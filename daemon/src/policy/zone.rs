@@ -4,6 +4,7 @@ use super::catalogue::{EndpointSet, Scope};
 use super::image::{Inbound, Mode};
 use super::links::InterfacePattern;
 use super::name::Pattern;
+use super::port::Service;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,8 +24,8 @@ pub struct ZoneSpec {
     pub mode: Mode,
     /// Whether others may open connections into the zone.
     pub inbound: Inbound,
-    /// UDP ports on which its hosts answer strangers.
-    pub serves: Vec<u16>,
+    /// In what its hosts answer strangers: single UDP ports, whole protocols without ports.
+    pub serves: Vec<Service>,
     /// The listeners that answer what its clients send to port 53 of others; empty where that is not
     /// redirected.
     pub redirect: Vec<SocketAddr>,

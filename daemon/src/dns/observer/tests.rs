@@ -2,7 +2,7 @@
 
 use super::packet::tests::{datagram, stream};
 use super::*;
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use crate::policy::observed::Observed;
 use crate::policy::port::{PortSet, Service};
 use crate::policy::rules::{Intent, Numbers};
@@ -28,6 +28,7 @@ fn rules() -> Rules {
         up: true,
         mac: vec![2, 0, 0, 0, 0, 1],
         ethernet: true,
+        stack: Stack::default(),
         addresses: vec![address.parse().unwrap()],
     };
     let links = Links(BTreeMap::from([

@@ -5,7 +5,7 @@ use crate::config::{ClientLimits, Hints, Local, Transport, Unlisted, Upstream};
 use crate::policy::answer::Ech;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
 use crate::policy::image::Mode;
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use crate::policy::name::Pattern;
 use crate::policy::port::{PortSet, Service};
 use crate::policy::rules::{Intent, Numbers};
@@ -28,6 +28,7 @@ pub(super) fn rules(mode: Mode) -> Arc<ArcSwap<Rules>> {
         up: true,
         mac: vec![],
         ethernet: true,
+        stack: Stack::default(),
         addresses: vec!["127.99.99.99/8".parse().unwrap()],
     };
     let set = |id: &str, names: &[&str]| EndpointSet {

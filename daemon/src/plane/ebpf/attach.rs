@@ -6,7 +6,7 @@
 //! A pinned link outlives the process, and swapping its program is one atomic step.
 
 use super::generation::Generation;
-use super::tables::Wanted;
+use super::interfaces::Wanted;
 use anyhow::Context as _;
 use aya::programs::links::{FdLink, LinkOrder, LinkType, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
@@ -208,28 +208,36 @@ impl Attached {
         !facts(&self.link).is_ok_and(|facts| facts.interface == self.index)
     }
 
-    /// Pins the link again if someone removed the pin.
-    pub(super) fn keep_pinned(self) -> anyhow::Result<Self> {
-        if self.pin.exists() {
+    /// Whether VLAN tags that the card took off are still known here.
+    pub(super) const fn sees_tags(&self) -> bool {
+        match self.hook {
+            Hook::XdpNative | Hook::XdpGeneric => false,
+            Hook::Tcx => true,
+        }
+    }
+
+    /// Pins the link again if someone removed the pin, or where the interface is called `name` now: a
+    /// new one may soon have its old name.
+    pub(super) fn keep_pinned(self, name: &str, directory: &Path) -> anyhow::Result<Self> {
+        let wanted = pin_path(directory, name, self.hook);
+        if self.pin == wanted && wanted.exists() {
             return Ok(self);
         }
         let Self {
-            index,
-            name,
-            hook,
-            link,
-            pin,
+            index, hook, link, ..
         } = self;
+        // Of another interface that had this name before; its own link is held by descriptor.
+        remove_if_there(&wanted)?;
         let link = link
-            .pin(&pin)
-            .with_context(|| format!("pin {} again", pin.display()))?
+            .pin(&wanted)
+            .with_context(|| format!("pin {} again", wanted.display()))?
             .into();
         Ok(Self {
             index,
-            name,
+            name: name.to_owned(),
             hook,
             link,
-            pin,
+            pin: wanted,
         })
     }
 

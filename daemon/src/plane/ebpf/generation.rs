@@ -20,6 +20,7 @@ use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::decide::Place;
 use egressd_common::grants::{self, Granted as _};
 use egressd_common::layout::{self, Entry, KeyV4, KeyV6, Keyed, Report, Throttle, name, round};
+use egressd_common::link::Mac;
 use egressd_common::verdict::{Action, Reason, Verdict};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -92,6 +93,10 @@ impl Generation {
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
             .map_max_entries(name::PLACES_V6, entries(tables.places.v6.len()))
+            .override_global(name::HAS_VLANS, &u8::from(!tables.vlans.is_empty()), true)
+            .override_global(name::HAS_PORTS, &u8::from(!tables.macs.is_empty()), true)
+            .map_max_entries(name::VLANS, entries(tables.vlans.len()))
+            .map_max_entries(name::MACS, entries(tables.macs.len()))
             .map_max_entries(name::SERVES, entries(tables.serves.len()))
             .map_max_entries(name::FILTER_V4, filter_words)
             .map_max_entries(name::FILTER_V6, filter_words)
@@ -145,6 +150,17 @@ impl Generation {
         let mut interfaces: Array<_, Entry> = self.map_mut(name::INTERFACES)?.try_into()?;
         for wanted in tables.interfaces.values() {
             interfaces.set(wanted.slot, wanted.entry, 0)?;
+        }
+        for (slot, entry) in &tables.strangers {
+            interfaces.set(*slot, entry, 0)?;
+        }
+        let mut vlans: HashMap<_, [u32; 2], u32> = self.map_mut(name::VLANS)?.try_into()?;
+        for (claim, device) in &tables.vlans {
+            vlans.insert(claim, device, 0)?;
+        }
+        let mut macs: HashMap<_, Mac, u32> = self.map_mut(name::MACS)?.try_into()?;
+        for mac in &tables.macs {
+            macs.insert(mac, 1, 0)?;
         }
         self.fill_array(name::MASKS, tables.masks.iter().copied())?;
         let ports = tables.ports.as_chunks::<8>().0;

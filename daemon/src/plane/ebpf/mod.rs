@@ -6,8 +6,10 @@ mod attach;
 mod filter;
 mod generation;
 mod grants;
+pub(in crate::plane) mod interfaces;
 mod kinds;
 mod memory;
+mod offload;
 mod reports;
 mod table;
 pub(in crate::plane) mod tables;
@@ -20,6 +22,7 @@ use super::{Counter, Holdings, Plane, RefusedPacket};
 use crate::config::EbpfMode;
 use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image};
+use crate::policy::links::Kind;
 use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
@@ -27,12 +30,13 @@ use attach::{Attached, Hook};
 use egressd_common::layout;
 use egressd_common::verdict::{Action, NO_ZONE, Reason, Verdict};
 use generation::{Generation, Tally};
+use interfaces::Wanted;
 use reports::Unreported;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use tables::{Tables, Wanted};
+use tables::Tables;
 
 /// Most reports of refused packets taken at once.
 const REPORTS_AT_ONCE: usize = 4096;
@@ -56,6 +60,12 @@ pub struct EbpfPlane {
     learned: u32,
     current: Option<Generation>,
     attached: BTreeMap<u32, Attached>,
+    /// Interfaces that nft judges alone, because no program could be attached to them.
+    missing: BTreeMap<u32, Missing>,
+    /// Why an interface has another hook than the best, by index.
+    because: BTreeMap<u32, String>,
+    /// The types of tags that must be seen on interfaces with VLAN devices.
+    trunks: BTreeMap<u32, BTreeSet<u16>>,
     /// Packets that earlier generations counted.
     counted: Counted,
     /// Those of them that sets let pass.
@@ -108,6 +118,9 @@ impl EbpfPlane {
             learned,
             current: None,
             attached: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            because: BTreeMap::new(),
+            trunks: BTreeMap::new(),
             counted: Counted::new(),
             hits: Hits::new(),
             retired: None,
@@ -140,22 +153,60 @@ impl EbpfPlane {
             .context("the ebpf plane holds nothing yet")
     }
 
-    /// The hooks to try on an interface, best first.
-    fn hooks(&self, wanted: &Wanted) -> anyhow::Result<&'static [Hook]> {
-        match (self.options.mode, wanted.ethernet) {
-            (EbpfMode::Auto, true) => Ok(&[Hook::XdpNative, Hook::Tcx]),
-            (EbpfMode::Auto, false) | (EbpfMode::Tc, _) => Ok(&[Hook::Tcx]),
-            (EbpfMode::Xdp, true) => Ok(&[Hook::XdpNative]),
-            (EbpfMode::XdpGeneric, true) => Ok(&[Hook::XdpGeneric]),
-            (EbpfMode::Xdp | EbpfMode::XdpGeneric, false) => {
-                anyhow::bail!(
-                    "{} has no Ethernet header, so XDP cannot read it; set ebpf = \"auto\" or \"tc\"",
-                    wanted.name
-                )
-            }
+    /// The hooks to try on an interface, best first, and why there are no better ones.
+    fn hooks(
+        &self,
+        (index, wanted): (u32, &Wanted),
+    ) -> anyhow::Result<(&'static [Hook], Option<String>)> {
+        let name = &wanted.name;
+        let hooks: &[Hook] = match (self.options.mode, wanted.ethernet) {
             (EbpfMode::Off, _) => anyhow::bail!("the ebpf plane is off"),
+            (EbpfMode::Tc, _) | (EbpfMode::Auto, false) => return Ok((&[Hook::Tcx], None)),
+            (EbpfMode::Xdp | EbpfMode::XdpGeneric, false) => anyhow::bail!(
+                "{name} has no Ethernet header, so XDP cannot read it; set ebpf = \"auto\" or \"tc\""
+            ),
+            (EbpfMode::Auto, true) => &[Hook::XdpNative, Hook::Tcx],
+            (EbpfMode::Xdp, true) => &[Hook::XdpNative],
+            (EbpfMode::XdpGeneric, true) => &[Hook::XdpGeneric],
+        };
+        let (why, instead) = match wanted.kind {
+            // Its trunk's program drops what it can by XDP; this one has the last word, see `Role`.
+            Kind::Vlan(_) => return Ok((&[Hook::Tcx], Some("a VLAN device has no XDP".into()))),
+            Kind::Bond => ("XDP runs on its ports, which are in no zone", String::new()),
+            Kind::Plain | Kind::Bridge => match unseen(index, &wanted.tags) {
+                None => return Ok((hooks, None)),
+                Some((why, feature)) => (why, format!("`ethtool -K {name} {feature} off`, or ")),
+            },
+        };
+        match self.options.mode {
+            EbpfMode::Auto => Ok((&[Hook::Tcx], Some(why.to_owned()))),
+            EbpfMode::Xdp | EbpfMode::XdpGeneric | EbpfMode::Tc | EbpfMode::Off => {
+                anyhow::bail!("{name}: {why}; {instead}set ebpf = \"auto\" or \"tc\"")
+            }
         }
     }
+}
+
+/// Why XDP would not see tags of these types on an interface, and the feature of its card that is to
+/// blame; `None` where it sees them. In doubt it does not.
+fn unseen(index: u32, tags: &BTreeSet<u16>) -> Option<(&'static str, &'static str)> {
+    if tags.is_empty() {
+        return None;
+    }
+    match offload::strips(index, tags) {
+        Ok(feature) => Some(("its card takes VLAN tags off before XDP", feature?)),
+        Err(error) => {
+            log::debug!(target: "ebpf", "interface {index}: {error:#}");
+            Some(("its card may take VLAN tags off before XDP", "rxvlan"))
+        }
+    }
+}
+
+/// An interface without a program.
+#[derive(Debug)]
+struct Missing {
+    wanted: Wanted,
+    why: String,
 }
 
 impl EbpfPlane {
@@ -166,22 +217,32 @@ impl EbpfPlane {
         next: &mut Generation,
         (index, wanted): (u32, &Wanted),
     ) -> anyhow::Result<(Attached, bool)> {
-        let hooks = self.hooks(wanted)?;
-        if let Some(attached) = self.attached.remove(&index)
-            && !attached.is_dead()
-        {
-            return Ok((attached.keep_pinned()?, false));
-        }
+        let (hooks, why) = self.hooks((index, wanted))?;
+        self.because.remove(&index);
         let directory = self.links_dir();
-        let mut failures = Vec::new();
+        let fits = |attached: &Attached| hooks.contains(&attached.hook) && !attached.is_dead();
+        // One that does not fit stays in force until everything new is.
+        if self.attached.get(&index).is_some_and(fits)
+            && let Some(attached) = self.attached.remove(&index)
+        {
+            self.because.extend(why.map(|why| (index, why)));
+            return Ok((attached.keep_pinned(&wanted.name, &directory)?, false));
+        }
+        let mut failures: Vec<String> = why.into_iter().collect();
         for &hook in hooks {
-            if let Some(adopted) = Attached::adopt((index, wanted), hook, &directory)? {
-                return Ok((adopted, false));
-            }
-            match Attached::attach(next, (index, wanted), hook, &directory) {
+            let adopted = Attached::adopt((index, wanted), hook, &directory)?;
+            let attached = match adopted {
+                Some(adopted) => Ok((adopted, false)),
+                None => Attached::attach(next, (index, wanted), hook, &directory)
+                    .map(|attached| (attached, true)),
+            };
+            match attached {
                 Ok(attached) => {
                     log::info!(target: "ebpf", "{}: {hook}{}", wanted.name, because(&failures));
-                    return Ok((attached, true));
+                    if !failures.is_empty() {
+                        self.because.insert(index, failures.join("; "));
+                    }
+                    return Ok(attached);
                 }
                 // It could redirect packets before TCX sees them: never fall back behind it unasked.
                 Err(error) if attach::is_taken(&error) => {
@@ -204,10 +265,17 @@ impl EbpfPlane {
         let mut kept = Vec::new();
         let mut new = Vec::new();
         let mut outcome = Ok(());
+        let mut missing = BTreeMap::new();
         for (&index, wanted) in &tables.interfaces {
             match self.link(next, (index, wanted)) {
                 Ok((attached, true)) => new.push(attached),
                 Ok((attached, false)) => kept.push(attached),
+                // Nothing passes there that nft does not let pass.
+                Err(error) if self.options.nft_behind => {
+                    log::error!(target: "ebpf", "{}: left to nft alone: {error:#}", wanted.name);
+                    let (wanted, why) = (wanted.clone(), format!("{error:#}"));
+                    missing.insert(index, Missing { wanted, why });
+                }
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -239,13 +307,45 @@ impl EbpfPlane {
             // Interfaces that left the zones, or are gone: the sweep removes their pins, if no new
             // link has taken their place.
             for (_, attached) in std::mem::take(&mut self.attached) {
-                log::info!(target: "ebpf", "{}: detached", attached.name);
+                log::info!(target: "ebpf", "{}: {} detached", attached.name, attached.hook);
             }
+            self.missing = missing;
+            let trunks = tables.interfaces.iter();
+            self.trunks = trunks
+                .filter(|(_, wanted)| !wanted.tags.is_empty())
+                .map(|(index, wanted)| (*index, wanted.tags.clone()))
+                .collect();
+            self.because
+                .retain(|index, _| tables.interfaces.contains_key(index));
         }
         let links = kept.into_iter().chain(new);
         self.attached
             .extend(links.map(|attached| (attached.index, attached)));
         outcome
+    }
+
+    /// Attaches once more to what could not be attached to.
+    fn retry(&mut self) {
+        let Some(mut current) = self.current.take() else {
+            return;
+        };
+        for (index, mut missing) in std::mem::take(&mut self.missing) {
+            match self.link(&mut current, (index, &missing.wanted)) {
+                Ok((mut attached, is_new)) => {
+                    if !is_new && let Err(error) = attached.swap(&mut current) {
+                        missing.why = format!("{error:#}");
+                        self.missing.insert(index, missing);
+                    }
+                    self.attached.insert(index, attached);
+                }
+                Err(error) => {
+                    log::debug!(target: "ebpf", "{}: {error:#}", missing.wanted.name);
+                    missing.why = format!("{error:#}");
+                    self.missing.insert(index, missing);
+                }
+            }
+        }
+        self.current = Some(current);
     }
 
     /// Takes over what the generation before counted and reported.
@@ -326,13 +426,21 @@ impl Plane for EbpfPlane {
     }
 
     fn verify(&mut self) -> anyhow::Result<()> {
+        self.retry();
         let current = self
             .current
             .as_mut()
             .context("the ebpf plane holds nothing yet")?;
-        self.attached
-            .values()
-            .try_for_each(|attached| attached.verify(current))
+        for attached in self.attached.values() {
+            attached.verify(current)?;
+            if let Some(tags) = self.trunks.get(&attached.index)
+                && !attached.sees_tags()
+                && let Some((why, _)) = unseen(attached.index, tags)
+            {
+                anyhow::bail!("{}: {why}", attached.name);
+            }
+        }
+        Ok(())
     }
 
     fn last_seen(&mut self, addresses: &[(ZoneId, IpAddr)]) -> BTreeMap<(ZoneId, IpAddr), u64> {
@@ -385,8 +493,16 @@ impl Plane for EbpfPlane {
         let mut lines: Vec<String> = self
             .attached
             .values()
-            .map(|attached| format!("{}: {}", attached.name, attached.hook))
+            .map(|attached| {
+                let why = self.because.get(&attached.index);
+                let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+                format!("{}: {}{why}", attached.name, attached.hook)
+            })
             .collect();
+        lines.extend(self.missing.values().map(|missing| {
+            let Missing { wanted, why } = missing;
+            format!("{}: not attached, left to nft alone: {why}", wanted.name)
+        }));
         if let Some(bytes) = self.current.as_ref().and_then(|now| now.bytes().ok()) {
             lines.push(format!("maps: {} KiB", bytes / 1024));
         }

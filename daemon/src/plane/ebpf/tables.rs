@@ -1,13 +1,15 @@
 //! PURE: what the kernel's maps and globals must hold for an image.
 
+use super::interfaces::{self, Wanted};
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
 use crate::policy::links::Links;
 use crate::policy::origin::Origin;
 use crate::policy::port::{SCTP, TCP, UDP};
 use egressd_common::address::{v4, v6};
-use egressd_common::decide::{self, Interface, Place, Zone};
-use egressd_common::layout::{self, Claim, Entry, KEY_PREFIX, KeyV4, KeyV6, Keyed};
+use egressd_common::decide::{self, Place, Zone};
+use egressd_common::layout::{self, Entry, KEY_PREFIX, KeyV4, KeyV6, Keyed};
+use egressd_common::link::Mac;
 use egressd_common::verdict::NO_ZONE;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,21 +30,14 @@ pub(super) struct Tables {
     pub(super) hints: [Vec<u64>; 2],
     /// Places by zone and destination, and where their classes come from.
     pub(super) places: Prefixes<(Place, Origin)>,
-    /// (zone, port) pairs.
+    /// [`layout::serves_key`]s.
     pub(super) serves: Vec<u32>,
-}
-
-/// An interface to attach to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Its kernel name.
-    pub(super) name: String,
-    /// Whether frames begin with an Ethernet header.
-    pub(super) ethernet: bool,
-    /// Where its entry is.
-    pub(super) slot: u32,
-    /// Its entry.
-    pub(super) entry: Entry,
+    /// Slots and entries of VLAN devices on those interfaces that are in no zone.
+    pub(super) strangers: Vec<(u32, Entry)>,
+    /// (interface, tag) and the VLAN device that claims it.
+    pub(super) vlans: Vec<([u32; 2], u32)>,
+    /// The gateway's hardware addresses, where an interface is a port of a bridge.
+    pub(super) macs: BTreeSet<Mac>,
 }
 
 /// Entries of the two tries of one kind: prefix length in bits (number included), data, value.
@@ -53,7 +48,7 @@ pub(super) struct Prefixes<V> {
 }
 
 impl<V> Prefixes<V> {
-    fn push(&mut self, number: u32, net: IpNet, value: V) {
+    pub(super) fn push(&mut self, number: u32, net: IpNet, value: V) {
         let bits = KEY_PREFIX + u32::from(net.prefix_len());
         match net {
             IpNet::V4(net) => self.v4.push((bits, v4(net.network()).after(number), value)),
@@ -94,8 +89,11 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
         places: Prefixes::default(),
         hints: [vec![0; layout::HINTS], vec![0; layout::HINTS]],
         serves: Vec::new(),
+        strangers: Vec::new(),
+        vlans: Vec::new(),
+        macs: BTreeSet::new(),
     };
-    enter_interfaces(image, &mut tables)?;
+    interfaces::enter(image, nft_behind, &mut tables)?;
 
     let exempt = exempt(image, nft_behind);
     for zone in image.zones.iter().map(Some).chain([None]) {
@@ -114,7 +112,7 @@ pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNot
         let keys = zone
             .serves
             .iter()
-            .map(|port| layout::serves_key(id(zone.id), *port));
+            .map(|served| layout::serves_key(id(zone.id), served.protocol, served.first));
         tables.serves.extend(keys);
     }
     Ok(tables)
@@ -262,81 +260,6 @@ fn union(a: Place, b: Place) -> Place {
         inside: a.inside || b.inside,
         kind: 0,
     }
-}
-
-fn enter_interfaces(image: &Image, tables: &mut Tables) -> Result<(), DoesNotFit> {
-    let mut taken = BTreeSet::new();
-    for (&index, link) in &image.links.0 {
-        if image
-            .upstream
-            .iter()
-            .any(|pattern| pattern.matches(&link.name))
-        {
-            continue;
-        }
-        let matches = |zone: &&ZoneImage| zone.interfaces.iter().any(|p| p.matches(&link.name));
-        let here: Vec<&ZoneImage> = image.zones.iter().filter(matches).collect();
-        let sole = match here.as_slice() {
-            [] => continue,
-            [only] if only.sources.is_empty() => Some(zone(only)),
-            _ => None,
-        };
-        let mut claimed = BTreeMap::new();
-        for zone_here in here.iter().filter(|_| sole.is_none()) {
-            for net in sources(zone_here) {
-                claimed.entry(net.trunc()).or_insert(zone(zone_here));
-            }
-        }
-        let mut slots = (0..layout::PROBES).map(|probe| layout::slot(index, probe));
-        let slot = slots
-            .find(|slot| taken.insert(*slot))
-            .ok_or(DoesNotFit::Interfaces)?;
-        let interface = Interface {
-            ethernet: link.ethernet,
-            audit: all_audit(&here),
-            sole,
-        };
-        let wanted = Wanted {
-            name: link.name.clone(),
-            ethernet: link.ethernet,
-            slot,
-            entry: entry(index, interface, &claimed),
-        };
-        tables.interfaces.insert(index, wanted);
-        for (net, zone) in claimed {
-            tables.sources.push(index, net, zone.pack());
-        }
-    }
-    Ok(())
-}
-
-fn entry(index: u32, interface: Interface, claimed: &BTreeMap<IpNet, Zone>) -> Entry {
-    let (of_v4, of_v6): (Vec<_>, Vec<_>) = claimed
-        .iter()
-        .partition(|(net, _)| matches!(net, IpNet::V4(_)));
-    let claim = |of: &[(&IpNet, &Zone)]| match of {
-        [] => Claim::Nobody,
-        [(_, zone)] => Claim::One(**zone),
-        _ => Claim::Several,
-    };
-    let mut entry = Entry::default();
-    entry[0] = index;
-    entry[1] = interface.pack();
-    entry[2] = claim(&of_v4).pack();
-    entry[5] = claim(&of_v6).pack();
-    for (net, _) in claimed.iter() {
-        match net {
-            IpNet::V4(net) => {
-                entry[3..4].copy_from_slice(&v4(net.network()));
-                entry[4..5].copy_from_slice(&v4(net.netmask()));
-            }
-            IpNet::V6(net) => {
-                entry[6..10].copy_from_slice(&v6(net.network()));
-                entry[10..14].copy_from_slice(&v6(net.netmask()));
-            }
-        }
-    }
-    entry
 }
 
 /// Sets the bits of all parts of the address space that `net` touches.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
 use crate::policy::image::{Mode, Unzoned};
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use crate::policy::name::Pattern;
 use crate::policy::port::{PortSet, Service};
 use crate::policy::rules::{Intent, Numbers, Rules};
@@ -126,6 +126,7 @@ fn redirects() {
             up: true,
             mac: Vec::new(),
             ethernet: true,
+            stack: Stack::default(),
             addresses: vec!["10.20.0.1/16".parse().unwrap()],
         },
     )]));
@@ -285,6 +286,7 @@ fn interfaces() {
             up: *up,
             mac: Vec::new(),
             ethernet: true,
+            stack: Stack::default(),
             addresses: addresses
                 .iter()
                 .map(|address| address.parse().unwrap())

@@ -4,12 +4,14 @@
 mod cost;
 mod differential;
 mod reports;
+mod stacked;
+mod trunk;
 mod world;
 
 use super::generation::Generation;
 use super::tables;
 use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use crate::policy::port::{ClassId, ClassMask, PortSet, Service};
 use crate::policy::{Revision, ZoneId};
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ fn image() -> Image {
         up: true,
         mac: vec![2, 0, 0, 0, 0, 1],
         ethernet: true,
+        stack: Stack::default(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
     };
     let links = Links(BTreeMap::from([
@@ -91,7 +94,7 @@ fn image() -> Image {
                     "10.20.0.0/16".parse().unwrap(),
                     "2001:db8:20::/48".parse().unwrap(),
                 ],
-                serves: vec![53, 5060],
+                serves: vec![Service::udp(53), Service::udp(5060), Service::whole(47)],
                 networks: vec![
                     ("203.0.113.0/24".parse().unwrap(), mask(&[0])),
                     ("203.0.113.128/25".parse().unwrap(), mask(&[0, 1])),

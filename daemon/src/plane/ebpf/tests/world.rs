@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for a packet through three namespaces on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-fn run(line: &str) {
+pub(super) fn run(line: &str) {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().expect("a command"))
         .args(words)
@@ -33,13 +33,13 @@ fn run(line: &str) {
 }
 
 /// Three namespaces and a pin directory, removed at the end.
-struct World {
+pub(super) struct World {
     id: String,
-    pins: PathBuf,
+    pub(super) pins: PathBuf,
 }
 
 impl World {
-    fn new(test: &str) -> Self {
+    pub(super) fn new(test: &str) -> Self {
         let id = format!("ebpf-{test}-{}", std::process::id());
         let pins = PathBuf::from(format!("/sys/fs/bpf/{id}"));
         let world = Self { id, pins };
@@ -67,15 +67,15 @@ impl World {
         world
     }
 
-    fn name(&self, role: &str) -> String {
+    pub(super) fn name(&self, role: &str) -> String {
         format!("{}-{role}", self.id)
     }
 
-    fn ip(&self, role: &str, arguments: &str) {
+    pub(super) fn ip(&self, role: &str, arguments: &str) {
         run(&format!("ip -n {} {arguments}", self.name(role)));
     }
 
-    fn wire(&self, a: &str, a_name: &str, b: &str, b_name: &str) {
+    pub(super) fn wire(&self, a: &str, a_name: &str, b: &str, b_name: &str) {
         let (a_space, b_space) = (self.name(a), self.name(b));
         run(&format!(
             "ip link add {a_name} netns {a_space} type veth peer name {b_name} netns {b_space}"
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Does `work` on a thread inside a namespace.
-    fn inside<T: Send>(&self, role: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub(super) fn inside<T: Send>(&self, role: &str, work: impl FnOnce() -> T + Send) -> T {
         let path = format!("/run/netns/{}", self.name(role));
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -100,32 +100,36 @@ impl World {
         })
     }
 
-    fn index(&self, interface: &str) -> u32 {
+    pub(super) fn index(&self, interface: &str) -> u32 {
         self.inside("gateway", || {
             nix::net::if_::if_nametoindex(interface).unwrap()
         })
     }
 
-    fn open(&self, mode: EbpfMode) -> EbpfPlane {
+    pub(super) fn open(&self, mode: EbpfMode) -> EbpfPlane {
         self.open_at(mode, "")
     }
 
-    fn open_at(&self, mode: EbpfMode, pins: &str) -> EbpfPlane {
+    pub(super) fn open_at(&self, mode: EbpfMode, pins: &str) -> EbpfPlane {
+        self.open_with(mode, pins, false)
+    }
+
+    pub(super) fn open_with(&self, mode: EbpfMode, pins: &str, nft_behind: bool) -> EbpfPlane {
         let options = EbpfOptions {
             mode,
             pin_dir: self.pins.join(pins),
-            nft_behind: false,
+            nft_behind,
             learned: 1000,
         };
         EbpfPlane::open(options).unwrap()
     }
 
     /// Zone `managed` on `lan0`, with 198.51.100.1 granted on UDP 443 under `class`.
-    fn image(&self, class: u8) -> Image {
+    pub(super) fn image(&self, class: u8) -> Image {
         self.image_with(class, &[("lan0", "10.20.0.1/16"), ("wan0", "192.0.2.1/24")])
     }
 
-    fn image_with(&self, class: u8, interfaces: &[(&str, &str)]) -> Image {
+    pub(super) fn image_with(&self, class: u8, interfaces: &[(&str, &str)]) -> Image {
         let mut image = image();
         let link = |name: &str, address: &str| Link {
             name: name.into(),
@@ -522,7 +526,7 @@ fn a_full_map_refuses_only_what_does_not_fit() {
 }
 
 /// What the plane says of its interfaces.
-fn hooks(plane: &EbpfPlane) -> Vec<String> {
+pub(super) fn hooks(plane: &EbpfPlane) -> Vec<String> {
     let mut lines = plane.describe();
     lines.retain(|line| !line.starts_with("maps: "));
     lines

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plane::ruleset::Generation;
-use crate::policy::links::{Link, Links};
+use crate::policy::links::{Link, Links, Stack};
 use std::collections::BTreeMap;
 
 fn redirecting(listeners: &[&str]) -> Image {
@@ -14,6 +14,7 @@ fn redirecting(listeners: &[&str]) -> Image {
             up: true,
             mac: Vec::new(),
             ethernet: true,
+            stack: Stack::default(),
             addresses: vec![
                 "10.20.0.1/16".parse().unwrap(),
                 "2001:db8:20::1/64".parse().unwrap(),

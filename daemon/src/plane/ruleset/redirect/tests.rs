@@ -4,7 +4,7 @@ use super::*;
 use crate::plane::ruleset::{Generation, Ruleset};
 use crate::policy::ZoneId;
 use crate::policy::image::{Inbound, Mode};
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use std::collections::BTreeMap;
 
 fn zone(id: u16, interface: &str, sources: &[&str], listeners: &[&str]) -> ZoneImage {
@@ -27,6 +27,7 @@ fn image(zones: Vec<ZoneImage>) -> Image {
         up: true,
         mac: Vec::new(),
         ethernet: true,
+        stack: Stack::default(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
     };
     Image {
