@@ -84,7 +84,7 @@ mod entry {
             return XDP_ABORTED;
         }
         let index = context.ingress_ifindex() as u32;
-        let verdict = decide(&XdpFrame(&context), index, &Kernel::at(index));
+        let verdict = decide(&XdpFrame(&context), index, &Kernel::of(index));
         tables::count(verdict);
         if verdict.action.passes() {
             XDP_PASS

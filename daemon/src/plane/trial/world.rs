@@ -2,7 +2,7 @@
 
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, ZoneImage};
-use crate::policy::links::{InterfacePattern, Link, Links};
+use crate::policy::links::{InterfacePattern, Link, Links, Stack};
 use crate::policy::port::{ClassId, ClassMask, PortSet, Service};
 use egressd_common::corpus::{World, plan};
 use ipnet::IpNet;
@@ -23,6 +23,7 @@ pub fn image(world: World, lan: u32, wan: u32) -> Image {
         mac: plan::MAC.to_vec(),
         ethernet: world.ethernet(),
         addresses: nets(addresses),
+        stack: Stack::default(),
     };
     let web = [Service::tcp(80), Service::tcp(443), Service::udp(443)];
     let sctp = Service {
@@ -62,7 +63,11 @@ pub fn image(world: World, lan: u32, wan: u32) -> Image {
             } else {
                 Inbound::Allow
             },
-            serves: world.serves().then_some(plan::SERVED).into_iter().collect(),
+            serves: world
+                .serves()
+                .then_some(Service::udp(plan::SERVED))
+                .into_iter()
+                .collect(),
             redirect: Vec::new(),
             networks: nets(&plan::NETWORKS)
                 .into_iter()

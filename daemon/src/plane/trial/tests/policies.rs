@@ -132,7 +132,7 @@ fn policy(dice: &mut Dice, (lan, wan): (u32, u32)) -> Image {
                 Inbound::Allow
             },
             serves: if dice.roll(2) == 0 {
-                vec![5060]
+                vec![Service::udp(5060)]
             } else {
                 Vec::new()
             },
