@@ -33,13 +33,13 @@ fn run(line: &str) {
 }
 
 /// Three namespaces and a pin directory, removed at the end.
-struct World {
+pub(super) struct World {
     id: String,
     pins: PathBuf,
 }
 
 impl World {
-    fn new(test: &str) -> Self {
+    pub(super) fn new(test: &str) -> Self {
         let id = format!("ebpf-{test}-{}", std::process::id());
         let pins = PathBuf::from(format!("/sys/fs/bpf/{id}"));
         let world = Self { id, pins };
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Does `work` on a thread inside a namespace.
-    fn inside<T: Send>(&self, role: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub(super) fn inside<T: Send>(&self, role: &str, work: impl FnOnce() -> T + Send) -> T {
         let path = format!("/run/netns/{}", self.name(role));
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -106,7 +106,7 @@ impl World {
         })
     }
 
-    fn open(&self, mode: EbpfMode) -> EbpfPlane {
+    pub(super) fn open(&self, mode: EbpfMode) -> EbpfPlane {
         self.open_at(mode, "")
     }
 
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// Zone `managed` on `lan0`, with 198.51.100.1 granted on UDP 443 under `class`.
-    fn image(&self, class: u8) -> Image {
+    pub(super) fn image(&self, class: u8) -> Image {
         self.image_with(class, &[("lan0", "10.20.0.1/16"), ("wan0", "192.0.2.1/24")])
     }
 
