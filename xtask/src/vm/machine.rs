@@ -14,10 +14,10 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// From power on to our first process: seconds in emulation. Some hosts offer KVM and then stand
-/// still.
-const BOOT: Duration = Duration::from_secs(30);
-const KVM: &str = "/dev/kvm";
+/// From power on to our first process, which takes seconds in emulation on a machine at rest.
+const BOOT: Duration = Duration::from_secs(90);
+/// The same on the processor itself. Some hosts offer KVM and then stand still.
+const BOOT_KVM: Duration = Duration::from_secs(10);
 const UP: &str = "guest: up";
 
 /// What a machine said.
@@ -31,7 +31,8 @@ pub(super) struct Console {
     pub(super) ended: Option<String>,
 }
 
-/// Boots, on the processor itself where that works, else in emulation.
+/// Boots, on the processor itself where `kvm` says that this may work, else in emulation. Where it
+/// does not, `kvm` says so afterwards.
 ///
 /// # Errors
 /// When the emulator cannot be started.
@@ -40,15 +41,22 @@ pub(super) fn boot(
     kernel: &Kernel,
     image: &Path,
     limit: Duration,
+    kvm: &mut bool,
 ) -> Result<Console> {
-    if exists(KVM) {
-        let console = attempt(emulator, kernel, image, "kvm", limit)?;
+    if *kvm {
+        let console = attempt(emulator, kernel, image, "kvm", (BOOT_KVM, limit))?;
         if console.lines.iter().any(|line| line == UP) {
             return Ok(console);
         }
         say("KVM does not work here: emulating the processor");
+        *kvm = false;
     }
-    attempt(emulator, kernel, image, "tcg,thread=multi", limit)
+    attempt(emulator, kernel, image, "tcg,thread=multi", (BOOT, limit))
+}
+
+/// Whether this machine offers KVM.
+pub(super) fn has_kvm() -> bool {
+    exists("/dev/kvm")
 }
 
 fn attempt(
@@ -56,7 +64,7 @@ fn attempt(
     kernel: &Kernel,
     image: &Path,
     accelerator: &str,
-    limit: Duration,
+    (boot, limit): (Duration, Duration),
 ) -> Result<Console> {
     let mut command = emulator.command();
     command
@@ -84,7 +92,7 @@ fn attempt(
         seconds: 0.0,
         ended: None,
     };
-    let mut deadline = started + BOOT.min(limit);
+    let mut deadline = started + boot.min(limit);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left) {

@@ -33,6 +33,10 @@ pub(crate) struct Options {
     /// One kernel (6.1 unless named) and the programs' tests alone.
     #[arg(long)]
     quick: bool,
+    /// Run this command instead of the tests; the unit tests are `/tests/unit`, those in namespaces
+    /// `/tests/namespaces`.
+    #[arg(long, value_name = "COMMAND")]
+    run: Option<String>,
     /// Print an array of outcomes instead of a table; all else goes to standard error.
     #[arg(long)]
     json: bool,
@@ -129,10 +133,11 @@ fn matrix(options: &Options) -> Result<Vec<Outcome>> {
         named => named.iter().map(String::as_str).collect(),
     };
     let programs = Programs::build()?;
+    let mut kvm = machine::has_kvm();
     let mut outcomes = Vec::new();
     for series in wanted {
         let outcome = match archive.kernel(series)? {
-            Some(kernel) => one(&emulator, &kernel, &programs, options)?,
+            Some(kernel) => one(&emulator, &kernel, &programs, (options, &mut kvm))?,
             None => Outcome {
                 kernel: series.to_owned(),
                 failed: vec!["the archive has no such kernel".to_owned()],
@@ -153,12 +158,16 @@ fn one(
     emulator: &Emulator,
     kernel: &Kernel,
     programs: &Programs,
-    options: &Options,
+    (options, kvm): (&Options, &mut bool),
 ) -> Result<Outcome> {
-    let steps: Vec<&Step> = STEPS
-        .iter()
-        .filter(|step| step.quick || !options.quick)
-        .collect();
+    let steps: Vec<(&str, &str)> = match &options.run {
+        Some(command) => vec![("run", command.as_str())],
+        None => STEPS
+            .iter()
+            .filter(|step| step.quick || !options.quick)
+            .map(|step| (step.name, step.command))
+            .collect(),
+    };
     let mut image = programs.image()?;
     let modules = modules::wanted(&kernel.modules)?;
     for (place, module) in modules.into_iter().enumerate() {
@@ -169,16 +178,16 @@ fn one(
     }
     let plan: String = steps
         .iter()
-        .map(|step| format!("{}\t{}\n", step.name, step.command))
+        .map(|(name, command)| format!("{name}\t{command}\n"))
         .collect();
     image.add("/plan", plan.into_bytes());
     let file = target().join("vm/initramfs");
     write(&file, image.archive())?;
     let limit = if options.quick { LIMIT_QUICK } else { LIMIT };
-    let console = machine::boot(emulator, kernel, &file, limit)?;
+    let console = machine::boot(emulator, kernel, &file, limit, kvm)?;
     let log = target().join(format!("vm/{}.log", kernel.release));
     write(&log, console.lines.join("\n"))?;
-    let names: Vec<&str> = steps.iter().map(|step| step.name).collect();
+    let names: Vec<&str> = steps.iter().map(|(name, _)| *name).collect();
     let outcome = Outcome::read(&kernel.release, &console, &names);
     if options.verbose || !outcome.good() {
         eprintln!("{}", console.lines.join("\n"));
