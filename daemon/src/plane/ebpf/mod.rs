@@ -3,6 +3,7 @@
 //! link of each interface. Maps are never adopted, so nothing in them can be misread.
 
 mod attach;
+mod clsact;
 mod filter;
 mod generation;
 mod grants;
@@ -141,8 +142,8 @@ impl EbpfPlane {
     /// The hooks to try on an interface, best first.
     fn hooks(&self, wanted: &Wanted) -> anyhow::Result<&'static [Hook]> {
         match (self.options.mode, wanted.ethernet) {
-            (EbpfMode::Auto, true) => Ok(&[Hook::XdpNative, Hook::Tcx]),
-            (EbpfMode::Auto, false) | (EbpfMode::Tc, _) => Ok(&[Hook::Tcx]),
+            (EbpfMode::Auto, true) => Ok(&[Hook::XdpNative, Hook::Tcx, Hook::Clsact]),
+            (EbpfMode::Auto, false) | (EbpfMode::Tc, _) => Ok(&[Hook::Tcx, Hook::Clsact]),
             (EbpfMode::Xdp, true) => Ok(&[Hook::XdpNative]),
             (EbpfMode::XdpGeneric, true) => Ok(&[Hook::XdpGeneric]),
             (EbpfMode::Xdp | EbpfMode::XdpGeneric, false) => {

@@ -329,6 +329,22 @@ fn live(test: &str, mode: EbpfMode, described: &str) {
     );
 }
 
+/// How programs are attached to traffic control here.
+pub(super) fn traffic_control() -> &'static str {
+    if kernel() >= (6, 6) {
+        "tcx"
+    } else {
+        "clsact (this kernel has no TCX)"
+    }
+}
+
+/// Version and patch level of the running kernel.
+pub(super) fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 #[test]
 fn native_xdp() {
     live("native", EbpfMode::Xdp, "lan0: xdp native");
@@ -336,7 +352,7 @@ fn native_xdp() {
 
 #[test]
 fn tcx() {
-    live("tcx", EbpfMode::Tc, "lan0: tcx");
+    live("tcx", EbpfMode::Tc, &format!("lan0: {}", traffic_control()));
 }
 
 #[test]
