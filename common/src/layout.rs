@@ -74,6 +74,8 @@ pub mod name {
     pub const FILTER_MASK: &str = "FILTER_MASK";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
+    /// Whether the kernel has a coarse clock for its programs (Linux 5.11).
+    pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
 }
 
 /// Entry point for XDP.

@@ -2,7 +2,7 @@
 
 use crate::reports;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
@@ -63,6 +63,8 @@ static BUCKETS_V6: u32 = 1;
 static FILTER_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: u8 = 0;
 
 /// Reads a constant that the compiler must not believe.
 #[inline(always)]
@@ -78,11 +80,24 @@ pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
     table.get(index).copied().unwrap_or_default()
 }
 
+/// Nanoseconds of the monotonic clock, at least to some milliseconds.
+#[inline(always)]
+pub(crate) fn nanoseconds() -> u64 {
+    // SAFETY: the helpers have no preconditions. The verifier knows the constant and does not look
+    // at the other one, which kernels before 5.11 do not have.
+    unsafe {
+        if constant(&COARSE_CLOCK) != 0 {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    }
+}
+
 /// The time of a use.
 #[inline(always)]
 fn now() -> u16 {
-    // SAFETY: the helper has no preconditions.
-    grants::tick(unsafe { bpf_ktime_get_coarse_ns() })
+    grants::tick(nanoseconds())
 }
 
 /// Counts a packet, but for those that were counted by the kind of what let them pass.

@@ -66,7 +66,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "nft",
-        command: "/tests/unit plane::nft --test-threads=1",
+        command: "/tests/unit plane::nft --nocapture --test-threads=1",
         quick: false,
     },
     Step {
@@ -78,7 +78,7 @@ const STEPS: &[Step] = &[
 
 /// The programs against the model on the packet corpus, with all capabilities and with two, and on
 /// interfaces in namespaces.
-const CORPUS: &str = "/tests/unit plane::ebpf --skip tests::kernel --test-threads=1";
+const CORPUS: &str = "/tests/unit plane::ebpf --skip tests::kernel --nocapture --test-threads=1";
 
 /// Tools that tests in namespaces call; [`Group::Lab`] brings them.
 const TOOLS: &[&str] = &[

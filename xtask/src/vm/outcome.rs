@@ -31,8 +31,9 @@ impl Outcome {
             ..Self::default()
         };
         let mut left: Vec<&str> = steps.to_vec();
+        let mut in_list = false;
         for line in &console.lines {
-            outcome.line(line, &mut left);
+            outcome.line(line, &mut left, &mut in_list);
         }
         // A step that never ended proves nothing.
         let unfinished = left.iter().map(|step| format!("{step}: did not end"));
@@ -40,7 +41,7 @@ impl Outcome {
         outcome
     }
 
-    fn line(&mut self, line: &str, left: &mut Vec<&str>) {
+    fn line(&mut self, line: &str, left: &mut Vec<&str>, in_list: &mut bool) {
         if let Some(done) = line.strip_prefix("guest: done ") {
             let mut words = done.split(' ');
             let (step, code) = (words.next().unwrap_or_default(), words.next());
@@ -60,10 +61,17 @@ impl Outcome {
         } else if let Some((_, skipped)) = line.split_once("SKIPPED") {
             self.skipped
                 .push(skipped.trim_start_matches([':', ' ']).to_owned());
+        } else if let Some(name) = line.strip_prefix("    ") {
+            // Libtest's list at the end, also of tests whose line was torn by what they said.
+            let is_name = name.contains("::") || !name.contains(' ');
+            if *in_list && is_name && !name.starts_with(' ') {
+                self.failed.push(name.to_owned());
+            }
+        } else if line == "failures:" {
+            *in_list = true;
         } else if let Some(test) = line.strip_prefix("test ") {
-            if let Some((name, _)) = test.split_once(" ... FAILED") {
-                self.failed.push(name.trim_end().to_owned());
-            } else if let Some(result) = test.strip_prefix("result: ") {
+            if let Some(result) = test.strip_prefix("result: ") {
+                *in_list = false;
                 let passed = result.split([';', '.']).find_map(|part| {
                     let number = part.trim().strip_suffix(" passed")?;
                     number.parse::<u32>().ok()
@@ -192,7 +200,15 @@ mod tests {
             &["a: exit status Some(\"101\")"],
         );
         check(
-            &["test x::y ... FAILED", passed, "guest: done a 0 1.0"],
+            &[
+                "test x::y ... said something",
+                "FAILED",
+                "failures:",
+                "    x::y",
+                "test result: FAILED. 1 passed; 1 failed",
+                "    not this",
+                "guest: done a 0 1.0",
+            ],
             false,
             &["x::y"],
         );

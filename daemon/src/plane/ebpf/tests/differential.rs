@@ -2,6 +2,7 @@
 //! sum. `BPF_PROG_TEST_RUN` calls the loopback device, whose index is 1, the ingress interface.
 
 use super::super::generation::Generation;
+use super::world::has_xdp;
 use super::{can_run, image, load};
 use crate::plane::model::ModelPlane;
 use crate::policy::ZoneId;
@@ -314,9 +315,14 @@ fn programs_and_model_agree() {
     if !can_run("programs_and_model_agree") {
         return;
     }
+    let programs: &[Program] = if has_xdp("the XDP program against the model") {
+        &[Program::Xdp, Program::Tcx]
+    } else {
+        &[Program::Tcx]
+    };
     for (seed, image) in (1..).zip(&images()) {
         for nft_behind in [true, false] {
-            for program in [Program::Xdp, Program::Tcx] {
+            for &program in programs {
                 check(
                     image,
                     nft_behind,
@@ -340,8 +346,10 @@ fn two_capabilities_are_enough_to_load() {
         let two = CapsHashSet::from_iter([Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
         caps::set(None, CapSet::Effective, &two).unwrap();
         let mut generation = load(&image(), true);
-        let xdp = generation.xdp().map(drop);
-        xdp.and_then(|()| generation.tcx().map(drop))
+        if has_xdp("the XDP program with two capabilities") {
+            generation.xdp().map(drop)?;
+        }
+        generation.tcx().map(drop)
     });
     loaded.join().unwrap().unwrap();
 }
@@ -351,12 +359,17 @@ fn what_is_used_is_seen_and_what_is_refused_is_reported() {
     if !can_run("what_is_used_is_seen_and_what_is_refused_is_reported") {
         return;
     }
+    let program = if has_xdp("reports of the XDP program") {
+        Program::Xdp
+    } else {
+        Program::Tcx
+    };
     let mut generation = load(&image(), true);
     let ends = |to: &str| (IpAddr::from([10, 20, 1, 1]), to.parse::<IpAddr>().unwrap());
     let send = |generation: &mut Generation, to: &str, port| {
         let (from, to) = ends(to);
         let packet = samples::packet(from, to, 17, &samples::udp(9999, port, 0));
-        Program::Xdp
+        program
             .passes(generation, &samples::ethernet(&[], &packet))
             .unwrap()
     };
