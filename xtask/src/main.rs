@@ -40,7 +40,7 @@ enum Task {
     Bench(lab::Bench),
     /// The kernel programs and their tests on other kernels, in virtual machines.
     Vm(vm::Options),
-    /// What a change must pass: formatting, lints, dependency rules, `test`.
+    /// What a change must pass: formatting, lints, dependency rules, `test`, `vm --quick`.
     Ci,
 }
 

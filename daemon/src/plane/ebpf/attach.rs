@@ -79,6 +79,8 @@ pub(super) struct Attached {
     pub(super) name: String,
     /// Where.
     pub(super) hook: Hook,
+    /// The better places that were tried before, and what was wrong with them; mostly empty.
+    pub(super) instead: String,
     /// `None` for [`Hook::Clsact`].
     link: Option<FdLink>,
     pin: PathBuf,
@@ -140,6 +142,7 @@ impl Attached {
             index,
             name: wanted.name.clone(),
             hook,
+            instead: String::new(),
             link: Some(link.into()),
             pin,
         })
@@ -166,6 +169,7 @@ impl Attached {
             index,
             name: wanted.name.clone(),
             hook: Hook::Clsact,
+            instead: String::new(),
             link: None,
             pin,
         })
@@ -200,6 +204,7 @@ impl Attached {
                     index,
                     name: wanted.name.clone(),
                     hook,
+                    instead: String::new(),
                     link: Some(link),
                     pin,
                 }));
@@ -284,6 +289,7 @@ impl Attached {
             index,
             name,
             hook,
+            instead,
             link,
             pin,
         } = self;
@@ -302,6 +308,7 @@ impl Attached {
             index,
             name,
             hook,
+            instead,
             link,
             pin,
         })

@@ -174,12 +174,14 @@ impl EbpfPlane {
         let directory = self.links_dir();
         let mut failures = Vec::new();
         for &hook in hooks {
-            if let Some(adopted) = Attached::adopt((index, wanted), hook, &directory)? {
+            if let Some(mut adopted) = Attached::adopt((index, wanted), hook, &directory)? {
+                adopted.instead = instead(&failures);
                 return Ok((adopted, false));
             }
             match Attached::attach(next, (index, wanted), hook, &directory) {
-                Ok(attached) => {
+                Ok(mut attached) => {
                     log::info!(target: "ebpf", "{}: {hook}{}", wanted.name, because(&failures));
+                    attached.instead = instead(&failures);
                     return Ok((attached, true));
                 }
                 // It could redirect packets before TCX sees them: never fall back behind it unasked.
@@ -384,7 +386,7 @@ impl Plane for EbpfPlane {
         let mut lines: Vec<String> = self
             .attached
             .values()
-            .map(|attached| format!("{}: {}", attached.name, attached.hook))
+            .map(|attached| format!("{}: {}{}", attached.name, attached.hook, attached.instead))
             .collect();
         if let Some(bytes) = self.current.as_ref().and_then(|now| now.bytes().ok()) {
             lines.push(format!("maps: {} KiB", bytes / 1024));
@@ -474,6 +476,15 @@ fn add_hits(sum: &mut Hits, hits: &BTreeMap<(u8, Origin), u64>, zones: &[(u8, St
             *sum.entry((name.clone(), origin)).or_default() += packets;
         }
     }
+}
+
+/// As [`because`], in a line's length: the verifier tells stories.
+fn instead(failures: &[String]) -> String {
+    let first = failures.first().and_then(|failure| failure.lines().next());
+    first.map_or_else(String::new, |failure| {
+        let short: String = failure.chars().take(120).collect();
+        format!(" (instead of {short})")
+    })
 }
 
 fn because(failures: &[String]) -> String {

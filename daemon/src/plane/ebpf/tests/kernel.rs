@@ -83,7 +83,7 @@ fn hooks_work() {
         let image = world.image(0);
         let mut plane = world.open(mode);
         world.inside("gateway", || plane.replace(&image).unwrap());
-        let described = plane.describe().concat();
+        let described = plane.describe().remove(0);
         let hook = described.strip_prefix("lan0: ").unwrap();
         let hook = hook.split(" (").next().unwrap();
         told.push((word, hook.replace(' ', "-")));

@@ -263,7 +263,16 @@ fn live(test: &str, mode: EbpfMode, described: &str) {
     let image = world.image(0);
     let mut plane = world.open(mode);
     world.inside("gateway", || plane.replace(&image).unwrap());
-    assert_eq!(hooks(&plane), [described]);
+    let told = hooks(&plane).concat();
+    let (told, instead) = told.split_once(" (instead of ").unwrap_or((&told, ""));
+    assert_eq!(told, described);
+    let is_second_choice =
+        mode == EbpfMode::Auto && !described.contains("xdp") || described.contains("clsact");
+    assert_eq!(
+        !instead.is_empty(),
+        is_second_choice,
+        "instead of {instead}"
+    );
     world.inside("gateway", || plane.verify().unwrap());
     wire.check(&[2, 3], &[]);
 
