@@ -44,14 +44,16 @@ pub(super) fn boot(
     kvm: &mut bool,
 ) -> Result<Console> {
     if *kvm {
-        let console = attempt(emulator, kernel, image, "kvm", (BOOT_KVM, limit))?;
+        let console = attempt(emulator, kernel, image, ["kvm", "max"], (BOOT_KVM, limit))?;
         if console.lines.iter().any(|line| line == UP) {
             return Ok(console);
         }
         say("KVM does not work here: emulating the processor");
         *kvm = false;
     }
-    attempt(emulator, kernel, image, "tcg,thread=multi", (BOOT, limit))
+    // QEMU 7.2 emulates `cmpxchg16b` wrongly: newer kernels, which use it, end in double faults.
+    let emulated = ["tcg,thread=multi", "max,cx16=off"];
+    attempt(emulator, kernel, image, emulated, (BOOT, limit))
 }
 
 /// Whether this machine offers KVM.
@@ -63,12 +65,12 @@ fn attempt(
     emulator: &Emulator,
     kernel: &Kernel,
     image: &Path,
-    accelerator: &str,
+    [accelerator, processor]: [&str; 2],
     (boot, limit): (Duration, Duration),
 ) -> Result<Console> {
     let mut command = emulator.command();
     command
-        .args(["-accel", accelerator, "-cpu", "max", "-smp", "2"])
+        .args(["-accel", accelerator, "-cpu", processor, "-smp", "2"])
         .args(["-m", "2048", "-nodefaults", "-display", "none"])
         .args(["-no-reboot", "-serial", "stdio", "-kernel"])
         .arg(&kernel.image)

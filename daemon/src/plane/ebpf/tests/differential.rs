@@ -335,7 +335,7 @@ fn programs_and_model_agree() {
 }
 
 /// Version and patch level of the kernels on which CAP_PERFMON is not needed.
-const TWO_ARE_ENOUGH: (u32, u32) = (6, 12);
+const TWO_ARE_ENOUGH: (u32, u32) = (6, 18);
 
 /// Without CAP_PERFMON and CAP_SYS_ADMIN the verifier looks into speculation and refuses much: before
 /// [`TWO_ARE_ENOUGH`] also this, as too complex.
