@@ -82,6 +82,8 @@ pub mod name {
     pub const HAS_VLANS: &str = "HAS_VLANS";
     /// Global: 1 where an interface is a port of a bridge.
     pub const HAS_PORTS: &str = "HAS_PORTS";
+    /// Whether the kernel has a coarse clock for its programs (Linux 5.11).
+    pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
 }
 
 /// Entry point for XDP.

@@ -2,7 +2,7 @@
 
 use crate::reports;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
@@ -75,6 +75,8 @@ static NFT_BEHIND: u8 = 0;
 static HAS_VLANS: u8 = 0;
 #[unsafe(no_mangle)]
 static HAS_PORTS: u8 = 0;
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: u8 = 0;
 
 /// Reads a constant that the compiler must not believe.
 #[inline(always)]
@@ -96,11 +98,24 @@ pub(crate) fn blur(number: u64) -> u64 {
     number + word(&ZERO, 0)
 }
 
+/// Nanoseconds of the monotonic clock, at least to some milliseconds.
+#[inline(always)]
+pub(crate) fn nanoseconds() -> u64 {
+    // SAFETY: the helpers have no preconditions. The verifier knows the constant and does not look
+    // at the other one, which kernels before 5.11 do not have.
+    unsafe {
+        if constant(&COARSE_CLOCK) != 0 {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    }
+}
+
 /// The time of a use.
 #[inline(always)]
 fn now() -> u16 {
-    // SAFETY: the helper has no preconditions.
-    grants::tick(unsafe { bpf_ktime_get_coarse_ns() })
+    grants::tick(nanoseconds())
 }
 
 /// Counts a packet, but for those that were counted by the kind of what let them pass, or that a VLAN

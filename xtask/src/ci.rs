@@ -2,10 +2,10 @@
 
 use crate::setup::{Group, packages};
 use crate::shell::{cargo, command, on_path, run, say};
-use crate::suite;
+use crate::{suite, vm};
 use anyhow::Result;
 
-/// Formatting, lints, dependency rules, tests; whether all passed.
+/// Formatting, lints, dependency rules, tests, one other kernel; whether all passed.
 ///
 /// # Errors
 /// With the first step that fails, or that could not be run.
@@ -28,5 +28,6 @@ pub(crate) fn run_all() -> Result<bool> {
             "SKIPPED: dependency rules (deny.toml): `cargo install cargo-deny` to have them checked",
         );
     }
-    suite::run(&suite::Options::default())
+    let tested = suite::run(&suite::Options::default())?;
+    Ok(vm::quick()? && tested)
 }

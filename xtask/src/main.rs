@@ -8,6 +8,7 @@ mod setup;
 mod shell;
 mod soak;
 mod suite;
+mod vm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,7 +38,9 @@ enum Task {
     Fuzz(soak::Fuzz),
     /// Figures beside a peer's, taken in the same run.
     Bench(lab::Bench),
-    /// What a change must pass: formatting, lints, dependency rules, `test`.
+    /// The kernel programs and their tests on other kernels, in virtual machines.
+    Vm(vm::Options),
+    /// What a change must pass: formatting, lints, dependency rules, `test`, `vm --quick`.
     Ci,
 }
 
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Soak(options) => soak::run(&options),
         Task::Fuzz(options) => soak::fuzz(&options),
         Task::Bench(options) => lab::bench(&options),
+        Task::Vm(options) => vm::run(&options),
         Task::Ci => ci::run_all(),
     };
     match done {

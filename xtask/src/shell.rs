@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 /// Says what is being done, or what was found.
 pub(crate) fn say(text: impl AsRef<str>) {
@@ -114,6 +115,15 @@ pub(crate) fn follow(command: &mut Command, mut read: impl FnMut(&str)) -> Resul
 /// # Errors
 /// When it cannot be started or fails.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let bytes = capture_bytes(command)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The bytes that `command` prints, silently.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub(crate) fn capture_bytes(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .output()
         .with_context(|| format!("start {}", words(command)))?;
@@ -124,7 +134,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output.stdout)
 }
 
 /// Where `program` is on the PATH.
@@ -155,8 +165,35 @@ pub(crate) fn text_of(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
+/// A file's bytes.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn bytes_of(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    std::fs::read(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// Writes a file whole, and the directories above it.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
+    let path = path.as_ref();
+    if let Some(above) = path.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    std::fs::write(path, content).with_context(|| format!("write {}", path.display()))
+}
+
+/// How long ago a file was written, if it is there.
+pub(crate) fn age(path: impl AsRef<Path>) -> Option<Duration> {
+    let written = path.as_ref().metadata().ok()?.modified().ok()?;
+    SystemTime::now().duration_since(written).ok()
+}
+
 /// The command as one could type it, with the variables it sets that matter.
-fn words(command: &Command) -> String {
+pub(crate) fn words(command: &Command) -> String {
     let quoted = |word: &OsStr| {
         let word = word.to_string_lossy();
         if word.is_empty() || word.contains([' ', '\'', '"', '$']) {

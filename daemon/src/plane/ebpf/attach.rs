@@ -5,16 +5,22 @@
 //! The links between programs and interfaces: attaches, pins, adopts, swaps and checks them.
 //! A pinned link outlives the process, and swapping its program is one atomic step.
 
+use super::clsact;
 use super::generation::Generation;
 use super::interfaces::Wanted;
 use anyhow::Context as _;
 use aya::programs::links::{FdLink, LinkOrder, LinkType, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{TcAttachType, XdpMode};
+use aya::programs::{SchedClassifier, TcAttachType, XdpMode};
 use std::fmt;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// The word of [`Hook::Clsact`] in the names of pins, which are empty directories: its filters live
+/// on without one, and this says where they are.
+const CLSACT: &str = "clsact";
 
 /// Longer than the kernel takes to detach a link that nothing holds any more.
 const DETACHED: Duration = Duration::from_millis(500);
@@ -28,6 +34,8 @@ pub(super) enum Hook {
     XdpGeneric,
     /// At traffic control's ingress.
     Tcx,
+    /// The same before Linux 6.6, without a link.
+    Clsact,
 }
 
 impl Hook {
@@ -37,13 +45,16 @@ impl Hook {
             Self::XdpNative => "xdp",
             Self::XdpGeneric => "xdp-generic",
             Self::Tcx => "tcx",
+            Self::Clsact => CLSACT,
         }
     }
 
-    const fn link_type(self) -> LinkType {
+    /// `None` where it has none.
+    const fn link_type(self) -> Option<LinkType> {
         match self {
-            Self::XdpNative | Self::XdpGeneric => LinkType::Xdp,
-            Self::Tcx => LinkType::Tcx,
+            Self::XdpNative | Self::XdpGeneric => Some(LinkType::Xdp),
+            Self::Tcx => Some(LinkType::Tcx),
+            Self::Clsact => None,
         }
     }
 }
@@ -54,6 +65,7 @@ impl fmt::Display for Hook {
             Self::XdpNative => "xdp native",
             Self::XdpGeneric => "xdp generic",
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact (this kernel has no TCX)",
         })
     }
 }
@@ -67,7 +79,8 @@ pub(super) struct Attached {
     pub(super) name: String,
     /// Where.
     pub(super) hook: Hook,
-    link: FdLink,
+    /// `None` for [`Hook::Clsact`].
+    link: Option<FdLink>,
     pin: PathBuf,
 }
 
@@ -87,6 +100,9 @@ impl Attached {
         hook: Hook,
         directory: &Path,
     ) -> anyhow::Result<Self> {
+        if hook == Hook::Clsact {
+            return Self::attach_filter(generation, (index, wanted), directory);
+        }
         // A device runs XDP in one place only: what an earlier configuration chose must go first.
         let mut removed = false;
         for other in [Hook::XdpNative, Hook::XdpGeneric] {
@@ -98,6 +114,7 @@ impl Attached {
             Hook::XdpNative => attach_xdp(generation, index, XdpMode::Driver),
             Hook::XdpGeneric => attach_xdp(generation, index, XdpMode::Skb),
             Hook::Tcx => attach_tcx(generation, &wanted.name),
+            Hook::Clsact => anyhow::bail!("clsact has no links"),
         };
         let mut link = attach();
         // The kernel detaches a link whose last pin went a moment later, on a work queue.
@@ -123,7 +140,33 @@ impl Attached {
             index,
             name: wanted.name.clone(),
             hook,
-            link: link.into(),
+            link: Some(link.into()),
+            pin,
+        })
+    }
+
+    fn attach_filter(
+        generation: &mut Generation,
+        (index, wanted): (u32, &Wanted),
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        // Behind TCX a program of others could let a packet pass for good.
+        anyhow::ensure!(lacks_tcx(&wanted.name), "this kernel has TCX");
+        let attached = Self::of_filter((index, wanted), directory)?;
+        let program = generation.tcx()?.fd()?;
+        clsact::create(index, program.as_fd())?;
+        Ok(attached)
+    }
+
+    /// Marks the filter of an interface.
+    fn of_filter((index, wanted): (u32, &Wanted), directory: &Path) -> anyhow::Result<Self> {
+        let pin = pin_path(directory, &wanted.name, Hook::Clsact);
+        make_if_not_there(&pin)?;
+        Ok(Self {
+            index,
+            name: wanted.name.clone(),
+            hook: Hook::Clsact,
+            link: None,
             pin,
         })
     }
@@ -136,6 +179,13 @@ impl Attached {
         directory: &Path,
     ) -> anyhow::Result<Option<Self>> {
         let pin = pin_path(directory, &wanted.name, hook);
+        let Some(link_type) = hook.link_type() else {
+            // The filter tells more than its mark, which may have gone with the bpffs.
+            return match clsact::find(index)? {
+                Some(_) => Self::of_filter((index, wanted), directory).map(Some),
+                None => Ok(None),
+            };
+        };
         if !pin.exists() {
             return Ok(None);
         }
@@ -143,14 +193,14 @@ impl Attached {
             let link = FdLink::from(pinned);
             let is_ours = link
                 .info()
-                .is_ok_and(|info| info.link_type().is_ok_and(|kind| kind == hook.link_type()))
+                .is_ok_and(|info| info.link_type().is_ok_and(|kind| kind == link_type))
                 && facts(&link).is_ok_and(|facts| facts.interface == index);
             if is_ours {
                 return Ok(Some(Self {
                     index,
                     name: wanted.name.clone(),
                     hook,
-                    link,
+                    link: Some(link),
                     pin,
                 }));
             }
@@ -162,22 +212,26 @@ impl Attached {
 
     /// Puts the program of `generation` in the place of the one that runs, between two packets.
     pub(super) fn swap(&mut self, generation: &mut Generation) -> anyhow::Result<()> {
+        if self.hook == Hook::Clsact {
+            return clsact::replace(self.index, generation.tcx()?.fd()?.as_fd());
+        }
         // aya takes the link by value and closes it on an error: give it a second descriptor.
         let second = PinnedLink::from_pin(&self.pin)
             .with_context(|| format!("open the pinned link {}", self.pin.display()))?;
         let second = FdLink::from(second);
-        self.link = match self.hook {
+        let link = match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => {
                 let program = generation.xdp()?;
                 let id = program.attach_to_link(XdpLink::try_from(second)?)?;
                 program.take_link(id)?.try_into()?
             }
-            Hook::Tcx => {
+            Hook::Tcx | Hook::Clsact => {
                 let program = generation.tcx()?;
                 let id = program.attach_to_link(SchedClassifierLink::try_from(second)?)?;
                 program.take_link(id)?.try_into()?
             }
         };
+        self.link = Some(link);
         Ok(())
     }
 
@@ -186,9 +240,9 @@ impl Attached {
     pub(super) fn verify(&self, generation: &mut Generation) -> anyhow::Result<()> {
         let program = match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => generation.xdp()?.info()?.id(),
-            Hook::Tcx => generation.tcx()?.info()?.id(),
+            Hook::Tcx | Hook::Clsact => generation.tcx()?.info()?.id(),
         };
-        let facts = facts(&self.link)?;
+        let facts = self.facts()?;
         anyhow::ensure!(
             facts.interface == self.index,
             "{}: the link is no longer attached",
@@ -205,14 +259,27 @@ impl Attached {
 
     /// Whether the link has lost its interface, so that only a new one helps.
     pub(super) fn is_dead(&self) -> bool {
-        !facts(&self.link).is_ok_and(|facts| facts.interface == self.index)
+        !self
+            .facts()
+            .is_ok_and(|facts| facts.interface == self.index)
+    }
+
+    fn facts(&self) -> anyhow::Result<Facts> {
+        let Some(link) = &self.link else {
+            let program = clsact::find(self.index)?;
+            return Ok(Facts {
+                program: program.unwrap_or_default(),
+                interface: program.map_or(0, |_| self.index),
+            });
+        };
+        facts(link)
     }
 
     /// Whether VLAN tags that the card took off are still known here.
     pub(super) const fn sees_tags(&self) -> bool {
         match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => false,
-            Hook::Tcx => true,
+            Hook::Tcx | Hook::Clsact => true,
         }
     }
 
@@ -228,10 +295,17 @@ impl Attached {
         } = self;
         // Of another interface that had this name before; its own link is held by descriptor.
         remove_if_there(&wanted)?;
-        let link = link
-            .pin(&wanted)
-            .with_context(|| format!("pin {} again", wanted.display()))?
-            .into();
+        let link = match link {
+            Some(link) => Some(
+                link.pin(&wanted)
+                    .with_context(|| format!("pin {} again", wanted.display()))?
+                    .into(),
+            ),
+            None => {
+                make_if_not_there(&wanted)?;
+                None
+            }
+        };
         Ok(Self {
             index,
             name: name.to_owned(),
@@ -264,9 +338,21 @@ fn attach_tcx(generation: &mut Generation, interface: &str) -> anyhow::Result<Fd
     FdLink::try_from(program.take_link(id)?).context("the kernel refused a TCX link")
 }
 
+/// Whether traffic control knows no links, as before Linux 6.6. In doubt it does.
+fn lacks_tcx(interface: &str) -> bool {
+    let asked = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
+    asked.is_err_and(|error| has_code(&error.into(), &[libc::EINVAL]))
+}
+
 /// bpffs reserves dots in names; interfaces may have them, but never a colon.
 fn pin_path(directory: &Path, interface: &str, hook: Hook) -> PathBuf {
     directory.join(format!("{}:{}", interface.replace('.', "::"), hook.word()))
+}
+
+/// The interface of a mark of [`Hook::Clsact`]; `None` for all other pins.
+fn marked(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_suffix(CLSACT)?;
+    Some(name.strip_suffix(':')?.replace("::", "."))
 }
 
 /// Removes every pin in `directory` that is not of `kept`, and returns how many those were; a link
@@ -295,15 +381,38 @@ pub(super) fn sweep<'a>(
 /// Whether an attach failed because another XDP program is on the device: in the same mode
 /// (`EBUSY`) or in the other one (`EEXIST`), see `dev_xdp_attach` in Linux `net/core/dev.c`.
 pub(super) fn is_taken(error: &anyhow::Error) -> bool {
+    has_code(error, &[libc::EBUSY, libc::EEXIST])
+}
+
+fn has_code(error: &anyhow::Error, codes: &[i32]) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
-        .any(|code| code == libc::EBUSY || code == libc::EEXIST)
+        .any(|code| codes.contains(&code))
 }
 
-/// Tells whether it was there.
+fn make_if_not_there(mark: &Path) -> anyhow::Result<()> {
+    match std::fs::create_dir(mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("make {}", mark.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Tells whether it was there. With a mark of clsact the filter goes, too.
 fn remove_if_there(path: &Path) -> anyhow::Result<bool> {
-    match std::fs::remove_file(path) {
+    let removed = match marked(path) {
+        Some(interface) => {
+            // Without the interface there is no filter either.
+            if let Ok(index) = nix::net::if_::if_nametoindex(interface.as_str()) {
+                clsact::remove(index)?;
+            }
+            std::fs::remove_dir(path)
+        }
+        None => std::fs::remove_file(path),
+    };
+    match removed {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).with_context(|| format!("remove {}", path.display())),
@@ -340,7 +449,20 @@ fn number(text: &str, key: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const HOOKS: [Hook; 3] = [Hook::XdpNative, Hook::XdpGeneric, Hook::Tcx];
+    const HOOKS: [Hook; 4] = [Hook::XdpNative, Hook::XdpGeneric, Hook::Tcx, Hook::Clsact];
+
+    #[test]
+    fn marks_name_their_interface() {
+        fn check(name: &str) {
+            for hook in HOOKS {
+                let expected = (hook == Hook::Clsact).then(|| name.to_owned());
+                assert_eq!(marked(&pin_path(Path::new("/p"), name, hook)), expected);
+            }
+        }
+        check("lan0");
+        check("lan0.5");
+        check("clsact");
+    }
 
     #[test]
     fn descriptors_are_read() {

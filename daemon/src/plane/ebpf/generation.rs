@@ -14,7 +14,8 @@ use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{Program, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramType, SchedClassifier, Xdp};
+use aya::sys::BpfHelper;
 use aya::{Ebpf, EbpfLoader};
 use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::decide::Place;
@@ -89,6 +90,7 @@ impl Generation {
             .override_global(name::BUCKETS_V6, &buckets_v6, true)
             .override_global(name::FILTER_MASK, &(filter_words - 1), true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
+            .override_global(name::COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
@@ -484,4 +486,10 @@ pub(super) fn asleep() -> anyhow::Result<u64> {
     let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
     let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     Ok(u64::try_from(boot.saturating_sub(monotonic).as_millis())?)
+}
+
+/// Whether the programs can have the clock that costs nothing, from Linux 5.11 on. In doubt they can.
+fn has_coarse_clock() -> bool {
+    const CLOCK: BpfHelper = BpfHelper::BPF_FUNC_ktime_get_coarse_ns;
+    aya::sys::is_helper_supported(ProgramType::SchedClassifier, CLOCK).unwrap_or(true)
 }

@@ -3,6 +3,7 @@
 //! link of each interface. Maps are never adopted, so nothing in them can be misread.
 
 mod attach;
+mod clsact;
 mod filter;
 mod generation;
 mod grants;
@@ -161,17 +162,24 @@ impl EbpfPlane {
         let name = &wanted.name;
         let hooks: &[Hook] = match (self.options.mode, wanted.ethernet) {
             (EbpfMode::Off, _) => anyhow::bail!("the ebpf plane is off"),
-            (EbpfMode::Tc, _) | (EbpfMode::Auto, false) => return Ok((&[Hook::Tcx], None)),
+            (EbpfMode::Tc, _) | (EbpfMode::Auto, false) => {
+                return Ok((&[Hook::Tcx, Hook::Clsact], None));
+            }
             (EbpfMode::Xdp | EbpfMode::XdpGeneric, false) => anyhow::bail!(
                 "{name} has no Ethernet header, so XDP cannot read it; set ebpf = \"auto\" or \"tc\""
             ),
-            (EbpfMode::Auto, true) => &[Hook::XdpNative, Hook::Tcx],
+            (EbpfMode::Auto, true) => &[Hook::XdpNative, Hook::Tcx, Hook::Clsact],
             (EbpfMode::Xdp, true) => &[Hook::XdpNative],
             (EbpfMode::XdpGeneric, true) => &[Hook::XdpGeneric],
         };
         let (why, instead) = match wanted.kind {
             // Its trunk's program drops what it can by XDP; this one has the last word, see `Role`.
-            Kind::Vlan(_) => return Ok((&[Hook::Tcx], Some("a VLAN device has no XDP".into()))),
+            Kind::Vlan(_) => {
+                return Ok((
+                    &[Hook::Tcx, Hook::Clsact],
+                    Some("a VLAN device has no XDP".into()),
+                ));
+            }
             Kind::Bond => ("XDP runs on its ports, which are in no zone", String::new()),
             Kind::Plain | Kind::Bridge => match unseen(index, &wanted.tags) {
                 None => return Ok((hooks, None)),
@@ -179,7 +187,7 @@ impl EbpfPlane {
             },
         };
         match self.options.mode {
-            EbpfMode::Auto => Ok((&[Hook::Tcx], Some(why.to_owned()))),
+            EbpfMode::Auto => Ok((&[Hook::Tcx, Hook::Clsact], Some(why.to_owned()))),
             EbpfMode::Xdp | EbpfMode::XdpGeneric | EbpfMode::Tc | EbpfMode::Off => {
                 anyhow::bail!("{name}: {why}; {instead}set ebpf = \"auto\" or \"tc\"")
             }
@@ -240,7 +248,7 @@ impl EbpfPlane {
                 Ok(attached) => {
                     log::info!(target: "ebpf", "{}: {hook}{}", wanted.name, because(&failures));
                     if !failures.is_empty() {
-                        self.because.insert(index, failures.join("; "));
+                        self.because.insert(index, short(&failures));
                     }
                     return Ok(attached);
                 }
@@ -591,6 +599,12 @@ fn add_hits(sum: &mut Hits, hits: &BTreeMap<(u8, Origin), u64>, zones: &[(u8, St
             *sum.entry((name.clone(), origin)).or_default() += packets;
         }
     }
+}
+
+/// The first of `failures`, in a line's length: the verifier tells stories.
+fn short(failures: &[String]) -> String {
+    let first = failures.first().and_then(|failure| failure.lines().next());
+    first.unwrap_or_default().chars().take(120).collect()
 }
 
 fn because(failures: &[String]) -> String {

@@ -85,11 +85,23 @@ impl Socket {
     /// When the kernel has no netfilter netlink, or the buffers cannot be had (needs
     /// `CAP_NET_ADMIN`).
     pub fn open(patience: i64) -> nix::Result<Self> {
+        Self::of(SockProtocol::NetlinkNetFilter, patience)
+    }
+
+    /// Opens a socket to routing and traffic control whose replies may take `patience` seconds.
+    ///
+    /// # Errors
+    /// When the buffers cannot be had (needs `CAP_NET_ADMIN`).
+    pub fn open_route(patience: i64) -> nix::Result<Self> {
+        Self::of(SockProtocol::NetlinkRoute, patience)
+    }
+
+    fn of(protocol: SockProtocol, patience: i64) -> nix::Result<Self> {
         let descriptor = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
+            protocol,
         )?;
         let raw = descriptor.as_raw_fd();
         bind(raw, &NetlinkAddr::new(0, 0))?;
@@ -175,13 +187,22 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses it, or its answer cannot be read.
-    pub fn request(
+    pub fn request(&mut self, request: Request, visit: impl FnMut(&[u8])) -> Result<(), Failure> {
+        self.request_with(request, 0, visit)
+    }
+
+    /// As [`Socket::request`], with more flags (`NLM_F_*`).
+    ///
+    /// # Errors
+    /// As [`Socket::request`].
+    pub fn request_with(
         &mut self,
         request: Request,
+        flags: i32,
         mut visit: impl FnMut(&[u8]),
     ) -> Result<(), Failure> {
         let sequence = self.sequences(1);
-        self.send(&request.finish(sequence, libc::NLM_F_ACK as u16))?;
+        self.send(&request.finish(sequence, (flags | libc::NLM_F_ACK) as u16))?;
         let mut acknowledged = false;
         while !acknowledged {
             self.receive(|message| {

@@ -159,6 +159,16 @@ impl Request {
         Self(bytes)
     }
 
+    /// A message of this kind that begins with `header`, whose length is a multiple of four: any
+    /// but netfilter's.
+    #[must_use]
+    pub fn plain(kind: u16, header: &[u8]) -> Self {
+        let mut bytes = vec![0; HEADER];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes.extend(header);
+        Self(bytes)
+    }
+
     /// Appends an attribute.
     #[must_use]
     pub fn with(mut self, kind: u16, value: &[u8]) -> Self {

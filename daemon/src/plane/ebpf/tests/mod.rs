@@ -3,6 +3,7 @@
 
 mod cost;
 mod differential;
+mod kernel;
 mod reports;
 mod stacked;
 mod trunk;
