@@ -8,7 +8,6 @@
 )]
 
 #[cfg(target_arch = "bpf")]
-#[expect(dead_code, reason = "nothing is measured at traffic control")]
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod reports;
