@@ -26,12 +26,6 @@ pub trait Frame {
         number
     }
 
-    /// Whether [`Self::blur`] does anything.
-    #[inline(always)]
-    fn blurs(&self) -> bool {
-        false
-    }
-
     /// [`link::device`], for hooks that keep its ways out of the verifier's sight.
     #[inline(always)]
     fn device<L: Lookup>(&self, index: u32, lookup: &L) -> u32
@@ -66,11 +60,6 @@ impl<F: Frame> Frame for Behind<'_, F> {
     #[inline(always)]
     fn blur(&self, number: u64) -> u64 {
         self.0.blur(number)
-    }
-
-    #[inline(always)]
-    fn blurs(&self) -> bool {
-        self.0.blurs()
     }
 }
 

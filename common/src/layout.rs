@@ -82,8 +82,6 @@ pub mod name {
     pub const HAS_VLANS: &str = "HAS_VLANS";
     /// Global: 1 where an interface is a port of a bridge.
     pub const HAS_PORTS: &str = "HAS_PORTS";
-    /// Global: 1 where the verifier follows speculation, that is without CAP_PERFMON.
-    pub const SPECULATION: &str = "SPECULATION";
     /// Whether the kernel has a coarse clock for its programs (Linux 5.11).
     pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
 }

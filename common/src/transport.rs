@@ -72,9 +72,6 @@ impl Transport {
     /// The same, see [`Frame::blur`].
     #[inline(always)]
     pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
-        if !frame.blurs() {
-            return self;
-        }
         let Self {
             protocol,
             source_port,

@@ -113,9 +113,6 @@ impl Reason {
     /// The same, see [`Frame::blur`].
     #[inline(always)]
     pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
-        if !frame.blurs() {
-            return self;
-        }
         let number = frame.blur(self as u64) as u8;
         Self::of(number).unwrap_or(Self::Malformed)
     }

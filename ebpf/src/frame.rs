@@ -10,7 +10,7 @@ use egressd_common::decide::Lookup;
 use egressd_common::frame::Frame;
 use egressd_common::link::{device, is_tagged, tag};
 
-use crate::tables::{Kernel, blur, blurs};
+use crate::tables::{Kernel, blur};
 
 /// Reads `N` words at `offset` between `data` and `end`, where they lie there and the offset is one
 /// of plain IP in Ethernet or on a bare device. Without CAP_PERFMON the verifier lets only
@@ -95,11 +95,6 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn blurs(&self) -> bool {
-        blurs()
-    }
-
-    #[inline(always)]
     fn device<L: Lookup>(&self, index: u32, _: &L) -> u32 {
         if is_tagged(self) {
             xdp_device(self.0.ctx, index)
@@ -145,11 +140,6 @@ impl Frame for Skb<'_> {
     #[inline(always)]
     fn blur(&self, number: u64) -> u64 {
         blur(number)
-    }
-
-    #[inline(always)]
-    fn blurs(&self) -> bool {
-        blurs()
     }
 
     #[inline(always)]

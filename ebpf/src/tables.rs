@@ -76,8 +76,6 @@ static HAS_VLANS: u8 = 0;
 #[unsafe(no_mangle)]
 static HAS_PORTS: u8 = 0;
 #[unsafe(no_mangle)]
-static SPECULATION: u8 = 0;
-#[unsafe(no_mangle)]
 static COARSE_CLOCK: u8 = 0;
 
 /// Reads a constant that the compiler must not believe.
@@ -94,21 +92,10 @@ pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
     table.get(index).copied().unwrap_or_default()
 }
 
-/// A number of unknown value to the verifier, where it must not go into speculation with what it knows,
-/// and of this one in truth: user space never writes there.
+/// A number of unknown value to the verifier, and of this one in truth: user space never writes there.
 #[inline(always)]
 pub(crate) fn blur(number: u64) -> u64 {
-    if blurs() {
-        number + word(&ZERO, 0)
-    } else {
-        number
-    }
-}
-
-/// Whether the verifier follows speculation.
-#[inline(always)]
-pub(crate) fn blurs() -> bool {
-    constant(&SPECULATION) != 0
+    number + word(&ZERO, 0)
 }
 
 /// Nanoseconds of the monotonic clock, at least to some milliseconds.

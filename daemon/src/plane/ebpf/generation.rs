@@ -17,7 +17,6 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramType, SchedClassifier, Xdp};
 use aya::sys::BpfHelper;
 use aya::{Ebpf, EbpfLoader};
-use caps::{CapSet, Capability};
 use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::decide::Place;
 use egressd_common::grants::{self, Granted as _};
@@ -92,7 +91,6 @@ impl Generation {
             .override_global(name::FILTER_MASK, &(filter_words - 1), true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
-            .override_global(name::SPECULATION, &u8::from(is_watched()), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
@@ -409,14 +407,6 @@ impl Generation {
         }
         Ok(())
     }
-}
-
-/// Whether the verifier follows speculation, as it does without these capabilities (`perfmon_capable`).
-fn is_watched() -> bool {
-    let trusted = [Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN];
-    !trusted
-        .into_iter()
-        .any(|one| caps::has_cap(None, CapSet::Effective, one).unwrap_or(false))
 }
 
 /// What a generation counted.
