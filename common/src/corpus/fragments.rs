@@ -1,5 +1,6 @@
 //! P2: ports are read only from first, complete fragments (RFC 1858, 3128, 7112, 8200 §4.5).
 
+use super::matrix::init;
 use super::plan::{GRANTED, REFUSED};
 use super::{Client, Promise, Rule, Sheet};
 use crate::samples::{self, SYN};
@@ -60,13 +61,13 @@ fn kinds() -> [(u8, usize, Vec<u8>); 4] {
     let mut short = samples::tcp(40_000, 443, SYN);
     short.resize(1280, 0);
     let datagram = samples::udp(40_000, 443, 1272);
-    let mut chunks = samples::udp(40_000, 443, 0);
+    let mut chunks = init(40_000, 443);
     chunks.resize(1280, 0);
     [
         (6, 20, short),
         (6, 60, long),
         (17, 8, datagram),
-        (132, 12, chunks),
+        (132, 16, chunks),
     ]
 }
 

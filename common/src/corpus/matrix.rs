@@ -43,8 +43,9 @@ const fn kind_v6(kind: u8) -> Kind {
     }
 }
 
-/// TCP segments with every combination of flags, and every type of ICMP.
+/// TCP segments with every combination of flags, chunks of SCTP, and every type of ICMP.
 pub(super) fn states(sheet: &mut Sheet) {
+    chunks(sheet);
     for flags in 0..=255u8 {
         let starts = flags & (SYN | ACK) == SYN;
         for to in GRANTED {
@@ -72,7 +73,8 @@ pub(super) fn states(sheet: &mut Sheet) {
                 }
                 Kind::Query => (Rule::Held, Rule::Closed),
                 Kind::Reply => (Rule::Held, Rule::Continues),
-                Kind::Error => (Rule::Held, Rule::Continues),
+                // Whatever flow it tells of, the zone may have opened it.
+                Kind::Error => (Rule::Held, Rule::Left),
             };
             for (to, rule) in [(TUNNEL[family], granted), (REFUSED[family], refused)] {
                 let name = format!("icmp {protocol} type {kind} to {to}");
@@ -80,6 +82,24 @@ pub(super) fn states(sheet: &mut Sheet) {
                     frame(c, to, protocol, &samples::icmp(kind))
                 });
             }
+        }
+    }
+}
+
+/// SCTP by the first chunk, of which INIT alone begins an association.
+fn chunks(sheet: &mut Sheet) {
+    for chunk in (0..=14u8).filter(|chunk| *chunk != 1) {
+        for (to, rule) in GRANTED
+            .map(|to| (to, Rule::Held))
+            .into_iter()
+            .chain(REFUSED.map(|to| (to, Rule::Continues)))
+        {
+            let name = format!("sctp chunk {chunk} to {to}");
+            sheet.add(Promise::P0, name, rule, |c| {
+                let mut packet = init(FROM, 443);
+                packet[12] = chunk;
+                frame(c, to, 132, &packet)
+            });
         }
     }
 }
