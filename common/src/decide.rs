@@ -7,6 +7,7 @@ use crate::link::{Mac, Network, bare, ethernet, is_bridged};
 use crate::network::{Packet, ipv4, ipv6};
 use crate::transport::{Start, Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
+use core::num::NonZeroU32;
 
 /// The port of DNS over UDP and TCP (RFC 1035 §4.2).
 const DNS: u16 = 53;
@@ -24,8 +25,12 @@ pub struct Zone {
     pub redirect: bool,
 }
 
-/// Who may open connections into a zone. (One byte for two questions: a zone of more than four bytes
-/// makes the compiler shift registers that the verifier knows to be unset.)
+/// A [`Zone`] in one word, as maps hold it. The verdict reads its bits where they lie. It is never 0, so
+/// that none is one word as well: the verifier refuses programs that so much as move an unset one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedZone(pub(crate) NonZeroU32);
+
+/// Who may open connections into a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inbound {
     /// Nobody, so that every packet out of it is judged.
@@ -52,6 +57,10 @@ pub struct Interface {
     /// The one zone that takes every source here; `None` means that the source decides.
     pub sole: Option<Zone>,
 }
+
+/// An [`Interface`] in one word, as maps hold it. Its bits are those of its sole zone as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedInterface(pub u32);
 
 /// What becomes of the packets of an interface. Only VLAN devices on a zone's interface, which packets
 /// come to by their tag, can be other than `Zoned`.
@@ -88,7 +97,7 @@ pub struct Place {
 /// Tables by address family.
 pub trait Tables<A> {
     /// The zone of a packet from `source` on `interface`, by the most specific prefix.
-    fn zone(&self, interface: u32, source: &A) -> Option<Zone>;
+    fn zone(&self, interface: u32, source: &A) -> Option<PackedZone>;
 
     /// The classes learned for `destination`. Where they meet `classes`, the use is remembered.
     fn grant(&self, zone: u8, destination: &A, classes: u64) -> u64;
@@ -96,14 +105,23 @@ pub trait Tables<A> {
     /// What else is known of `destination`; `zone` may be [`NO_ZONE`].
     fn place(&self, zone: u8, destination: &A) -> Place;
 
-    /// Called once for each refused packet whose addresses are known.
-    fn refused(&self, _interface: u32, _packet: &Packet<A>, _verdict: Verdict) {}
+    /// Called once for each refused packet whose addresses are known. Says whether it is left to nft
+    /// instead, which `may_refer` says is behind and refuses it as well; it is then counted as one.
+    fn refused(
+        &self,
+        _interface: u32,
+        _packet: &Packet<A>,
+        _verdict: Verdict,
+        _may_refer: bool,
+    ) -> bool {
+        false
+    }
 }
 
 /// Everything the verdict is looked up in.
 pub trait Lookup: Tables<V4> + Tables<V6> {
     /// The entry of an interface.
-    fn interface(&self, index: u32) -> Option<Interface>;
+    fn interface(&self, index: u32) -> Option<PackedInterface>;
 
     /// The VLAN device on interface `index` that claims this [`crate::link::tag`].
     fn vlan(&self, index: u32, tag: u32) -> Option<u32>;
@@ -129,12 +147,6 @@ pub trait Lookup: Tables<V4> + Tables<V6> {
 
     /// Called once for each packet that the classes of a place let pass.
     fn reached(&self, _place: Place) {}
-
-    /// Whether one more refused packet of the zone may be left to nft now; it is then counted as one.
-    /// Asked only where nft is behind and refuses the packet as well.
-    fn refer(&self, _zone: u8) -> bool {
-        false
-    }
 }
 
 /// The verdict on `frame`, which entered on the interface with this index.
@@ -149,14 +161,14 @@ pub fn decide<F: Frame, L: Lookup>(frame: &F, entered: u32, lookup: &L) -> Verdi
         return unzoned(Action::Drop, Reason::NoInterface);
     };
     if lookup.has_vlans() {
-        match interface.role {
+        match interface.role() {
             Role::Upstream => return unzoned(Action::Pass, Reason::Upstream),
             Role::Unzoned => return unzoned(Action::Pass, Reason::Unzoned),
             Role::Zoned | Role::Shut => {}
         }
     }
     let verdict = decide_at(frame, index, interface, lookup);
-    let again = lookup.has_vlans() && index != entered && interface.role == Role::Zoned;
+    let again = lookup.has_vlans() && index != entered && interface.role() == Role::Zoned;
     if again && verdict.action.passes() {
         return Verdict {
             action: Action::Pass,
@@ -172,13 +184,13 @@ pub fn decide<F: Frame, L: Lookup>(frame: &F, entered: u32, lookup: &L) -> Verdi
 fn decide_at<F: Frame, L: Lookup>(
     frame: &F,
     index: u32,
-    interface: Interface,
+    interface: PackedInterface,
     lookup: &L,
 ) -> Verdict {
-    if lookup.has_ports() && interface.port && is_bridged(frame, lookup) {
+    if lookup.has_ports() && interface.is_port() && is_bridged(frame, lookup) {
         return conclude(Ok(Reason::Bridged), None, interface);
     }
-    let network = if interface.ethernet {
+    let network = if interface.is_ethernet() {
         ethernet(frame)
     } else {
         bare(frame)
@@ -195,7 +207,7 @@ fn decide_at<F: Frame, L: Lookup>(
         Err(Reason::NotIp) => return conclude(Ok(Reason::NotIp), None, interface),
         Err(reason) => reason,
     };
-    conclude(Err(reason), interface.sole, interface)
+    conclude(Err(reason), interface.sole(), interface)
 }
 
 /// The verdict on a packet already read, for `explain` too.
@@ -203,23 +215,24 @@ fn decide_at<F: Frame, L: Lookup>(
 pub fn judge<A: Address, L: Lookup + Tables<A>>(
     packet: &Packet<A>,
     index: u32,
-    interface: Interface,
+    interface: PackedInterface,
     lookup: &L,
 ) -> Verdict {
-    let zone = match interface.sole {
+    let zone = match interface.sole() {
         Some(zone) => Some(zone),
         None => lookup.zone(index, &packet.source),
     };
     let verdict = conclude(admit(packet, zone, lookup), zone, interface);
-    match verdict.action {
-        Action::Pass | Action::Refer => {}
-        Action::Drop if nft_refuses_too(packet, verdict, lookup) && lookup.refer(verdict.zone) => {
-            return Verdict {
-                action: Action::Refer,
-                ..verdict
-            };
-        }
-        Action::Drop | Action::Audit => lookup.refused(index, packet, verdict),
+    let may_refer = match verdict.action {
+        Action::Pass | Action::Refer => return verdict,
+        Action::Drop => nft_refuses_too(packet, verdict, lookup),
+        Action::Audit => false,
+    };
+    if lookup.refused(index, packet, verdict, may_refer) {
+        return Verdict {
+            action: Action::Refer,
+            ..verdict
+        };
     }
     verdict
 }
@@ -272,14 +285,18 @@ fn nft_refuses_too<A: Address, L: Lookup + Tables<A>>(
         | Reason::Tags
         | Reason::NoInterface => false,
     };
-    of_grants && packet.transport.start == Start::Opens && lookup.nft_behind()
+    of_grants && packet.transport.start() == Start::Opens && lookup.nft_behind()
 }
 
 #[inline(always)]
-fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>, interface: Interface) -> Verdict {
+fn conclude(
+    outcome: Result<Reason, Reason>,
+    zone: Option<PackedZone>,
+    interface: PackedInterface,
+) -> Verdict {
     let (id, audit) = match zone {
-        Some(zone) => (zone.id, zone.audit),
-        None => (NO_ZONE, interface.audit),
+        Some(zone) => (zone.id(), zone.is_audit()),
+        None => (NO_ZONE, interface.is_audit()),
     };
     let (action, reason) = match outcome {
         Ok(reason) => (Action::Pass, reason),
@@ -298,14 +315,13 @@ fn conclude(outcome: Result<Reason, Reason>, zone: Option<Zone>, interface: Inte
 #[inline(always)]
 fn admit<A: Address, L: Lookup + Tables<A>>(
     packet: &Packet<A>,
-    zone: Option<Zone>,
+    zone: Option<PackedZone>,
     lookup: &L,
 ) -> Result<Reason, Reason> {
     let Packet {
         source,
         destination,
         transport,
-        trouble,
     } = packet;
     if destination.is_group() {
         return Ok(Reason::Group);
@@ -313,7 +329,7 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
     if source.is_bound_to_link() || destination.is_link_local() {
         return Ok(Reason::LinkBound);
     }
-    let trouble = match *trouble {
+    let trouble = match transport.trouble() {
         Some(Reason::LaterFragment) if lookup.nft_behind() => return Ok(Reason::LaterFragment),
         None if source.is_martian_source() => Some(Reason::Martian),
         trouble => trouble,
@@ -322,14 +338,14 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
         return admit_from(zone, destination, *transport, lookup);
     }
     if lookup
-        .place(zone.map_or(NO_ZONE, |zone| zone.id), destination)
+        .place(zone.map_or(NO_ZONE, PackedZone::id), destination)
         .own
     {
         return Ok(Reason::Local);
     }
     match trouble {
         Some(reason) => Err(reason),
-        None if lookup.nft_behind() && transport.start != Start::Opens => Ok(Reason::Continues),
+        None if lookup.nft_behind() && transport.start() != Start::Opens => Ok(Reason::Continues),
         None => Err(Reason::Spoofed),
     }
 }
@@ -337,20 +353,20 @@ fn admit<A: Address, L: Lookup + Tables<A>>(
 /// A sound packet of a zone.
 #[inline(always)]
 fn admit_from<A: Address, L: Lookup + Tables<A>>(
-    zone: Zone,
+    zone: PackedZone,
     destination: &A,
     transport: Transport,
     lookup: &L,
 ) -> Result<Reason, Reason> {
-    let classes = lookup.classes(transport.protocol, transport.port);
+    let classes = lookup.classes(transport.protocol(), transport.port());
     let mut open = 0;
     if classes != 0 {
-        open = lookup.grant(zone.id, destination, classes);
+        open = lookup.grant(zone.id(), destination, classes);
         if open & classes != 0 {
             return Ok(Reason::Granted);
         }
     }
-    let place = lookup.place(zone.id, destination);
+    let place = lookup.place(zone.id(), destination);
     if place.own {
         return Ok(Reason::Local);
     }
@@ -365,24 +381,24 @@ fn admit_from<A: Address, L: Lookup + Tables<A>>(
         return Ok(Reason::Network);
     }
     // XDP and TCX come before the redirect; what is not redirected ends in nft's forward chain.
-    if zone.redirect
+    if zone.redirects()
         && lookup.nft_behind()
-        && transport.port == DNS
-        && matches!(transport.protocol, protocol::UDP | protocol::TCP)
+        && transport.port() == DNS
+        && matches!(transport.protocol(), protocol::UDP | protocol::TCP)
     {
         return Ok(Reason::Redirected);
     }
     // An error belongs to whatever flow it tells of, also to one that the zone opened.
-    if lookup.nft_behind() && transport.start == Start::Reports {
+    if lookup.nft_behind() && transport.start() == Start::Reports {
         return Ok(Reason::Continues);
     }
-    if lookup.nft_behind() && zone.inbound != Inbound::Deny {
-        if transport.start != Start::Opens {
+    if lookup.nft_behind() && !zone.denies_inbound() {
+        if transport.start() != Start::Opens {
             return Ok(Reason::Continues);
         }
-        if zone.inbound == Inbound::Serve
-            && transport.protocol != protocol::TCP
-            && lookup.serves(zone.id, transport.protocol, transport.source_port)
+        if zone.serves()
+            && transport.protocol() != protocol::TCP
+            && lookup.serves(zone.id(), transport.protocol(), transport.source_port())
         {
             return Ok(Reason::Serves);
         }

@@ -2,11 +2,12 @@
 //! both sides build and read with the functions here. Addresses are wire words, numbers are in the
 //! host's byte order.
 
-use crate::decide::{Inbound, Interface, Place, Role, Zone};
+use crate::decide::{Inbound, Interface, PackedInterface, PackedZone, Place, Role, Zone};
 use crate::grants::{Bucket, KINDS};
 use crate::transport::protocol;
 use crate::verdict::{Action, REASONS, Verdict};
 use crate::{MAX_CLASSES, MAX_ZONES};
+use core::num::NonZeroU32;
 
 /// Names of maps and globals in the object.
 pub mod name {
@@ -53,8 +54,8 @@ pub mod name {
     /// The distinct class masks of ports, the first one empty, then one for each protocol without
     /// ports. Array.
     pub const MASKS: &str = "MASKS";
-    /// What user space says of reports, by [`super::round`]. Array.
-    pub const ROUND: &str = "ROUND";
+    /// The object's only variables: a [`super::Round`]. Array with one entry.
+    pub const ROUND: &str = ".bss";
     /// (interface index, tag) → index of the VLAN device that claims it. Hash.
     pub const VLANS: &str = "VLANS";
     /// The gateway's hardware addresses. Hash.
@@ -76,8 +77,13 @@ pub mod name {
     pub const BUCKETS_V6: &str = "BUCKETS_V6";
     /// Global: words of each filter less one; a power of two less one.
     pub const FILTER_MASK: &str = "FILTER_MASK";
+    /// Global: what strangers do not know of [`super::flow_hash`], so that no flow can hide behind
+    /// another.
+    pub const FLOW_SECRET: &str = "FLOW_SECRET";
     /// Global: 1 where nft judges what passes.
     pub const NFT_BEHIND: &str = "NFT_BEHIND";
+    /// Global: 1 where a port's byte in [`PORTS`] is its mask.
+    pub const FEW_CLASSES: &str = "FEW_CLASSES";
     /// Global: 1 where [`VLANS`] is not empty.
     pub const HAS_VLANS: &str = "HAS_VLANS";
     /// Global: 1 where an interface is a port of a bridge.
@@ -113,16 +119,23 @@ pub const MASKS: usize = PORT_MASKS + 256;
 /// Bytes of the port table: one per port of TCP, UDP and SCTP.
 pub const PORTS: usize = 3 << 16;
 
-/// Entries of [`name::ROUND`].
-pub mod round {
-    /// How often user space took reports: ten times a second.
-    pub const NUMBER: u32 = 0;
-    /// How many refused packets of each zone may be left to nft in this round.
-    pub const REFERRED: u32 = 1;
-    /// What strangers do not know of [`super::flow_hash`], so that no flow can hide behind another.
-    pub const SECRET: u32 = 2;
-    /// How many entries there are.
-    pub const ENTRIES: u32 = 3;
+/// What user space says ten times a second: how often it took reports, then in the last bits how many
+/// refused packets of each zone may be left to nft until it does again, below 2²⁰; a 0.
+pub type Round = [u64; 2];
+
+/// The first word of a [`Round`]: so no program sees one part of it without the other.
+#[must_use]
+pub const fn round(number: u64, referred: u64) -> u64 {
+    number << REFERRED_BITS | referred
+}
+
+const REFERRED_BITS: u32 = 20;
+
+/// The two parts of the first word of a [`Round`].
+#[must_use]
+#[inline(always)]
+pub const fn round_parts(word: u64) -> (u64, u64) {
+    (word >> REFERRED_BITS, word & ((1 << REFERRED_BITS) - 1))
 }
 
 /// Rounds for which a refused flow is not reported again: ten seconds.
@@ -201,12 +214,11 @@ pub enum Claim {
     /// No zone.
     Nobody,
     /// One zone, with the one prefix in the entry.
-    One(Zone),
+    One(PackedZone),
     /// Several prefixes: look in the trie.
     Several,
 }
 
-const ONE: u32 = 1 << 29;
 const SEVERAL: u32 = 1 << 28;
 
 impl Claim {
@@ -215,7 +227,7 @@ impl Claim {
     pub const fn pack(self) -> u32 {
         match self {
             Self::Nobody => 0,
-            Self::One(zone) => ONE | zone.pack(),
+            Self::One(zone) => zone.packed(),
             Self::Several => SEVERAL,
         }
     }
@@ -224,12 +236,10 @@ impl Claim {
     #[must_use]
     #[inline(always)]
     pub const fn unpack(packed: u32) -> Self {
-        if packed & ONE != 0 {
-            Self::One(Zone::unpack(packed))
-        } else if packed & SEVERAL != 0 {
-            Self::Several
-        } else {
-            Self::Nobody
+        match PackedZone::unpack(packed) {
+            Some(zone) => Self::One(zone),
+            None if packed & SEVERAL != 0 => Self::Several,
+            None => Self::Nobody,
         }
     }
 }
@@ -249,14 +259,15 @@ const PORT: u32 = 1 << 12;
 /// Two bits.
 const ROLE: u32 = 13;
 const ALL_AUDIT: u32 = 1 << 27;
-const SOLE: u32 = 1 << 30;
+/// Set in every packed zone, and in an interface whose bits are those of its sole zone.
+const ZONE: u32 = 1 << 30;
 const ETHERNET: u32 = 1 << 31;
 
 impl Zone {
     /// As a map's value.
     #[must_use]
-    pub const fn pack(self) -> u32 {
-        let mut packed = self.id as u32;
+    pub const fn pack(self) -> PackedZone {
+        let mut packed = ZONE | self.id as u32;
         if self.audit {
             packed |= AUDIT;
         }
@@ -268,34 +279,71 @@ impl Zone {
         if self.redirect {
             packed |= REDIRECT;
         }
-        packed
+        PackedZone(NonZeroU32::new(packed).expect("a bit is set"))
     }
+}
 
-    /// From a map's value.
+impl PackedZone {
+    /// From a map's value, if that is a zone.
     #[must_use]
     #[inline(always)]
-    pub const fn unpack(packed: u32) -> Self {
-        Self {
-            id: packed as u8,
-            audit: packed & AUDIT != 0,
-            inbound: if packed & INBOUND_DENY != 0 {
-                Inbound::Deny
-            } else if packed & SERVES != 0 {
-                Inbound::Serve
-            } else {
-                Inbound::Allow
-            },
-            redirect: packed & REDIRECT != 0,
+    pub const fn unpack(packed: u32) -> Option<Self> {
+        let packed = if packed & ZONE != 0 { packed } else { 0 };
+        match NonZeroU32::new(packed) {
+            Some(packed) => Some(Self(packed)),
+            None => None,
         }
+    }
+
+    /// As a map's value.
+    #[must_use]
+    #[inline(always)]
+    pub const fn packed(self) -> u32 {
+        self.0.get()
+    }
+
+    /// [`Zone::id`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn id(self) -> u8 {
+        self.0.get() as u8
+    }
+
+    /// [`Zone::audit`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_audit(self) -> bool {
+        self.0.get() & AUDIT != 0
+    }
+
+    /// [`Inbound::Deny`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn denies_inbound(self) -> bool {
+        self.0.get() & INBOUND_DENY != 0
+    }
+
+    /// [`Inbound::Serve`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn serves(self) -> bool {
+        self.0.get() & SERVES != 0
+    }
+
+    /// [`Zone::redirect`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn redirects(self) -> bool {
+        self.0.get() & REDIRECT != 0
     }
 }
 
 impl Interface {
     /// As a map's value.
     #[must_use]
-    pub const fn pack(self) -> u32 {
+    pub const fn pack(self) -> PackedInterface {
         let mut packed = match self.sole {
-            Some(zone) => SOLE | zone.pack(),
+            Some(zone) => zone.pack().packed(),
             None => 0,
         };
         if self.audit {
@@ -313,29 +361,49 @@ impl Interface {
             Role::Unzoned => 2,
             Role::Shut => 3,
         };
-        packed | role << ROLE
+        PackedInterface(packed | role << ROLE)
     }
+}
 
-    /// From a map's value.
+impl PackedInterface {
+    /// [`Interface::role`].
     #[must_use]
     #[inline(always)]
-    pub const fn unpack(packed: u32) -> Self {
-        Self {
-            role: match packed >> ROLE & 3 {
-                0 => Role::Zoned,
-                1 => Role::Upstream,
-                2 => Role::Unzoned,
-                _ => Role::Shut,
-            },
-            port: packed & PORT != 0,
-            ethernet: packed & ETHERNET != 0,
-            audit: packed & ALL_AUDIT != 0,
-            sole: if packed & SOLE != 0 {
-                Some(Zone::unpack(packed))
-            } else {
-                None
-            },
+    pub const fn role(self) -> Role {
+        match self.0 >> ROLE & 3 {
+            0 => Role::Zoned,
+            1 => Role::Upstream,
+            2 => Role::Unzoned,
+            _ => Role::Shut,
         }
+    }
+
+    /// [`Interface::port`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_port(self) -> bool {
+        self.0 & PORT != 0
+    }
+
+    /// [`Interface::ethernet`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_ethernet(self) -> bool {
+        self.0 & ETHERNET != 0
+    }
+
+    /// [`Interface::audit`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_audit(self) -> bool {
+        self.0 & ALL_AUDIT != 0
+    }
+
+    /// [`Interface::sole`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn sole(self) -> Option<PackedZone> {
+        PackedZone::unpack(self.0)
     }
 }
 
@@ -409,9 +477,22 @@ pub const fn counter_index(verdict: Verdict) -> u32 {
     (row * REASONS + verdict.reason as usize) as u32
 }
 
-/// What keeps reports rare, per CPU: the round it is about, reports in it, and of all rounds refused
-/// packets that were not reported because there were too many, and because their flow was told lately.
-pub type Throttle = [u64; 4];
+/// What keeps reports rare, per CPU, by [`throttle`].
+pub type Throttle = [u64; 5];
+
+/// Parts of a [`Throttle`].
+pub mod throttle {
+    /// The round it is about.
+    pub const ROUND: usize = 0;
+    /// Reports in it.
+    pub const REPORTS: usize = 1;
+    /// Refused packets of all rounds that were not reported because there were too many.
+    pub const LOST: usize = 2;
+    /// Refused packets of all rounds that were not reported because their flow was told lately.
+    pub const REPEATED: usize = 3;
+    /// Bits of the zones of which no more packets are left to nft in this round.
+    pub const SPENT: usize = 4;
+}
 
 /// What left packets of a zone to nft: the round it is about, packets in it. CPUs share it and do not
 /// wait for each other: there may be one packet more for each of them.
@@ -553,7 +634,12 @@ mod tests {
                 inbound: [Inbound::Deny, Inbound::Allow, Inbound::Serve][usize::from(bits / 4)],
                 redirect: flag(1),
             };
-            assert_eq!(Zone::unpack(zone.pack()), zone);
+            let packed = zone.pack();
+            assert_eq!(packed.id(), zone.id);
+            assert_eq!(packed.is_audit(), zone.audit);
+            assert_eq!(packed.denies_inbound(), zone.inbound == Inbound::Deny);
+            assert_eq!(packed.serves(), zone.inbound == Inbound::Serve);
+            assert_eq!(packed.redirects(), zone.redirect);
             for sole in [None, Some(zone)] {
                 let interface = Interface {
                     role: [Role::Zoned, Role::Upstream, Role::Unzoned, Role::Shut]
@@ -563,9 +649,23 @@ mod tests {
                     audit: flag(1),
                     sole,
                 };
-                assert_eq!(Interface::unpack(interface.pack()), interface);
+                let packed = interface.pack();
+                assert_eq!(packed.role(), interface.role);
+                assert_eq!(packed.is_port(), interface.port);
+                assert_eq!(packed.is_ethernet(), interface.ethernet);
+                assert_eq!(packed.is_audit(), interface.audit);
+                let unpacked = packed.sole().map(|zone| {
+                    let flags = [zone.is_audit(), zone.denies_inbound(), zone.serves()];
+                    (zone.id(), flags, zone.redirects())
+                });
+                let expected = sole.map(|zone| {
+                    let deny = zone.inbound == Inbound::Deny;
+                    let flags = [zone.audit, deny, zone.inbound == Inbound::Serve];
+                    (zone.id, flags, zone.redirect)
+                });
+                assert_eq!(unpacked, expected);
             }
-            for claim in [Claim::Nobody, Claim::One(zone), Claim::Several] {
+            for claim in [Claim::Nobody, Claim::One(zone.pack()), Claim::Several] {
                 assert_eq!(Claim::unpack(claim.pack()), claim);
             }
             let place = Place {
@@ -576,6 +676,13 @@ mod tests {
                 kind: 1023 - u16::from(bits),
             };
             assert_eq!(Place::unpack(place.pack()), place);
+        }
+    }
+
+    #[test]
+    fn a_round_is_one_word() {
+        for parts in [(0, 0), (1, 0xf_ffff), (u64::MAX >> REFERRED_BITS, 7)] {
+            assert_eq!(round_parts(round(parts.0, parts.1)), parts);
         }
     }
 

@@ -16,15 +16,11 @@ pub struct Packet<A> {
     pub source: A,
     /// Destination address.
     pub destination: A,
-    /// What it carries; [`Transport::UNKNOWN`] where there is trouble.
+    /// What it carries.
     pub transport: Transport,
-    /// Why that cannot be told. [`Reason::LaterFragment`] is not wrong by itself.
-    pub trouble: Option<Reason>,
 }
 
 impl<A> Packet<A> {
-    // A `Result` here would leave words undefined on its error's path, and the verifier refuses
-    // programs that so much as move them.
     #[inline(always)]
     fn new<F: Frame>(
         frame: &F,
@@ -32,15 +28,14 @@ impl<A> Packet<A> {
         destination: A,
         transport: Result<Transport, Reason>,
     ) -> Self {
-        let (transport, trouble) = match transport {
-            Ok(transport) => (transport.blurred(frame), None),
-            Err(reason) => (Transport::UNKNOWN, Some(reason.blurred(frame))),
+        let transport = match transport {
+            Ok(transport) => transport,
+            Err(reason) => Transport::unknown(reason),
         };
         Self {
             source,
             destination,
-            transport,
-            trouble,
+            transport: transport.blurred(frame),
         }
     }
 }

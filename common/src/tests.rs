@@ -1,9 +1,12 @@
 //! The verdict on whole frames, over a small world of tables.
 
 use crate::address::{V4, V6, v4, v6};
-use crate::decide::{Inbound, Interface, Lookup, Place, Role, Tables, Zone, decide};
+use crate::decide::{
+    Inbound, Interface, Lookup, PackedInterface, PackedZone, Place, Role, Tables, Zone, decide,
+};
 use crate::frame::Frame;
 use crate::link::{Mac, tag};
+use crate::network::Packet;
 use crate::samples::{ACK, SYN, ethernet, fragment, icmp, padding, pppoe, tcp, udp};
 use crate::samples::{framed, ipv4, ipv6, tagged};
 use crate::verdict::{Action, Reason, Verdict};
@@ -51,8 +54,8 @@ const ALONE: World = World {
 };
 
 impl World {
-    fn zone(self) -> Zone {
-        Zone {
+    fn zone(self) -> PackedZone {
+        let zone = Zone {
             id: 3,
             audit: self.audit,
             inbound: if self.inbound_deny {
@@ -61,12 +64,13 @@ impl World {
                 Inbound::Serve
             },
             redirect: self.redirect,
-        }
+        };
+        zone.pack()
     }
 }
 
 impl Lookup for World {
-    fn interface(&self, index: u32) -> Option<Interface> {
+    fn interface(&self, index: u32) -> Option<PackedInterface> {
         let role = match index {
             1 | 2 | 6 => Role::Zoned,
             3 => Role::Upstream,
@@ -74,13 +78,14 @@ impl Lookup for World {
             4 | 5 => Role::Shut,
             _ => return None,
         };
-        Some(Interface {
+        let interface = Interface {
             role,
             port: self.port,
             ethernet: true,
             audit: self.all_audit && role == Role::Zoned,
             sole: None,
-        })
+        };
+        Some(interface.pack())
     }
 
     fn vlan(&self, index: u32, tag: u32) -> Option<u32> {
@@ -122,15 +127,10 @@ impl Lookup for World {
     fn nft_behind(&self) -> bool {
         self.nft_behind
     }
-
-    fn refer(&self, zone: u8) -> bool {
-        assert_eq!(zone, 3, "a packet of no zone");
-        self.refers
-    }
 }
 
 impl Tables<V4> for World {
-    fn zone(&self, interface: u32, source: &V4) -> Option<Zone> {
+    fn zone(&self, interface: u32, source: &V4) -> Option<PackedZone> {
         (matches!(interface, 1 | 2 | 6) && matches!(source[0].to_ne_bytes(), [10, 20, ..]))
             .then(|| World::zone(*self))
     }
@@ -153,10 +153,15 @@ impl Tables<V4> for World {
             inside: self.nft_behind && bytes[..2] == [10, 20],
         }
     }
+
+    fn refused(&self, _: u32, _: &Packet<V4>, verdict: Verdict, may_refer: bool) -> bool {
+        assert!(!may_refer || verdict.zone == 3, "a packet of no zone");
+        may_refer && self.refers
+    }
 }
 
 impl Tables<V6> for World {
-    fn zone(&self, _: u32, source: &V6) -> Option<Zone> {
+    fn zone(&self, _: u32, source: &V6) -> Option<PackedZone> {
         let ours = source[..2] == v6("2001:db8:20::".parse().unwrap())[..2];
         ours.then(|| World::zone(*self))
     }
@@ -175,6 +180,11 @@ impl Tables<V6> for World {
             own,
             ..Place::default()
         }
+    }
+
+    fn refused(&self, _: u32, _: &Packet<V6>, verdict: Verdict, may_refer: bool) -> bool {
+        assert!(!may_refer || verdict.zone == 3, "a packet of no zone");
+        may_refer && self.refers
     }
 }
 

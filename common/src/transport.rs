@@ -17,18 +17,17 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
 }
 
-/// What a packet carries, as far as the verdict needs it.
+/// What a packet carries, as far as the verdict needs it, or why that cannot be told. One word: so
+/// it can be hidden from the verifier at once, see [`Frame::blur`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transport {
-    /// IANA protocol number.
-    pub protocol: u8,
-    /// Source port; 0 where the protocol has none.
-    pub source_port: u16,
-    /// Destination port; 0 where the protocol has none.
-    pub port: u16,
-    /// Whether it can be the first packet of a flow.
-    pub start: Start,
-}
+pub struct Transport(u64);
+
+/// The first bits of a [`Transport`]'s parts. The lowest are a [`Start`].
+const PROTOCOL: u32 = 8;
+const DESTINATION_PORT: u32 = 16;
+const SOURCE_PORT: u32 = 32;
+/// One more than a reason's number.
+const TROUBLE: u32 = 48;
 
 /// What a packet may mean to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,34 +60,74 @@ impl Start {
 }
 
 impl Transport {
-    /// Of a packet whose transport cannot be told.
-    pub const UNKNOWN: Self = Self {
-        protocol: 0,
-        source_port: 0,
-        port: 0,
-        start: Start::Opens,
-    };
+    /// Ports are 0 where the protocol, by its IANA number, has none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(protocol: u8, source_port: u16, port: u16, start: Start) -> Self {
+        let ports = (source_port as u32) << 16 | port as u32;
+        Self::with_ports(protocol, ports, start)
+    }
+
+    /// Both ports as they follow each other in a header, in the host's byte order.
+    #[inline(always)]
+    const fn with_ports(protocol: u8, ports: u32, start: Start) -> Self {
+        let ports = (ports as u64) << DESTINATION_PORT;
+        Self(ports | (protocol as u64) << PROTOCOL | start as u64)
+    }
+
+    /// Of a packet of which it cannot be told.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unknown(why: Reason) -> Self {
+        Self((why as u64 + 1) << TROUBLE)
+    }
+
+    /// IANA protocol number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        (self.0 >> PROTOCOL) as u8
+    }
+
+    /// Source port; 0 where the protocol has none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source_port(self) -> u16 {
+        (self.0 >> SOURCE_PORT) as u16
+    }
+
+    /// Destination port; 0 where the protocol has none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn port(self) -> u16 {
+        (self.0 >> DESTINATION_PORT) as u16
+    }
+
+    /// Whether it can be the first packet of a flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn start(self) -> Start {
+        Start::of(self.0 as u8)
+    }
+
+    /// Why nothing else here can be told. [`Reason::LaterFragment`] is not wrong by itself.
+    #[must_use]
+    #[inline(always)]
+    pub const fn trouble(self) -> Option<Reason> {
+        match (self.0 >> TROUBLE) as u8 {
+            0 => None,
+            // `blurred` lets the compiler believe that any number may stand here.
+            number => match Reason::of(number - 1) {
+                None => Some(Reason::Malformed),
+                known => known,
+            },
+        }
+    }
 
     /// The same, see [`Frame::blur`].
     #[inline(always)]
     pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
-        let Self {
-            protocol,
-            source_port,
-            port,
-            start,
-        } = self;
-        let packed = (source_port as u64) << 32
-            | (port as u64) << 16
-            | (protocol as u64) << 8
-            | start as u64;
-        let packed = frame.blur(packed);
-        Self {
-            protocol: (packed >> 8) as u8,
-            source_port: (packed >> 32) as u16,
-            port: (packed >> 16) as u16,
-            start: Start::of(packed as u8),
-        }
+        Self(frame.blur(self.0))
     }
 }
 
@@ -190,29 +229,14 @@ pub(crate) fn transport<F: Frame>(
                     _ => Start::Opens,
                 }
             };
-            Ok(Transport {
-                protocol,
-                source_port: 0,
-                port: 0,
-                start,
-            })
+            Ok(Transport::with_ports(protocol, 0, start))
         }
-        _ => Ok(Transport {
-            protocol,
-            source_port: 0,
-            port: 0,
-            start: Start::Opens,
-        }),
+        _ => Ok(Transport::with_ports(protocol, 0, Start::Opens)),
     }
 }
 
 #[inline(always)]
 fn with_ports(protocol: u8, ports: u32, opens: bool) -> Transport {
     let ports = u32::from_be(ports);
-    Transport {
-        protocol,
-        source_port: (ports >> 16) as u16,
-        port: ports as u16,
-        start: Start::if_opens(opens),
-    }
+    Transport::with_ports(protocol, ports, Start::if_opens(opens))
 }

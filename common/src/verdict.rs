@@ -1,7 +1,5 @@
 //! What became of a packet, and the one word why.
 
-use crate::frame::Frame;
-
 /// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -107,15 +105,6 @@ reasons! {
     TinyFragment = 27 "tiny-fragment" " A first fragment that hides its ports.",
     Tags = 28 "tags" " More VLAN tags than are read.",
     NoInterface = 29 "no-interface" " It entered on an interface the program has no entry for.",
-}
-
-impl Reason {
-    /// The same, see [`Frame::blur`].
-    #[inline(always)]
-    pub(crate) fn blurred<F: Frame>(self, frame: &F) -> Self {
-        let number = frame.blur(self as u64) as u8;
-        Self::of(number).unwrap_or(Self::Malformed)
-    }
 }
 
 /// Slots for reasons in counters: every reason's number is below this.

@@ -1,6 +1,6 @@
 //! The kernel's maps as `common::decide` looks things up in them, and the counters.
 
-use crate::reports;
+use crate::reports::Throttled;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
@@ -9,7 +9,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use core::arch::asm;
 use core::cell::Cell;
 use egressd_common::address::{V4, V6};
-use egressd_common::decide::{Interface, Lookup, Place, Tables, Zone};
+use egressd_common::decide::{Lookup, PackedInterface, PackedZone, Place, Tables};
 use egressd_common::grants::{self, Bucket, Granted, Seed};
 use egressd_common::layout::{self, Claim, Entry, KeyV4, KeyV6, Keyed};
 use egressd_common::link::Mac;
@@ -55,8 +55,10 @@ static HINTS_V4: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 static HINTS_V6: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 #[map]
 static MASKS: Array<u64> = Array::with_max_entries(layout::MASKS as u32, 0);
-#[map]
-static ZERO: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Variables that user space writes, but for the second, which stays 0. The verifier knows neither.
+#[unsafe(no_mangle)]
+static mut ROUND: layout::Round = [0; 2];
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
@@ -70,7 +72,11 @@ static BUCKETS_V6: u32 = 1;
 #[unsafe(no_mangle)]
 static FILTER_MASK: u32 = 0;
 #[unsafe(no_mangle)]
+pub(crate) static FLOW_SECRET: u64 = 0;
+#[unsafe(no_mangle)]
 static NFT_BEHIND: u8 = 0;
+#[unsafe(no_mangle)]
+static FEW_CLASSES: u8 = 0;
 #[unsafe(no_mangle)]
 static HAS_VLANS: u8 = 0;
 #[unsafe(no_mangle)]
@@ -80,9 +86,16 @@ static COARSE_CLOCK: u8 = 0;
 
 /// Reads a constant that the compiler must not believe.
 #[inline(always)]
-fn constant<T: Copy>(constant: &T) -> T {
+pub(crate) fn constant<T: Copy>(constant: &T) -> T {
     // SAFETY: a reference is valid for reads.
     unsafe { core::ptr::read_volatile(constant) }
+}
+
+/// What user space says of this round, as [`layout::round_parts`] has it.
+#[inline(always)]
+pub(crate) fn round() -> u64 {
+    // SAFETY: programs only read it, and user space writes whole aligned words.
+    unsafe { core::ptr::read_volatile(&raw const ROUND[0]) }
 }
 
 /// A word of a table. These are maps and not globals: without CAP_PERFMON the verifier refuses to
@@ -95,7 +108,8 @@ pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
 /// A number of unknown value to the verifier, and of this one in truth: user space never writes there.
 #[inline(always)]
 pub(crate) fn blur(number: u64) -> u64 {
-    number + word(&ZERO, 0)
+    // SAFETY: nobody writes it.
+    number + unsafe { core::ptr::read_volatile(&raw const ROUND[1]) }
 }
 
 /// Nanoseconds of the monotonic clock, at least to some milliseconds.
@@ -163,7 +177,7 @@ impl Kernel {
 
 impl Lookup for Kernel {
     #[inline(always)]
-    fn interface(&self, index: u32) -> Option<Interface> {
+    fn interface(&self, index: u32) -> Option<PackedInterface> {
         self.at.set(index);
         let mut probe = 0;
         while probe < layout::PROBES {
@@ -171,7 +185,7 @@ impl Lookup for Kernel {
                 && entry[0] == index
             {
                 self.entry.set(Some(entry));
-                return Some(Interface::unpack(entry[1]));
+                return Some(PackedInterface(entry[1]));
             }
             probe += 1;
         }
@@ -201,11 +215,14 @@ impl Lookup for Kernel {
 
     #[inline(always)]
     fn classes(&self, protocol: u8, port: u16) -> u64 {
-        let index = match layout::port_index(protocol, port) {
-            Some(index) => u32::from(layout::port_class(word(&PORTS, index as u32 / 8), port)),
-            None => layout::PORT_MASKS as u32 + u32::from(protocol),
+        let Some(index) = layout::port_index(protocol, port) else {
+            return word(&MASKS, layout::PORT_MASKS as u32 + u32::from(protocol));
         };
-        word(&MASKS, index)
+        let class = layout::port_class(word(&PORTS, index as u32 / 8), port);
+        if constant(&FEW_CLASSES) != 0 {
+            return u64::from(class);
+        }
+        word(&MASKS, u32::from(class))
     }
 
     #[inline(always)]
@@ -225,11 +242,6 @@ impl Lookup for Kernel {
         if self.counts() {
             hit(place.kind);
         }
-    }
-
-    #[inline(always)]
-    fn refer(&self, zone: u8) -> bool {
-        reports::refer(zone)
     }
 }
 
@@ -334,7 +346,7 @@ macro_rules! family {
     ($address:ty, $key:ty, $bits:literal, $version:literal, $sources:ident, $grants:ident, $buckets:ident, $filter:ident, $places:ident, $hints:ident, $claim:literal, $wide:expr) => {
         impl Tables<$address> for Kernel {
             #[inline(always)]
-            fn zone(&self, interface: u32, source: &$address) -> Option<Zone> {
+            fn zone(&self, interface: u32, source: &$address) -> Option<PackedZone> {
                 let entry = self.entry.get()?;
                 match Claim::unpack(entry[$claim]) {
                     Claim::Nobody => None,
@@ -350,7 +362,9 @@ macro_rules! family {
                     Claim::Several => {
                         let key =
                             Key::<$key>::new(layout::KEY_PREFIX + $bits, source.after(interface));
-                        $sources.get(&key).map(|packed| Zone::unpack(*packed))
+                        $sources
+                            .get(&key)
+                            .and_then(|packed| PackedZone::unpack(*packed))
                     }
                 }
             }
@@ -377,14 +391,27 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn refused(&self, interface: u32, packet: &Packet<$address>, verdict: Verdict) {
+            fn refused(
+                &self,
+                interface: u32,
+                packet: &Packet<$address>,
+                verdict: Verdict,
+                may_refer: bool,
+            ) -> bool {
                 if verdict.action == Action::Audit && !self.counts() {
-                    return;
+                    return false;
                 }
-                let what = (packet.transport.protocol, packet.transport.port);
+                let Some(throttle) = Throttled::of_this_round() else {
+                    return false;
+                };
+                if may_refer && throttle.refers(verdict.zone) {
+                    return true;
+                }
+                let what = (packet.transport.protocol(), packet.transport.port());
                 let wide = $wide;
                 let (source, destination) = (wide(&packet.source), wide(&packet.destination));
-                reports::refused(interface, verdict, what, $version, source, destination);
+                throttle.report(interface, verdict, what, $version, source, destination);
+                false
             }
         }
     };

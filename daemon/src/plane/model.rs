@@ -9,7 +9,7 @@ use crate::policy::image::{Change, Image, ZoneImage};
 use crate::policy::links::{Kind, Vlan};
 use crate::policy::port::ClassMask;
 use egressd_common::address::{V4, V6};
-use egressd_common::decide::{Interface, Lookup, Place, Role, Tables, Zone, decide, judge};
+use egressd_common::decide::{PackedInterface, PackedZone, Lookup, Place, Role, Tables, Zone, decide, judge};
 use egressd_common::link::{self, Mac};
 use egressd_common::network::Packet;
 use egressd_common::transport::Transport;
@@ -87,7 +87,7 @@ impl ModelPlane {
         transport: Transport,
     ) -> Option<Verdict> {
         let interface = self.interface(interface_index)?;
-        if interface.role != Role::Zoned {
+        if interface.role() != Role::Zoned {
             return None;
         }
         match (source, destination) {
@@ -97,7 +97,6 @@ impl ModelPlane {
                     source,
                     destination,
                     transport,
-                    trouble: None,
                 };
                 Some(judge(&packet, interface_index, interface, self))
             }
@@ -107,7 +106,6 @@ impl ModelPlane {
                     source,
                     destination,
                     transport,
-                    trouble: None,
                 };
                 Some(judge(&packet, interface_index, interface, self))
             }
@@ -181,12 +179,12 @@ impl ModelPlane {
 }
 
 impl Lookup for ModelPlane {
-    fn interface(&self, index: u32) -> Option<Interface> {
+    fn interface(&self, index: u32) -> Option<PackedInterface> {
         let image = self.image.as_ref()?;
         let link = image.links.0.get(&index)?;
         let interface = interfaces::interface(image, link, self.nft_behind);
         match (interface.role, link.stack.kind) {
-            (Role::Zoned, _) | (_, Kind::Vlan(_)) => Some(interface),
+            (Role::Zoned, _) | (_, Kind::Vlan(_)) => Some(interface.pack()),
             (Role::Upstream | Role::Unzoned | Role::Shut, _) => None,
         }
     }
@@ -249,8 +247,8 @@ fn v6(address: &V6) -> IpAddr {
 }
 
 impl Tables<V4> for ModelPlane {
-    fn zone(&self, interface: u32, source: &V4) -> Option<Zone> {
-        self.zone_of(interface, v4(source))
+    fn zone(&self, interface: u32, source: &V4) -> Option<PackedZone> {
+        self.zone_of(interface, v4(source)).map(Zone::pack)
     }
 
     fn grant(&self, zone: u8, destination: &V4, _classes: u64) -> u64 {
@@ -263,8 +261,8 @@ impl Tables<V4> for ModelPlane {
 }
 
 impl Tables<V6> for ModelPlane {
-    fn zone(&self, interface: u32, source: &V6) -> Option<Zone> {
-        self.zone_of(interface, v6(source))
+    fn zone(&self, interface: u32, source: &V6) -> Option<PackedZone> {
+        self.zone_of(interface, v6(source)).map(Zone::pack)
     }
 
     fn grant(&self, zone: u8, destination: &V6, _classes: u64) -> u64 {
@@ -372,12 +370,7 @@ mod tests {
     }
 
     fn check(image: &Image, source: &str, expected: (Action, Reason)) {
-        let transport = Transport {
-            protocol: protocol::TCP,
-            port: 443,
-            source_port: 5000,
-            start: Start::Opens,
-        };
+        let transport = Transport::new(protocol::TCP, 5000, 443, Start::Opens);
         let ends = [source, "198.51.100.1"].map(|text| text.parse().unwrap());
         for nft_behind in [true, false] {
             let verdict = ModelPlane::of(image, nft_behind)

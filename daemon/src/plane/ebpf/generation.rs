@@ -20,7 +20,9 @@ use aya::{Ebpf, EbpfLoader};
 use egressd_common::address::{V4, V6, v4, v6};
 use egressd_common::decide::Place;
 use egressd_common::grants::{self, Granted as _};
-use egressd_common::layout::{self, Entry, KeyV4, KeyV6, Keyed, Report, Throttle, name, round};
+use egressd_common::layout::{
+    self, Entry, KeyV4, KeyV6, Keyed, Report, Round, Throttle, name, round,
+};
 use egressd_common::link::Mac;
 use egressd_common::verdict::{Action, Reason, Verdict};
 use std::collections::BTreeMap;
@@ -74,6 +76,7 @@ impl Generation {
         nft_behind: bool,
     ) -> anyhow::Result<Self> {
         let seed = seed()?;
+        let secret = getrandom::u64().context("draw a secret number")?;
         let filter_words = grants::filter_words(learned);
         let buckets_v4 = grants::buckets(learned, V4::SLOTS);
         let buckets_v6 = grants::buckets(learned, V6::SLOTS);
@@ -89,12 +92,14 @@ impl Generation {
             .override_global(name::BUCKETS_V4, &buckets_v4, true)
             .override_global(name::BUCKETS_V6, &buckets_v6, true)
             .override_global(name::FILTER_MASK, &(filter_words - 1), true)
+            .override_global(name::FLOW_SECRET, &secret, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
             .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
             .map_max_entries(name::PLACES_V6, entries(tables.places.v6.len()))
+            .override_global(name::FEW_CLASSES, &u8::from(tables.few_classes), true)
             .override_global(name::HAS_VLANS, &u8::from(!tables.vlans.is_empty()), true)
             .override_global(name::HAS_PORTS, &u8::from(!tables.macs.is_empty()), true)
             .map_max_entries(name::VLANS, entries(tables.vlans.len()))
@@ -124,10 +129,6 @@ impl Generation {
             referred: if nft_behind { image.referred } else { 0 },
             zones,
         };
-        let secret = getrandom::u64().context("draw a secret number")?;
-        generation
-            .say(round::SECRET, secret)
-            .context("fill the eBPF maps")?;
         generation.fill(tables).context("fill the eBPF maps")?;
         let origins = image.origins.iter().copied();
         let origins = origins.chain(std::iter::repeat(Origin::default()));
@@ -343,9 +344,9 @@ impl Generation {
     pub(super) fn unreported(&self) -> anyhow::Result<Unreported> {
         let throttle: PerCpuArray<_, Throttle> = self.map(name::THROTTLE)?.try_into()?;
         let mut unreported = Unreported::default();
-        for [_, _, lost, repeated] in throttle.get(&0, 0)?.iter() {
-            unreported.lost += lost;
-            unreported.repeated += repeated;
+        for cpu in throttle.get(&0, 0)?.iter() {
+            unreported.lost += cpu[layout::throttle::LOST];
+            unreported.repeated += cpu[layout::throttle::REPEATED];
         }
         Ok(unreported)
     }
@@ -381,14 +382,9 @@ impl Generation {
         } else {
             0
         };
-        // First: what was allowed must not be allowed to this round as well.
-        self.say(round::REFERRED, referred)?;
-        self.say(round::NUMBER, self.round)
-    }
-
-    fn say(&mut self, what: u32, word: u64) -> anyhow::Result<()> {
-        let mut map: Array<_, u64> = self.map_mut(name::ROUND)?.try_into()?;
-        Ok(map.set(what, word, 0)?)
+        let said: Round = [round(self.round, referred), 0];
+        let mut map: Array<_, Round> = self.map_mut(name::ROUND)?.try_into()?;
+        Ok(map.set(0, said, 0)?)
     }
 
     /// Bytes of kernel memory that the maps take, as the kernel counts them.

@@ -75,7 +75,7 @@ pub(super) fn enter(
             tables.interfaces.insert(index, wanted);
         }
         for (net, zone) in claimed {
-            tables.sources.push(index, net, zone.pack());
+            tables.sources.push(index, net, zone.pack().packed());
         }
     }
     tables.vlans = vlans
@@ -168,12 +168,12 @@ fn entry(index: u32, interface: Interface, claimed: &BTreeMap<IpNet, Zone>) -> E
         .partition(|(net, _)| matches!(net, IpNet::V4(_)));
     let claim = |of: &[(&IpNet, &Zone)]| match of {
         [] => Claim::Nobody,
-        [(_, zone)] => Claim::One(**zone),
+        [(_, zone)] => Claim::One(zone.pack()),
         _ => Claim::Several,
     };
     let mut entry = Entry::default();
     entry[0] = index;
-    entry[1] = interface.pack();
+    entry[1] = interface.pack().0;
     entry[2] = claim(&of_v4).pack();
     entry[5] = claim(&of_v6).pack();
     for (net, _) in claimed.iter() {

@@ -22,6 +22,8 @@ pub(super) struct Tables {
     pub(super) ports: Vec<u8>,
     /// The distinct masks of ports, the first one empty, then one for each protocol.
     pub(super) masks: Vec<u64>,
+    /// Each mask of ports is at its own number.
+    pub(super) few_classes: bool,
     /// The interfaces to attach to, with their packed entries.
     pub(super) interfaces: BTreeMap<u32, Wanted>,
     /// Packed zones by interface and source.
@@ -81,9 +83,12 @@ pub(super) enum DoesNotFit {
 /// What the kernel must hold for `image`.
 pub(super) fn compile(image: &Image, nft_behind: bool) -> Result<Tables, DoesNotFit> {
     let (ports, masks) = port_table(image)?;
+    let of_ports = masks[..layout::PORT_MASKS].iter();
+    let few_classes = of_ports.zip(0..).all(|(mask, number)| *mask == number);
     let mut tables = Tables {
         ports,
         masks,
+        few_classes,
         interfaces: BTreeMap::new(),
         sources: Prefixes::default(),
         places: Prefixes::default(),
@@ -318,6 +323,10 @@ fn port_table(image: &Image) -> Result<(Vec<u8>, Vec<u64>), DoesNotFit> {
             .iter()
             .all(|p| by_protocol[usize::from(*p)] == 0)
     );
+    if let Ok(ports) = by_port.iter().map(|mask| u8::try_from(*mask)).collect() {
+        let masks = (0..layout::PORT_MASKS as u64).chain(by_protocol).collect();
+        return Ok((ports, masks));
+    }
     let mut index_of: BTreeMap<u64, u8> = BTreeMap::from([(0, 0)]);
     let mut masks = vec![0u64];
     let mut index = |mask: u64| -> Result<u8, DoesNotFit> {
@@ -419,40 +428,49 @@ mod tests {
 
     #[test]
     fn ports_lead_to_masks() {
-        let range = |protocol, first, last| Service {
-            protocol,
-            first,
-            last,
-        };
-        let image = Image {
-            classes: vec![
-                (ClassId(0), PortSet::new([range(TCP, 400, 500)])),
-                (
-                    ClassId(5),
-                    PortSet::new([Service::tcp(443), Service::whole(50)]),
-                ),
-                (ClassId(9), PortSet::new([Service::whole(UDP)])),
-            ],
-            ..Image::default()
-        };
-        let (ports, masks) = port_table(&image).unwrap();
-        let check = |protocol, port, expected| {
-            let index = match layout::port_index(protocol, port) {
-                Some(index) => usize::from(ports[index]),
-                None => layout::PORT_MASKS + usize::from(protocol),
+        fn check(classes: &[(u8, PortSet)], few: bool, expected: &[(u8, u16, u64)]) {
+            let classes = classes.iter().map(|(id, set)| (ClassId(*id), set.clone()));
+            let image = Image {
+                classes: classes.collect(),
+                ..Image::default()
             };
-            assert_eq!(masks[index], expected, "{protocol}/{port}");
+            let tables = compile(&image, true).unwrap();
+            assert_eq!(tables.few_classes, few);
+            assert_eq!(tables.masks.len(), layout::MASKS);
+            for &(protocol, port, expected) in expected {
+                let index = match layout::port_index(protocol, port) {
+                    Some(index) => usize::from(tables.ports[index]),
+                    None => layout::PORT_MASKS + usize::from(protocol),
+                };
+                assert_eq!(tables.masks[index], expected, "{protocol}/{port}");
+            }
+        }
+        let range = Service {
+            protocol: TCP,
+            first: 400,
+            last: 500,
         };
-        check(TCP, 399, 0);
-        check(TCP, 400, 1);
-        check(TCP, 443, 1 | 1 << 5);
-        check(TCP, 500, 1);
-        check(TCP, 501, 0);
-        check(UDP, 0, 1 << 9);
-        check(UDP, 65535, 1 << 9);
-        check(SCTP, 443, 0);
-        check(50, 0, 1 << 5);
-        check(51, 0, 0);
-        assert_eq!(masks.len(), layout::MASKS);
+        let mut classes = vec![
+            (0, PortSet::new([range])),
+            (5, PortSet::new([Service::tcp(443), Service::whole(50)])),
+            (7, PortSet::new([Service::whole(UDP)])),
+        ];
+        let mut expected = vec![
+            (TCP, 399, 0),
+            (TCP, 400, 1),
+            (TCP, 443, 1 | 1 << 5),
+            (TCP, 500, 1),
+            (TCP, 501, 0),
+            (UDP, 0, 1 << 7),
+            (UDP, 65535, 1 << 7),
+            (SCTP, 443, 0),
+            (50, 0, 1 << 5),
+            (51, 0, 0),
+        ];
+        check(&classes, true, &expected);
+        classes.push((8, PortSet::new([Service::tcp(80), Service::whole(51)])));
+        expected[9] = (51, 0, 1 << 8);
+        expected.push((TCP, 80, 1 << 8));
+        check(&classes, false, &expected);
     }
 }
