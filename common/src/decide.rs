@@ -225,7 +225,8 @@ pub fn judge<A: Address, L: Lookup + Tables<A>>(
     let verdict = conclude(admit(packet, zone, lookup), zone, interface);
     let may_refer = match verdict.action {
         Action::Pass | Action::Refer => return verdict,
-        Action::Drop => nft_refuses_too(packet, verdict, lookup),
+        // What enters by a port of a bridge may go on there, where nft's forward chain does not see it.
+        Action::Drop => !interface.is_port() && nft_refuses_too(packet, verdict, lookup),
         Action::Audit => false,
     };
     if lookup.refused(index, packet, verdict, may_refer) {

@@ -248,7 +248,9 @@ impl Claim {
 #[must_use]
 #[inline(always)]
 pub const fn slot(index: u32, probe: u32) -> u32 {
-    index.wrapping_add(probe) & (SLOTS - 1)
+    // Multiplied, because indices come in runs, and one run modulo the slots would lie on another.
+    let first = index.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros());
+    (first + probe) & (SLOTS - 1)
 }
 
 const AUDIT: u32 = 1 << 8;

@@ -18,6 +18,11 @@ static TOLD: Array<u64> = Array::with_max_entries(layout::TOLD_SLOTS, 0);
 #[map]
 static REFERRED: Array<Referred> = Array::with_max_entries(MAX_ZONES as u32, 0);
 
+#[inline(always)]
+const fn bit(zone: u8) -> u64 {
+    1 << (zone & (MAX_ZONES as u8 - 1))
+}
+
 /// What keeps reports and referred packets rare on this CPU, in this round.
 #[derive(Clone, Copy)]
 pub(crate) struct Throttled {
@@ -51,9 +56,7 @@ impl Throttled {
     /// turns no rounds none is, beyond those of the last one.
     #[inline(always)]
     pub(crate) fn refers(self, zone: u8) -> bool {
-        let zone_bit = 1u64 << (zone & (MAX_ZONES as u8 - 1));
-        // SAFETY: as in `of_this_round`.
-        if self.most == 0 || unsafe { (*self.throttle)[SPENT] } & zone_bit != 0 {
+        if !self.may_refer(zone) {
             return false;
         }
         if let Some(referred) = REFERRED.get_ptr_mut(u32::from(zone)) {
@@ -71,8 +74,15 @@ impl Throttled {
             }
         }
         // SAFETY: as in `of_this_round`.
-        unsafe { (*self.throttle)[SPENT] |= zone_bit }
+        unsafe { (*self.throttle)[SPENT] |= bit(zone) }
         false
+    }
+
+    /// Whether [`Self::refers`] is worth asking, as far as this CPU knows.
+    #[inline(always)]
+    pub(crate) fn may_refer(self, zone: u8) -> bool {
+        // SAFETY: as in `of_this_round`.
+        self.most != 0 && unsafe { (*self.throttle)[SPENT] } & bit(zone) == 0
     }
 
     /// Reports a refused packet, or counts that it was not. The limit comes first: a flood must not

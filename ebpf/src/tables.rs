@@ -404,7 +404,14 @@ macro_rules! family {
                 let Some(throttle) = Throttled::of_this_round() else {
                     return false;
                 };
-                if may_refer && throttle.refers(verdict.zone) {
+                if may_refer
+                    && if self.counts() {
+                        throttle.refers(verdict.zone)
+                    } else {
+                        // The VLAN device's own program takes from the share.
+                        throttle.may_refer(verdict.zone)
+                    }
+                {
                     return true;
                 }
                 let what = (packet.transport.protocol(), packet.transport.port());

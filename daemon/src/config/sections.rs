@@ -124,7 +124,7 @@ pub(super) fn limits(mut table: Table<'_, '_>) -> (Limits, ClientLimits) {
         grace: seconds(&mut table, "grace", default.grace),
         idle: seconds(&mut table, "idle", default.idle),
         referred: table
-            .number("referred", 0, 1_000_000)
+            .number("referred", 0, 100)
             .and_then(|packets| u32::try_from(packets).ok())
             .unwrap_or(default.referred),
     };

@@ -203,7 +203,7 @@ fn keys_and_types() {
         "e.toml:8:1: `ttl_floor` is above `ttl_ceiling`; write a shorter `ttl_floor`\n\
          e.toml:9:14: `0` does not fit here; write a whole number from 1 to 4096\n\
          e.toml:12:9: `-1` does not fit here; write a whole number from 0 to 31536000\n\
-         e.toml:13:12: `'x'` does not fit here; write a whole number from 0 to 1000000",
+         e.toml:13:12: `'x'` does not fit here; write a whole number from 0 to 100",
     );
 }
 

@@ -291,18 +291,27 @@ impl Attached {
             return Ok(self);
         }
         let Self {
-            index, hook, link, ..
+            index,
+            hook,
+            link,
+            pin,
+            ..
         } = self;
-        // Of another interface that had this name before; its own link is held by descriptor.
-        remove_if_there(&wanted)?;
         let link = match link {
-            Some(link) => Some(
-                link.pin(&wanted)
-                    .with_context(|| format!("pin {} again", wanted.display()))?
-                    .into(),
-            ),
+            Some(link) => {
+                // Of another interface that had this name before; its own link is held by descriptor.
+                remove_if_there(&wanted)?;
+                let link = link
+                    .pin(&wanted)
+                    .with_context(|| format!("pin {} again", wanted.display()))?;
+                Some(link.into())
+            }
             None => {
+                // Only the mark has a name: the filter stays where it is.
                 make_if_not_there(&wanted)?;
+                if pin != wanted {
+                    unmark(&pin)?;
+                }
                 None
             }
         };
@@ -395,6 +404,16 @@ fn make_if_not_there(mark: &Path) -> anyhow::Result<()> {
     match std::fs::create_dir(mark) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("make {}", mark.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Removes a mark of clsact alone.
+fn unmark(mark: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir(mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", mark.display()))
         }
         Ok(()) | Err(_) => Ok(()),
     }

@@ -2,7 +2,7 @@
 //! them, reads them back; knows nothing of interfaces.
 
 use super::grants::{Grants, seed};
-use super::kinds::{Kind, Kinds};
+use super::kinds::Kinds;
 use super::memory::{self, Memory};
 use super::reports::{Unreported, referred_in};
 use super::tables::{Tables, id};
@@ -24,7 +24,7 @@ use egressd_common::layout::{
     self, Entry, KeyV4, KeyV6, Keyed, Report, Round, Throttle, name, round,
 };
 use egressd_common::link::Mac;
-use egressd_common::verdict::{Action, Reason, Verdict};
+use egressd_common::verdict::{Action, Verdict};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -197,19 +197,13 @@ impl Generation {
         zone: u32,
         (place, origin): (Place, Origin),
     ) -> anyhow::Result<[u64; 2]> {
-        let mask = ClassMask(place.mask);
-        if mask.is_empty() {
+        if ClassMask(place.mask).is_empty() {
             return Ok(place.pack());
         }
         let zone = u8::try_from(zone).context("a zone's id")?;
-        let kind = self.grants.kind(Kind {
-            zone,
-            mask,
-            origin,
-            reason: Reason::Network,
-        });
+        let kind = self.grants.kind_of_place(zone, origin);
         if kind.is_none() {
-            log::warn!(target: "ebpf", "packets to some networks are not counted: too many combinations of zones, ports and sets");
+            log::warn!(target: "ebpf", "packets to some networks are not counted: too many combinations of zones and sets");
         }
         let kind = kind.unwrap_or_default();
         Ok(Place { kind, ..place }.pack())
@@ -396,7 +390,8 @@ impl Generation {
     /// Pins the maps into `directory`, which must be empty, for people to look at.
     pub(super) fn pin_maps(&self, directory: &Path) -> anyhow::Result<()> {
         for (name, map) in self.ebpf.maps() {
-            if name::MAPS.contains(&name) {
+            // A bpffs takes no dots, which the names of variables' maps begin with.
+            if name::MAPS.contains(&name) && !name.starts_with('.') {
                 map.pin(directory.join(name))
                     .with_context(|| format!("pin the map {name}"))?;
             }

@@ -9,6 +9,7 @@ use super::table::{Entry, Full, Held, Table};
 use super::tables::id;
 use crate::policy::ZoneId;
 use crate::policy::image::Change;
+use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -106,6 +107,7 @@ impl Grants {
                 reason: Reason::Granted,
             };
             let Some(kind) = self.kinds.take(kind, &packets) else {
+                self.narrow(zone, change.address, mask);
                 refused.push(change);
                 continue;
             };
@@ -123,6 +125,28 @@ impl Grants {
             }
         }
         refused
+    }
+
+    /// Closes an address that has more open than `mask`: that much cannot be told apart any more.
+    fn narrow(&mut self, zone: u8, address: IpAddr, mask: ClassMask) {
+        let opens = |kind: u16| self.kinds.mask(kind).0 & !mask.0 != 0;
+        let was = match address {
+            IpAddr::V4(address) => {
+                let address = v4(address);
+                let held = self.v4.table.get(zone, address);
+                held.filter(|held| opens(held.kind))
+                    .and_then(|_| self.v4.close(zone, address))
+            }
+            IpAddr::V6(address) => {
+                let address = v6(address);
+                let held = self.v6.table.get(zone, address);
+                held.filter(|held| opens(held.kind))
+                    .and_then(|_| self.v6.close(zone, address))
+            }
+        };
+        if let Some(was) = was {
+            self.kinds.release(was);
+        }
     }
 
     /// Every grant.
@@ -152,10 +176,9 @@ impl Grants {
         Some((self.kinds.mask(kind), since(used, now)))
     }
 
-    /// The number of a kind that something else than an entry names, for good; `None` where all are
-    /// taken.
-    pub(super) fn kind(&mut self, kind: Kind) -> Option<u16> {
-        self.kinds.take(kind, |_| 0)
+    /// The kind of a place, see [`Kinds::take_for_place`].
+    pub(super) fn kind_of_place(&mut self, zone: u8, origin: Origin) -> Option<u16> {
+        self.kinds.take_for_place(zone, origin)
     }
 
     /// The kinds that entries name.

@@ -49,9 +49,14 @@ pub(super) fn enter(
             }
         }
         let mut slots = (0..layout::PROBES).map(|probe| layout::slot(index, probe));
-        let slot = slots
-            .find(|slot| taken.insert(*slot))
-            .ok_or(DoesNotFit::Interfaces)?;
+        let Some(slot) = slots.find(|slot| taken.insert(*slot)) else {
+            if here.is_empty() {
+                // What comes to it by its tag is dropped: it has no entry.
+                log::warn!(target: "ebpf", "{}: no room for this VLAN: its frames are dropped", link.name);
+                continue;
+            }
+            return Err(DoesNotFit::Interfaces);
+        };
         let interface = interface(image, link, nft_behind);
         let entry = entry(index, interface, &claimed);
         if here.is_empty() {

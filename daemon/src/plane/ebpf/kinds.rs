@@ -4,12 +4,18 @@
 use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
 use egressd_common::grants::KINDS;
-use egressd_common::verdict::Reason;
+use egressd_common::verdict::{NO_ZONE, Reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Numbers that kinds of places leave to entries.
+const FOR_ENTRIES: usize = KINDS / 2;
+
 /// Numbers kept for kinds that are not counted by their origin.
 const SPARE: usize = KINDS / 4;
+
+/// Numbers kept for kinds that are not counted by their zone either: as many as there may be masks.
+const LAST: usize = KINDS / 8;
 
 /// What the grants of one kind have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,9 +68,12 @@ impl<M: AsRef<[AtomicU64]>> Kinds<M> {
     /// how many packets of a number were counted so far; it is asked only where the number had another
     /// meaning.
     pub(super) fn take(&mut self, mut kind: Kind, packets: impl Fn(u16) -> u64) -> Option<u16> {
-        // Numbers may run out for counting apart, never for granting.
+        // Numbers may run out for counting apart, not for granting.
         if self.free.len() <= SPARE && !self.numbers.contains_key(&kind) {
             kind.origin = Origin::default();
+        }
+        if self.free.len() <= LAST && !self.numbers.contains_key(&kind) {
+            kind.zone = NO_ZONE;
         }
         if let Some(&number) = self.numbers.get(&kind) {
             let used = self.used[usize::from(number)].as_mut()?;
@@ -90,6 +99,19 @@ impl<M: AsRef<[AtomicU64]>> Kinds<M> {
         self.numbers.insert(kind, number);
         self.masks.as_ref()[usize::from(number)].store(kind.mask.0, Ordering::Release);
         Some(number)
+    }
+
+    /// The number of a kind that a place names, for good: what such a kind opens no program asks for.
+    /// `None` where the rest is left to entries.
+    pub(super) fn take_for_place(&mut self, zone: u8, origin: Origin) -> Option<u16> {
+        let kind = Kind {
+            zone,
+            mask: ClassMask::NONE,
+            origin,
+            reason: Reason::Network,
+        };
+        let there_is_room = self.free.len() > FOR_ENTRIES || self.numbers.contains_key(&kind);
+        there_is_room.then(|| self.take(kind, |_| 0)).flatten()
     }
 
     /// One user less.
@@ -192,6 +214,23 @@ mod tests {
     }
 
     #[test]
+    fn places_and_zones_never_take_the_last_numbers() {
+        let mut kinds = kinds();
+        let of_places = (0..64)
+            .flat_map(|zone| (0..20).map(move |origin| (zone, Origin(origin))))
+            .filter(|&(zone, origin)| kinds.take_for_place(zone, origin).is_some())
+            .count();
+        assert_eq!(of_places, KINDS - 1 - FOR_ENTRIES);
+        // Every zone has room for every mask that there may be.
+        for mask in 1..=LAST as u64 {
+            for zone in 0..64 {
+                let number = number_of(&mut kinds, kind(zone, mask));
+                assert_eq!(kinds.mask(number), ClassMask(mask));
+            }
+        }
+    }
+
+    #[test]
     fn packets_stay_with_the_kind_that_let_them_pass() {
         let mut kinds = kinds();
         let first = number_of(&mut kinds, kind(0, 1));
@@ -199,9 +238,9 @@ mod tests {
         for n in 2..KINDS as u64 {
             number_of(&mut kinds, kind(0, n));
         }
-        assert_eq!(kinds.take(kind(3, 3), |_| 10), Some(first));
+        assert_eq!(kinds.take(kind(3, 3000), |_| 10), Some(first));
         let packets = kinds.packets(|number| if number == first { 14 } else { 0 });
         assert_eq!(packets[&kind(0, 1)], 10);
-        assert_eq!(packets[&kind(3, 3)], 4);
+        assert_eq!(packets[&kind(NO_ZONE, 3000)], 4);
     }
 }

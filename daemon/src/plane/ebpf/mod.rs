@@ -341,8 +341,14 @@ impl EbpfPlane {
             match self.link(&mut current, (index, &missing.wanted)) {
                 Ok((mut attached, is_new)) => {
                     if !is_new && let Err(error) = attached.swap(&mut current) {
+                        // Another generation's program must not stay beside this one's.
                         missing.why = format!("{error:#}");
                         self.missing.insert(index, missing);
+                        warn(
+                            "detach a program that cannot be replaced",
+                            attached.detach(),
+                        );
+                        continue;
                     }
                     self.attached.insert(index, attached);
                 }
