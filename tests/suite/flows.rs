@@ -25,17 +25,19 @@ fn inbound(bench: &Bench) -> Result<Verdict> {
         ));
     }
     let world = World::new(&Zone::default())?;
-    let _service = Echo::start(&world.lab.client, &[8080], &[])?;
+    let _service = Echo::start(&world.lab.client, &[8080], &[DATA])?;
     world.lab.gateway.nft(
         "table ip published { chain in { type nat hook prerouting priority dstnat; \
-         iifname wan0 tcp dport 8080 dnat to 10.20.0.2:8080; }; }",
+         iifname wan0 tcp dport 8080 dnat to 10.20.0.2:8080;          iifname wan0 udp dport 9000 dnat to 10.20.0.2:9000; }; }",
     )?;
-    let _daemon = bench.daemon(&world.lab, &zone("", &[("*.vendor.example", &[WEB], &[])]))?;
-    let mut visitor = flow(&world.lab.internet, plan::OUTSIDE, 8080)?;
-    ensure!(
-        visitor.echoes(SURE),
-        "the published service stopped answering"
-    );
+    let rules = zone("serves = [9000]", &[("*.vendor.example", &[WEB], &[])]);
+    let _daemon = bench.daemon(&world.lab, &rules)?;
+    let internet = &world.lab.internet;
+    for address in [plan::OUTSIDE, plan::CLIENT[1]] {
+        let mut visitor = flow(internet, address, 8080)?;
+        ensure!(visitor.echoes(SURE), "{address} stopped answering");
+        datagram(internet, address, DATA, true)?;
+    }
     // The client itself gains nothing by it.
     fails(&world.lab.client, host(9, 9), WEB)?;
     Ok(Verdict::Held)

@@ -8,6 +8,7 @@ mod crash;
 mod dnssec;
 mod floods;
 mod flows;
+mod fragments;
 mod grants;
 mod late;
 mod modes;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         grants::TESTS,
         floods::TESTS,
         flows::TESTS,
+        fragments::TESTS,
         late::TESTS,
         modes::TESTS,
         observe::TESTS,

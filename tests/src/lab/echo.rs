@@ -107,7 +107,7 @@ fn udp_socket(port: u16) -> Result<OwnedFd> {
 
 /// Waits a [`GLANCE`] for one datagram and sends it back. Losses are the client's to notice.
 fn reflect(socket: &OwnedFd) {
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 8192];
     let mut control = nix::cmsg_space!(nix::libc::in6_pktinfo);
     let mut slices = [IoSliceMut::new(&mut buffer)];
     let Ok(message) = recvmsg::<SockaddrIn6>(

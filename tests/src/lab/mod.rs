@@ -21,7 +21,7 @@ pub use deadline::until;
 pub use echo::Echo;
 pub use flood::{Fared, allow_sockets, ask_madly, ask_politely, hold_slowly, question};
 pub use namespace::Namespace;
-pub use probe::{Answer, Flow, ask, tcp, udp};
+pub use probe::{Answer, Flow, ask, tcp, udp, udp_of};
 pub use process::{Process, last_words};
 pub use scripted::{Script, Scripted};
 pub use sweep::{sweep, sweep_on_signal};

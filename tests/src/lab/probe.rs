@@ -92,17 +92,31 @@ pub fn tcp(namespace: &Namespace, to: SocketAddr, timeout: Duration) -> Result<b
 /// # Errors
 /// When no socket can be had.
 pub fn udp(namespace: &Namespace, to: SocketAddr, timeout: Duration) -> Result<bool> {
+    udp_of(namespace, to, 6, timeout)
+}
+
+/// As [`udp`], with so many bytes, up to 8,192: more than fit into a frame leave as fragments.
+///
+/// # Errors
+/// When no socket can be had.
+pub fn udp_of(
+    namespace: &Namespace,
+    to: SocketAddr,
+    length: usize,
+    timeout: Duration,
+) -> Result<bool> {
     namespace.enter(|| {
         let socket = UdpSocket::bind(SocketAddr::new(any(to), 0))?;
         socket.set_read_timeout(Some(timeout))?;
         socket.connect(to)?;
         // A reject arrives as an error of either call.
-        let mut buffer = [0; 64];
-        let sent = socket.send(b"egress");
+        let message: Vec<u8> = b"egress".iter().copied().cycle().take(length).collect();
+        let mut buffer = [0; 8192];
+        let sent = socket.send(&message);
         Ok(sent.is_ok()
             && socket
                 .recv(&mut buffer)
-                .is_ok_and(|n| &buffer[..n] == b"egress"))
+                .is_ok_and(|n| buffer[..n] == message))
     })?
 }
 
