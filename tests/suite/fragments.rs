@@ -1,4 +1,5 @@
 //! Datagrams larger than the links: judged whole where nft reassembles them, dropped where it is not there (P2).
+#![expect(clippy::disallowed_methods, reason = "shell: opens a socket")]
 
 use crate::bench::{Bench, DATA, NEVER, SURE, TRY, World, host, host6, learn, zone};
 use crate::{Body, Test, Verdict};
