@@ -14,6 +14,7 @@ mod late;
 mod modes;
 mod observe;
 mod refused;
+mod rejects;
 mod reload;
 mod soaks;
 mod steer;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         modes::TESTS,
         observe::TESTS,
         refused::TESTS,
+        rejects::TESTS,
         reload::TESTS,
         crash::TESTS,
         clients::TESTS,

@@ -1,7 +1,7 @@
 //! Configurations and what is said about them.
 
 use super::*;
-use crate::policy::image::{Inbound, Mode, Unzoned};
+use crate::policy::image::{Inbound, Mode, Refusal, Unzoned};
 use crate::policy::links::InterfacePattern;
 use crate::policy::port::Service;
 use proptest::prelude::*;
@@ -73,12 +73,16 @@ fn the_example_writes_the_defaults() {
     assert_eq!(dns(example.dns), dns(bare.dns));
     let (example, bare) = (&example.intent.zones[0], &bare.intent.zones[0]);
     assert_eq!((example.mode, example.inbound), (bare.mode, bare.inbound));
+    assert_eq!(
+        (example.refusal, bare.refusal),
+        (bare.refusal, Refusal::Quic)
+    );
 }
 
 #[test]
 fn values_reach_the_settings() {
     let text = format!(
-        "{}mode = 'audit'\ninbound = 'deny'\nserves = [9, 'gre', 53, 9]\nsources = ['connected', '10.0.0.0/8']\n\
+        "{}mode = 'audit'\ninbound = 'deny'\nrefuse = 'reject'\nserves = [9, 'gre', 53, 9]\nsources = ['connected', '10.0.0.0/8']\n\
          shared = ['*.AzureEdge.net']\ndeny = ['intune/179']\nscope = {{ platforms = ['Windows'] }}\n\
          [[zone.rule]]\nnetworks = ['192.0.2.1']\nudp = [123]\n\
          [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
@@ -99,6 +103,7 @@ fn values_reach_the_settings() {
     let settings = parse(&text, "e.toml", &no_file).unwrap_or_else(|problems| panic!("{problems}"));
     let zone = &settings.intent.zones[0];
     assert_eq!((zone.mode, zone.inbound), (Mode::Audit, Inbound::Deny));
+    assert_eq!(zone.refusal, Refusal::Reject);
     let served = [Service::udp(9), Service::udp(53), Service::whole(47)];
     assert_eq!((&*zone.serves, zone.connected), (&served[..], true));
     assert_eq!(zone.sources, ["10.0.0.0/8".parse().unwrap()]);

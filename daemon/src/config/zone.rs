@@ -5,7 +5,7 @@ use super::sections::interfaces;
 use crate::catalogue_import::targets::{Targets, network};
 use crate::document::{Span, Table, nearest};
 use crate::policy::catalogue::{EndpointSet, Scope};
-use crate::policy::image::{Inbound, Mode};
+use crate::policy::image::{Inbound, Mode, Refusal};
 use crate::policy::name::Pattern;
 use crate::policy::port::{ICMP, ICMPV6, PROTOCOLS, SCTP, Service, TCP, UDP};
 use crate::policy::zone::{Selector, ZoneSpec};
@@ -43,6 +43,16 @@ pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRea
             .choice(
                 "inbound",
                 &[("allow", Inbound::Allow), ("deny", Inbound::Deny)],
+            )
+            .unwrap_or_default(),
+        refusal: table
+            .choice(
+                "refuse",
+                &[
+                    ("quic", Refusal::Quic),
+                    ("reject", Refusal::Reject),
+                    ("drop", Refusal::Drop),
+                ],
             )
             .unwrap_or_default(),
         serves: serves(&mut table),

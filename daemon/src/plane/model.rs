@@ -359,6 +359,7 @@ mod tests {
                 sources: vec!["10.20.0.0/16".parse().unwrap()],
                 mode: Mode::Enforce,
                 inbound: Inbound::Allow,
+                refusal: crate::policy::image::Refusal::Drop,
                 serves: Vec::new(),
                 redirect: Vec::new(),
                 networks: Vec::new(),

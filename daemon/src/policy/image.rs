@@ -65,6 +65,8 @@ pub struct ZoneImage {
     pub mode: Mode,
     /// Whether others may open connections into the zone.
     pub inbound: Inbound,
+    /// What its clients are told of refused packets.
+    pub refusal: Refusal,
     /// In what the zone's hosts answer strangers (for stateless planes): single UDP ports, and whole
     /// protocols that have no ports.
     pub serves: Vec<Service>,
@@ -94,6 +96,18 @@ pub enum Inbound {
     Allow,
     /// Nothing may open a connection into the zone.
     Deny,
+}
+
+/// `refuse` of a zone: what its clients are told of what is dropped. Only nft tells, and seldom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing.
+    Drop,
+    /// That UDP port 443 is prohibited: browsers then try TCP at once instead of waiting for QUIC.
+    #[default]
+    Quic,
+    /// That it is prohibited, whatever it was.
+    Reject,
 }
 
 /// One address whose open classes change. `now` empty means the grant is gone.

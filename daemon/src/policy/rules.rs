@@ -510,6 +510,7 @@ impl Rules {
             sources: zone.clients(),
             mode: zone.spec.mode,
             inbound: zone.spec.inbound,
+            refusal: zone.spec.refusal,
             serves: zone.spec.serves.clone(),
             redirect: zone.spec.redirect.clone(),
             networks: zone.reach.iter().map(|(net, mask)| (*net, *mask)).collect(),

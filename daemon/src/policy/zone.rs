@@ -1,7 +1,7 @@
 //! Zones as the operator wrote them: who their clients are and which sets they may reach.
 
 use super::catalogue::{EndpointSet, Scope};
-use super::image::{Inbound, Mode};
+use super::image::{Inbound, Mode, Refusal};
 use super::links::InterfacePattern;
 use super::name::Pattern;
 use super::port::Service;
@@ -24,6 +24,8 @@ pub struct ZoneSpec {
     pub mode: Mode,
     /// Whether others may open connections into the zone.
     pub inbound: Inbound,
+    /// What its clients are told of refused packets.
+    pub refusal: Refusal,
     /// In what its hosts answer strangers: single UDP ports, whole protocols without ports.
     pub serves: Vec<Service>,
     /// The listeners that answer what its clients send to port 53 of others; empty where that is not

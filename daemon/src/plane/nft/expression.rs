@@ -3,7 +3,8 @@
 
 use super::transaction::{COUNTER, c, octets, out_of_memory};
 use crate::plane::ruleset::{
-    COPY_PREFIX, Delivery, Family, MapKey, Part, REPORTS_PER_SECOND, Rule, Way,
+    COPY_PREFIX, Delivery, Family, MapKey, Part, REJECTS_PER_SECOND, REPORTS_PER_SECOND, Rule, Way,
+    Word,
 };
 use crate::policy::links::InterfacePattern;
 use crate::policy::port::TCP;
@@ -98,13 +99,15 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
             }),
             Part::Report(tally) => {
                 let group = log_group?;
-                all.extend([limit(), log(group, &tally.prefix())]);
+                all.extend([limit(REPORTS_PER_SECOND), log(group, &tally.prefix())]);
             }
             Part::Goto(chain) => all.push(verdict(libc::NFT_GOTO, Some(chain))),
             Part::Jump(chain) => all.push(verdict(libc::NFT_JUMP, Some(chain))),
             Part::Return => all.push(verdict(libc::NFT_RETURN, None)),
             Part::Accept => all.push(verdict(libc::NF_ACCEPT, None)),
             Part::Drop => all.push(verdict(libc::NF_DROP, None)),
+            Part::Seldom => all.push(limit(REJECTS_PER_SECOND)),
+            Part::Reject(word) => all.push(reject(*word)),
             Part::Redirect(listener) => all.extend(redirect(*listener)),
             Part::RedirectHere(port) => all.extend(redirect_here(*port)),
         }
@@ -394,22 +397,34 @@ fn mask(mask: Vec<u8>) -> Expression {
     }
 }
 
-fn limit() -> Expression {
+fn limit(per_second: u32) -> Expression {
     const SECOND: u64 = 1;
     const PACKETS: u32 = 0;
     Expression {
         kind: c"limit",
         fields: vec![
-            (
-                sys::NFTNL_EXPR_LIMIT_RATE,
-                Field::Wide(REPORTS_PER_SECOND.into()),
-            ),
+            (sys::NFTNL_EXPR_LIMIT_RATE, Field::Wide(per_second.into())),
             (sys::NFTNL_EXPR_LIMIT_UNIT, Field::Wide(SECOND)),
-            (
-                sys::NFTNL_EXPR_LIMIT_BURST,
-                Field::Number(REPORTS_PER_SECOND),
-            ),
+            (sys::NFTNL_EXPR_LIMIT_BURST, Field::Number(per_second)),
             (sys::NFTNL_EXPR_LIMIT_TYPE, Field::Number(PACKETS)),
+        ],
+    }
+}
+
+/// Types and codes of `linux/netfilter/nf_tables.h`.
+fn reject(word: Word) -> Expression {
+    const TCP_RST: u32 = 1;
+    const ICMPX_UNREACH: u32 = 2;
+    const ICMPX_ADMIN_PROHIBITED: u8 = 3;
+    let (kind, code) = match word {
+        Word::Reset => (TCP_RST, 0),
+        Word::Prohibited => (ICMPX_UNREACH, ICMPX_ADMIN_PROHIBITED),
+    };
+    Expression {
+        kind: c"reject",
+        fields: vec![
+            (sys::NFTNL_EXPR_REJECT_TYPE, Field::Number(kind)),
+            (sys::NFTNL_EXPR_REJECT_CODE, Field::Byte(code)),
         ],
     }
 }

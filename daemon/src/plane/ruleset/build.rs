@@ -2,10 +2,10 @@
 
 use super::{
     Action, Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, Part, Rule, Ruleset, Tally,
-    VerdictMap, observed, redirect,
+    VerdictMap, Word, observed, redirect,
 };
 use crate::policy::ZoneId;
-use crate::policy::image::{Image, Inbound, Mode, Unzoned, ZoneImage};
+use crate::policy::image::{Image, Inbound, Mode, Refusal, Unzoned, ZoneImage};
 use crate::policy::links::InterfacePattern;
 use crate::policy::port::{ClassId, ClassMask, ICMP, ICMPV6, PortSet, SCTP, TCP, UDP};
 use egressd_common::verdict::Reason;
@@ -255,14 +255,16 @@ impl Ruleset {
             Mode::Enforce => Action::Drop,
             Mode::Audit => Action::Audit,
         };
-        self.chain(
-            &chain(id, "_refuse_port"),
-            refuse(&[], tally(Some(id), refused, PORT)),
-        );
-        self.chain(
-            &chain(id, "_refuse_address"),
-            refuse(&[], tally(Some(id), refused, ADDRESS)),
-        );
+        for (suffix, reason) in [("_refuse_port", PORT), ("_refuse_address", ADDRESS)] {
+            let tally = tally(Some(id), refused, reason);
+            let mut rules = refuse(&[], tally.clone());
+            if zone.mode == Mode::Enforce {
+                let told = tell(zone.refusal, &tally);
+                // Reported and counted as what is dropped is.
+                rules.splice(1..1, told);
+            }
+            self.chain(&chain(id, suffix), rules);
+        }
     }
 
     /// The maps from protocol and port to the chain of the classes that hold them.
@@ -473,6 +475,26 @@ fn tally(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Tally {
 
 pub(super) fn count(zone: Option<ZoneId>, action: Action, reason: &'static str) -> Part {
     Part::Count(tally(zone, action, reason))
+}
+
+/// Counts and ends refused packets whose sender is told (within the rate).
+fn tell(refusal: Refusal, tally: &Tally) -> Vec<Rule> {
+    let tell = |matches: &[Part], word: Word| {
+        let end = [Part::Seldom, Part::Count(tally.clone()), Part::Reject(word)];
+        [matches, &end].concat()
+    };
+    const QUIC: u16 = 443;
+    match refusal {
+        Refusal::Drop => Vec::new(),
+        Refusal::Quic => {
+            let quic = [Part::Protocol(UDP), Part::Port(QUIC)];
+            vec![tell(&quic, Word::Prohibited)]
+        }
+        Refusal::Reject => vec![
+            tell(&[Part::Protocol(TCP)], Word::Reset),
+            tell(&[], Word::Prohibited),
+        ],
+    }
 }
 
 /// Reports (within the rate), counts and ends every packet that matches `matches`.

@@ -30,6 +30,9 @@ pub const ANSWERS: &str = "answers";
 /// of refused packets costs what a counter costs.
 pub const REPORTS_PER_SECOND: u32 = 200;
 
+/// Refused packets answered per second and rule that answers: those of one chain of one zone.
+pub const REJECTS_PER_SECOND: u32 = 100;
+
 /// Everything in the table but what was learned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
@@ -288,10 +291,23 @@ pub enum Part {
     Accept,
     /// Drop it.
     Drop,
+    /// Within [`REJECTS_PER_SECOND`].
+    Seldom,
+    /// Drop it, and tell who sent it.
+    Reject(Word),
     /// Give its flow to a listener of the gateway instead of the destination.
     Redirect(SocketAddr),
     /// Give its flow to this port of the address of the interface it entered.
     RedirectHere(u16),
+}
+
+/// What the sender of a refused packet is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// That the connection is reset.
+    Reset,
+    /// That it is administratively prohibited (ICMP, ICMPv6).
+    Prohibited,
 }
 
 /// How the routing table delivers a destination that is never forwarded, or not as a question to one

@@ -2,7 +2,7 @@
 
 use super::{
     COPY_PREFIX, Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part,
-    REPORTS_PER_SECOND, Ruleset, TABLE, VerdictMap, is_answers,
+    REJECTS_PER_SECOND, REPORTS_PER_SECOND, Ruleset, TABLE, VerdictMap, Word, is_answers,
 };
 use std::fmt;
 use std::net::SocketAddr;
@@ -186,6 +186,12 @@ impl fmt::Display for Part {
             Self::Return => f.write_str("return"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
+            Self::Seldom => write!(
+                f,
+                "limit rate {REJECTS_PER_SECOND}/second burst {REJECTS_PER_SECOND} packets"
+            ),
+            Self::Reject(Word::Reset) => f.write_str("reject with tcp reset"),
+            Self::Reject(Word::Prohibited) => f.write_str("reject with icmpx admin-prohibited"),
             Self::Redirect(to @ SocketAddr::V4(_)) => write!(f, "dnat ip to {to}"),
             Self::Redirect(to @ SocketAddr::V6(_)) => write!(f, "dnat ip6 to {to}"),
             Self::RedirectHere(port) => write!(f, "redirect to :{port}"),

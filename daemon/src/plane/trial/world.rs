@@ -58,6 +58,7 @@ pub fn image(world: World, lan: u32, wan: u32) -> Image {
             } else {
                 Mode::Enforce
             },
+            refusal: crate::policy::image::Refusal::Drop,
             inbound: if world.denies() {
                 Inbound::Deny
             } else {

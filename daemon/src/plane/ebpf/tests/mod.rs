@@ -71,6 +71,7 @@ fn image() -> Image {
         sources: Vec::new(),
         mode: Mode::Enforce,
         inbound: Inbound::Allow,
+        refusal: crate::policy::image::Refusal::Drop,
         serves: Vec::new(),
         redirect: Vec::new(),
         networks: Vec::new(),
@@ -107,6 +108,7 @@ fn image() -> Image {
             ZoneImage {
                 sources: vec!["10.20.7.0/24".parse().unwrap()],
                 inbound: Inbound::Deny,
+                refusal: crate::policy::image::Refusal::Drop,
                 redirect: vec!["10.20.0.1:53".parse().unwrap()],
                 ..zone(5, "strict")
             },

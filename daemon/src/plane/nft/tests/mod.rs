@@ -44,6 +44,7 @@ pub(super) fn image() -> Image {
             ],
             mode: Mode::Enforce,
             inbound: Inbound::Allow,
+            refusal: crate::policy::image::Refusal::Drop,
             serves: Vec::new(),
             redirect: Vec::new(),
             networks: vec![

@@ -15,6 +15,7 @@ fn zone(id: u16, interface: &str, sources: &[&str]) -> ZoneImage {
             .collect(),
         mode: Mode::Enforce,
         inbound: Inbound::Allow,
+        refusal: Refusal::Drop,
         serves: Vec::new(),
         redirect: Vec::new(),
         networks: Vec::new(),
@@ -364,6 +365,37 @@ fn networks_become_disjoint_ranges() {
 }
 
 #[test]
+fn who_sends_what_is_refused_is_told() {
+    const DROP: &str = "counter name \"z0_drop_not-granted\" drop";
+    const TOLD: &str = "limit rate 100/second burst 100 packets counter name \"z0_drop_not-granted\" \
+         reject with";
+    fn told(refusal: Refusal, mode: Mode, expected: &[String]) {
+        let mut zone = zone(0, "lan0", &[]);
+        (zone.refusal, zone.mode) = (refusal, mode);
+        let ruleset = Ruleset::new(&image(vec![zone]), Generation::A);
+        let mut chains = ruleset.chains.iter();
+        let chain = chains.find(|chain| chain.name == "z0_refuse_address_a");
+        let text = chain.unwrap().to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        // Reported first, whatever becomes of it.
+        assert!(lines[1].contains(" log "), "{text}");
+        assert_eq!(lines[2..lines.len() - 1], *expected, "{text}");
+    }
+    let prohibited = format!("{TOLD} icmpx admin-prohibited");
+    let quic = format!("meta l4proto 17 ct original proto-dst 443 {prohibited}");
+    let reset = format!("meta l4proto 6 {TOLD} tcp reset");
+    told(Refusal::Drop, Mode::Enforce, &[DROP.to_owned()]);
+    told(Refusal::Quic, Mode::Enforce, &[quic, DROP.to_owned()]);
+    told(
+        Refusal::Reject,
+        Mode::Enforce,
+        &[reset, prohibited, DROP.to_owned()],
+    );
+    let audit = "counter name \"z0_audit_not-granted\" accept".to_owned();
+    told(Refusal::Reject, Mode::Audit, &[audit]);
+}
+
+#[test]
 fn every_name_that_is_used_exists() {
     let mut zones = vec![zone(0, "lan0", &["10.0.0.0/8"]), zone(7, "*", &[])];
     zones[1].inbound = Inbound::Deny;
@@ -413,7 +445,9 @@ fn every_name_that_is_used_exists() {
                 | Part::Report(_)
                 | Part::Return
                 | Part::Accept
-                | Part::Drop => {}
+                | Part::Drop
+                | Part::Seldom
+                | Part::Reject(_) => {}
             }
         }
         for (.., chain) in ruleset.maps.iter().flat_map(|map| &map.entries) {

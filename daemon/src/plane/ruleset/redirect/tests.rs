@@ -15,6 +15,7 @@ fn zone(id: u16, interface: &str, sources: &[&str], listeners: &[&str]) -> ZoneI
         sources: sources.iter().map(|net| net.parse().unwrap()).collect(),
         mode: Mode::Enforce,
         inbound: Inbound::Allow,
+        refusal: crate::policy::image::Refusal::Drop,
         serves: Vec::new(),
         redirect: listeners.iter().map(|at| at.parse().unwrap()).collect(),
         networks: Vec::new(),

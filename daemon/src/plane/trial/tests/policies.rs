@@ -126,6 +126,7 @@ fn policy(dice: &mut Dice, (lan, wan): (u32, u32)) -> Image {
             name: format!("zone{id}"),
             sources,
             mode: mode(dice),
+            refusal: crate::policy::image::Refusal::Drop,
             inbound: if dice.roll(2) == 0 {
                 Inbound::Deny
             } else {
