@@ -102,8 +102,9 @@ fn connect(client: &Namespace, address: IpAddr, port: u16) -> Result<Heard> {
 }
 
 fn heard(error: &std::io::Error) -> Heard {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Heard::Nothing,
-        _ => Heard::Refusal,
+    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        Heard::Nothing
+    } else {
+        Heard::Refusal
     }
 }
