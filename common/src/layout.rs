@@ -120,8 +120,9 @@ pub const MASKS: usize = PORT_MASKS + 256;
 pub const PORTS: usize = 3 << 16;
 
 /// What user space says ten times a second: how often it took reports, then in the last bits how many
-/// refused packets of each zone may be left to nft until it does again, below 2²⁰; a 0.
-pub type Round = [u64; 2];
+/// refused packets of each zone may be left to nft until it does again, below 2²⁰; the nanosecond of
+/// `CLOCK_MONOTONIC` until which they may; a 0.
+pub type Round = [u64; 3];
 
 /// The first word of a [`Round`]: so no program sees one part of it without the other.
 #[must_use]

@@ -59,7 +59,10 @@ impl Throttled {
         if !self.may_refer(zone) {
             return false;
         }
-        if let Some(referred) = REFERRED.get_ptr_mut(u32::from(zone)) {
+        // A daemon that is gone, or stuck, says no more that nft is in place.
+        if tables::nanoseconds() <= tables::round_ends()
+            && let Some(referred) = REFERRED.get_ptr_mut(u32::from(zone))
+        {
             // SAFETY: the entry stays in memory while the program runs. Other CPUs write whole aligned
             // words; what they overwrite is a count that may be one too low then.
             unsafe {

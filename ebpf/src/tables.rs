@@ -56,9 +56,9 @@ static HINTS_V6: Array<u64> = Array::with_max_entries(layout::HINTS as u32, 0);
 #[map]
 static MASKS: Array<u64> = Array::with_max_entries(layout::MASKS as u32, 0);
 
-/// Variables that user space writes, but for the second, which stays 0. The verifier knows neither.
+/// Variables that user space writes, but for the last, which stays 0. The verifier knows none.
 #[unsafe(no_mangle)]
-static mut ROUND: layout::Round = [0; 2];
+static mut ROUND: layout::Round = [0; 3];
 
 // Constants of one generation: user space writes them into the object before it loads it.
 #[unsafe(no_mangle)]
@@ -98,6 +98,13 @@ pub(crate) fn round() -> u64 {
     unsafe { core::ptr::read_volatile(&raw const ROUND[0]) }
 }
 
+/// Until when packets may be left to nft in this round.
+#[inline(always)]
+pub(crate) fn round_ends() -> u64 {
+    // SAFETY: as in `round`.
+    unsafe { core::ptr::read_volatile(&raw const ROUND[1]) }
+}
+
 /// A word of a table. These are maps and not globals: without CAP_PERFMON the verifier refuses to
 /// add a constant to a global's address where on another path a variable is added.
 #[inline(always)]
@@ -109,7 +116,7 @@ pub(crate) fn word(table: &Array<u64>, index: u32) -> u64 {
 #[inline(always)]
 pub(crate) fn blur(number: u64) -> u64 {
     // SAFETY: nobody writes it.
-    number + unsafe { core::ptr::read_volatile(&raw const ROUND[1]) }
+    number + unsafe { core::ptr::read_volatile(&raw const ROUND[2]) }
 }
 
 /// Nanoseconds of the monotonic clock, at least to some milliseconds.

@@ -93,6 +93,7 @@ const CORPUS: &str = "/tests/unit plane::ebpf --skip tests::kernel --nocapture -
 const TOOLS: &[&str] = &[
     "conntrack",
     "dig",
+    "ethtool",
     "ip",
     "nft",
     "nsd",

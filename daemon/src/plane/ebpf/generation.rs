@@ -376,7 +376,7 @@ impl Generation {
         } else {
             0
         };
-        let said: Round = [round(self.round, referred), 0];
+        let said: Round = [round(self.round, referred), monotonic()? + REFERRED_FOR, 0];
         let mut map: Array<_, Round> = self.map_mut(name::ROUND)?.try_into()?;
         Ok(map.set(0, said, 0)?)
     }
@@ -470,6 +470,10 @@ fn monotonic() -> anyhow::Result<u64> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?);
     Ok(u64::try_from(now.as_nanos())?)
 }
+
+/// Nanoseconds for which a round lets packets be left to nft, if the next one does not come: two and a
+/// half rounds, so that a thread that is a little late ends nothing.
+const REFERRED_FOR: u64 = 250_000_000;
 
 /// How far the boot clock is ahead of the monotonic clock, in milliseconds: the time spent suspended.
 pub(super) fn asleep() -> anyhow::Result<u64> {

@@ -115,6 +115,9 @@ fn so_many_refused_packets_are_left_to_nft() {
         generation.take_reports(100, false);
         assert_eq!(flood(&mut generation), 0, "nft is gone");
         assert_eq!(flood(&mut generation), 0, "nft is gone");
+        generation.take_reports(100, true);
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        assert_eq!(flood(&mut generation), 0, "nobody looked for long");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::{EbpfPlane, sweep_pins};
 use super::can_run;
-use super::world::{World, hooks, run};
+use super::world::{World, hooks, kernel, run};
 use crate::config::EbpfMode;
 use crate::plane::Plane as _;
 use crate::policy::ZoneId;
@@ -137,7 +137,12 @@ fn a_renamed_interface_keeps_its_program_beside_a_new_one_of_its_name() {
     let mut plane = world.open(EbpfMode::Xdp);
     let before = image(&[("lan0", "10.20.0.1/16")]);
     world.inside("gateway", || plane.replace(&before).unwrap());
+    if kernel() < (6, 2) {
+        // Only what is down can be renamed there.
+        world.ip("gateway", "link set lan0 down");
+    }
     world.ip("gateway", "link set lan0 name lan9");
+    world.ip("gateway", "link set lan9 up");
     world.wire("client", "eth1", "gateway", "lan0");
     let after = image(&[("lan9", "10.20.0.1/16"), ("lan0", "10.30.0.1/16")]);
     world.inside("gateway", || plane.replace(&after).unwrap());

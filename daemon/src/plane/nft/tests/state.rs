@@ -18,8 +18,6 @@ fn the_kernel_lists_what_the_description_says() {
     let chains_from = |text: &str| text[text.find("chain forward").unwrap()..].to_owned();
     // nft names protocols, and shows what the description leaves to the plane.
     let described = chains_from(&Ruleset::new(&image, Generation::A).to_string())
-        .replace("l4proto 1 ", "l4proto icmp ")
-        .replace("l4proto 58 ", "l4proto ipv6-icmp ")
         .lines()
         .map(|line| {
             let log = if line.contains(" log ") {
@@ -30,7 +28,11 @@ fn the_kernel_lists_what_the_description_says() {
             format!("{line}{log}\n")
         })
         .collect::<String>();
-    assert_eq!(lines(&chains_from(&listed)), lines(&described));
+    // It does so where the machine has a list of them.
+    let numbered = listed
+        .replace("l4proto icmp ", "l4proto 1 ")
+        .replace("l4proto ipv6-icmp ", "l4proto 58 ");
+    assert_eq!(lines(&chains_from(&numbered)), lines(&described));
     for expected in [
         "elements = { 203.0.113.2 }",
         "elements = { 2001:db8:ff::1 }",
@@ -253,16 +255,16 @@ fn other_tables_of_our_name() {
     let mut first = plane(&lab);
     first.replace(&image()).unwrap();
     first.verify().unwrap();
-    // A living process keeps its own.
-    let refused = lab.within(Place::Gateway, || {
-        NftPlane::open(5).unwrap_err().to_string()
-    });
-    assert!(refused.contains("another running process"), "{refused}");
     let owned = first.standing.as_ref().unwrap().table.owner.is_some();
     if !owned {
         eprintln!("SKIPPED: the kernel is older than 6.9, nothing is owned");
         return;
     }
+    // A living process keeps its own.
+    let refused = lab.within(Place::Gateway, || {
+        NftPlane::open(5).unwrap_err().to_string()
+    });
+    assert!(refused.contains("another running process"), "{refused}");
     // What a dead one leaves stands, and is nobody's.
     drop(first);
     assert!(
