@@ -58,6 +58,7 @@ impl World {
                     Effect::Verify
                     | Effect::CheckUse(_)
                     | Effect::Sweep
+                    | Effect::Forget(_)
                     | Effect::Cut(_)
                     | Effect::Learned { .. }
                     | Effect::Publish
