@@ -617,13 +617,17 @@ impl Daemon {
         self.store.health.saved(outcome);
     }
 
-    /// What of the state is not on the disk.
-    fn state_trouble(&self) -> Option<String> {
-        let trouble = self.store.health.trouble();
-        let kept = self.keeping.failure();
-        trouble
-            .map(|why| format!("what is learned is not kept over a restart: {why}"))
-            .or_else(|| kept.map(|why| format!("exceptions are not kept over a restart: {why}")))
+    /// What of the state is not on the disk, or was not read from it.
+    fn state_trouble(&self) -> impl Iterator<Item = String> {
+        let unread = self.store.health.unread();
+        let unread = unread.map(|why| format!("started without the state of before: {why}"));
+        let learned = self.store.health.trouble();
+        let learned =
+            learned.map(|why| format!("what is learned is not kept over a restart: {why}"));
+        let exceptions = self.keeping.failure();
+        let exceptions =
+            exceptions.map(|why| format!("exceptions are not kept over a restart: {why}"));
+        [unread, learned, exceptions].into_iter().flatten()
     }
 }
 

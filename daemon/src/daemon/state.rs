@@ -194,28 +194,37 @@ pub struct Store {
 
 /// Whether what is learned is kept. Says so once, and once when it is again.
 #[derive(Debug, Default)]
-pub struct Health(Option<String>);
+pub struct Health {
+    failed: Option<String>,
+    unread: Option<String>,
+}
 
 impl Health {
     /// Why what is learned is not kept.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
-        self.0.as_deref()
+        self.failed.as_deref()
+    }
+
+    /// What this run started without, and why.
+    #[must_use]
+    pub fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// Takes note of a write that is not a whole snapshot: it can only go wrong.
     pub fn note(&mut self, outcome: anyhow::Result<()>) {
         let Err(error) = outcome else { return };
         let why = format!("{error:#}");
-        if self.0.is_none() {
+        if self.failed.is_none() {
             log::error!(target: "grant", "what is learned is not kept over a restart: {why}");
         }
-        self.0 = Some(why);
+        self.failed = Some(why);
     }
 
     /// Takes note of a snapshot: when that is written, all is well again.
     pub fn saved(&mut self, outcome: anyhow::Result<()>) {
-        if outcome.is_ok() && self.0.take().is_some() {
+        if outcome.is_ok() && self.failed.take().is_some() {
             log::info!(target: "grant", "what is learned is kept again");
         }
         self.note(outcome);
@@ -236,7 +245,7 @@ impl Store {
 
     /// Takes note, for whoever looks, that a file of before could not be used.
     pub fn started_without(&mut self, why: String) {
-        self.health.0 = Some(why);
+        self.health.unread = Some(why);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -412,6 +421,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
+        anyhow::ensure!(file.metadata()?.is_file(), "it is no regular file");
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes)?;
         anyhow::ensure!(
