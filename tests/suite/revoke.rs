@@ -29,7 +29,7 @@ fn names() -> Zone {
         .address("a.vendor.example", 600, host(30, 1))
         .address("b.vendor.example", 600, host(30, 1))
         .address("b.vendor.example", 600, host(30, 2))
-        .address("c.vendor.example", 600, host(30, 3))
+        .address("x.c.vendor.example", 600, host(30, 3))
         .address("new.other.example", 600, host(31, 1));
     names
 }
@@ -53,14 +53,14 @@ fn revoked(bench: &Bench) -> Result<Verdict> {
         &[
             ("a.vendor.example", &[ALT], &[]),
             ("b.vendor.example", &[WEB], &[]),
-            ("c.vendor.example", &[WEB], &[]),
+            ("*.c.vendor.example", &[WEB], &[]),
         ],
     );
-    let daemon = bench.daemon(&world.lab, &rules)?;
+    let mut daemon = bench.daemon(&world.lab, &rules)?;
     let client = &world.lab.client;
     learn(client, "a.vendor.example", host(30, 1))?;
     learn(client, "b.vendor.example", host(30, 2))?;
-    learn(client, "c.vendor.example", host(30, 3))?;
+    learn(client, "x.c.vendor.example", host(30, 3))?;
     // To one address, by two names on a port each: one of the names is revoked.
     let mut stays = flow(client, host(30, 1), ALT)?;
     let mut goes = flow(client, host(30, 1), WEB)?;
@@ -95,6 +95,12 @@ fn revoked(bench: &Bench) -> Result<Verdict> {
     ensure!(told["addresses"] == 3, "{told}");
     fails(client, host(30, 3), WEB)?;
     dies(&mut other, SURE)?;
+    // Also over a crash, at once.
+    daemon.kill()?;
+    fails(client, host(30, 3), WEB)?;
+    daemon.restart()?;
+    let grants = daemon.ctl(&["grants"])?.text;
+    ensure!(!grants.contains("x.c.vendor.example"), "{grants}");
     let nothing = does(&daemon, &["revoke", "203.0.113.9"])?;
     ensure!(nothing["addresses"] == 0, "{nothing}");
     let bad = daemon.ctl(&["revoke", "a b"])?;

@@ -59,6 +59,7 @@ impl World {
                     | Effect::CheckUse(_)
                     | Effect::Sweep
                     | Effect::Forget(_)
+                    | Effect::Unlearned { .. }
                     | Effect::Cut(_)
                     | Effect::Learned { .. }
                     | Effect::Publish

@@ -107,6 +107,15 @@ pub enum Effect {
         /// To where.
         address: IpAddr,
     },
+    /// Forget over a crash that this name opened this address.
+    Unlearned {
+        /// For whom.
+        zone: ZoneId,
+        /// The asked name.
+        name: Arc<Name>,
+        /// To where.
+        address: IpAddr,
+    },
     /// Let these answers leave, or not.
     Release(Vec<Release>),
     /// The rules the edges answer by changed.
@@ -370,12 +379,19 @@ impl Engine {
     pub fn revoke(&mut self, zone: Option<ZoneId>, target: &Target) -> (usize, usize, Revision) {
         let Revocation {
             changes,
-            names,
+            ended,
             addresses,
         } = self.policy.revoke(zone, target);
-        let mut names: BTreeSet<Name> = names.iter().map(|(_, name)| (**name).clone()).collect();
+        let mut names: BTreeSet<Name> = ended.iter().map(|(_, name, _)| (**name).clone()).collect();
         if let Target::Name(name) = target {
             names.insert(name.clone());
+        }
+        for (zone, name, address) in ended {
+            self.effects.push(Effect::Unlearned {
+                zone,
+                name,
+                address,
+            });
         }
         self.effects
             .push(Effect::Forget(names.into_iter().collect()));

@@ -154,6 +154,7 @@ impl World {
                 | Effect::Publish
                 | Effect::Record(_)
                 | Effect::Forget(_)
+                | Effect::Unlearned { .. }
                 | Effect::Learned { .. } => {}
             }
         }

@@ -1,9 +1,5 @@
 //! Exceptions over a restart: one file, written whole off the loop. What is written is how much of each
 //! life is left, so that a wall clock that jumps lengthens none.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "shell: reads and writes the file of exceptions"
-)]
 
 use super::state::{self, Stamp};
 use crate::policy::Moment;

@@ -426,7 +426,7 @@ impl Daemon {
                     name_zones(&self.rules.load());
                 }
                 // Written by `keep_learned`, before all else of this round.
-                Effect::Learned { .. } => {}
+                Effect::Learned { .. } | Effect::Unlearned { .. } => {}
                 Effect::Record(happening) => observe::record(happening),
                 Effect::Raise(epoch) => self.epoch.store(epoch, Ordering::Release),
             }
@@ -451,19 +451,34 @@ impl Daemon {
         let mut learned = effects
             .iter()
             .filter_map(|effect| {
-                let Effect::Learned {
-                    zone,
-                    name,
-                    address,
-                } = effect
-                else {
-                    return None;
+                let (zone, name, address, revoked) = match effect {
+                    Effect::Learned {
+                        zone,
+                        name,
+                        address,
+                    } => (zone, name, address, false),
+                    Effect::Unlearned {
+                        zone,
+                        name,
+                        address,
+                    } => (zone, &**name, address, true),
+                    Effect::Replace(_)
+                    | Effect::Apply(_)
+                    | Effect::Verify
+                    | Effect::CheckUse(_)
+                    | Effect::Sweep
+                    | Effect::Forget(_)
+                    | Effect::Cut(_)
+                    | Effect::Release(_)
+                    | Effect::Publish
+                    | Effect::Raise(_)
+                    | Effect::Record(_) => return None,
                 };
-                Some((rules.zone_name(*zone), name, *address))
+                Some((rules.zone_name(*zone), name, *address, revoked))
             })
             .peekable();
         if learned.peek().is_some() {
-            let written = self.store.append(learned);
+            let written = self.store.note(learned);
             self.store.health.note(written);
         }
     }

@@ -55,6 +55,9 @@ struct Kept {
     address: IpAddr,
     /// Milliseconds since 1970: a clock that survives a reboot.
     end: u64,
+    /// In the journal: from here on it is not learned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    revoked: bool,
 }
 
 /// When something was written, by a clock that is right within one run of the machine and by one that
@@ -118,6 +121,7 @@ impl Draft {
                     name: lesson.name.to_string(),
                     address,
                     end: wall.saturating_add(lesson.end.0.saturating_sub(now.0)),
+                    revoked: false,
                 });
             }
         }
@@ -289,6 +293,9 @@ impl Store {
             let kept = lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok());
             state.answers.extend(kept);
         }
+        if state.answers.iter().any(|kept| kept.revoked) {
+            state.answers = settle(state.answers);
+        }
         (state, (!trouble.is_empty()).then(|| trouble.join("; ")))
     }
 
@@ -300,15 +307,27 @@ impl Store {
         &mut self,
         learned: impl Iterator<Item = (&'a str, &'a Name, IpAddr)>,
     ) -> anyhow::Result<()> {
+        self.note(learned.map(|(zone, name, address)| (zone, name, address, false)))
+    }
+
+    /// As [`Store::append`], also what was revoked, in the order in which it happened.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn note<'a>(
+        &mut self,
+        news: impl Iterator<Item = (&'a str, &'a Name, IpAddr, bool)>,
+    ) -> anyhow::Result<()> {
         // Its lifetime in this run does not matter: a restored answer gets the grace at least.
         let end = wall_clock();
         let mut lines = Vec::new();
-        for (zone, name, address) in learned {
+        for (zone, name, address, revoked) in news {
             let kept = Kept {
                 zone: zone.to_owned(),
                 name: name.to_string(),
                 address,
                 end,
+                revoked,
             };
             serde_json::to_writer(&mut lines, &kept)?;
             lines.push(b'\n');
@@ -409,6 +428,22 @@ impl Syncing {
             let _ = self.files.send(file);
         }
     }
+}
+
+/// What is learned after all of it happened.
+fn settle(news: Vec<Kept>) -> Vec<Kept> {
+    let mut last: BTreeMap<(String, String, IpAddr), Kept> = BTreeMap::new();
+    for kept in news {
+        let key = (kept.zone.clone(), kept.name.clone(), kept.address);
+        if kept.revoked {
+            last.remove(&key);
+        } else {
+            let end = last.get(&key).map_or(0, |before| before.end);
+            let end = end.max(kept.end);
+            last.insert(key, Kept { end, ..kept });
+        }
+    }
+    last.into_values().collect()
 }
 
 /// Reads a file; none where there is none.
@@ -591,6 +626,47 @@ mod tests {
             restored(&directory),
             ["20.0.0.1", "20.0.0.5"],
             "lines since the page stay"
+        );
+    }
+
+    #[test]
+    fn what_was_revoked_stays_revoked_over_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut policy = policy();
+        for name in ["b.example", "x.a.example"] {
+            policy.admit(
+                ZoneId(0),
+                &answer(name, &["20.0.0.1", "20.0.0.2"], 60),
+                Moment(0),
+            );
+        }
+        Store::save(folder.path(), &snapshot(&policy, Moment(0))).unwrap();
+        let mut store = Store::new(folder.path());
+        let (b, x) = ("b.example".parse().unwrap(), "x.a.example".parse().unwrap());
+        let mut note = |name, address: &str, revoked| {
+            let news = [("z", name, address.parse().unwrap(), revoked)];
+            store.note(news.into_iter()).unwrap();
+        };
+        note(&b, "20.0.0.1", true);
+        assert_eq!(
+            restored(folder.path()),
+            ["20.0.0.1", "20.0.0.2"],
+            "by the other name"
+        );
+        note(&x, "20.0.0.1", true);
+        assert_eq!(restored(folder.path()), ["20.0.0.2"]);
+        note(&b, "20.0.0.1", false);
+        assert_eq!(
+            restored(folder.path()),
+            ["20.0.0.1", "20.0.0.2"],
+            "taught again"
+        );
+        note(&b, "20.0.0.1", true);
+        Store::new(folder.path()).turn_page().unwrap();
+        assert_eq!(
+            restored(folder.path()),
+            ["20.0.0.2"],
+            "in the old journal too"
         );
     }
 

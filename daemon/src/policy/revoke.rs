@@ -5,7 +5,6 @@ use super::grant::Policy;
 use super::image::Change;
 use super::name::Name;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,8 +33,8 @@ impl fmt::Display for Target {
 pub struct Revocation {
     /// What the planes must do.
     pub changes: Vec<Change>,
-    /// The (zone, name)s of which something ended.
-    pub names: BTreeSet<(ZoneId, Arc<Name>)>,
+    /// The reasons that ended.
+    pub ended: Vec<(ZoneId, Arc<Name>, IpAddr)>,
     /// How many (zone, address)es lost a reason.
     pub addresses: usize,
 }
@@ -61,7 +60,7 @@ impl Policy {
                 .map(|(zone, address, _)| (zone, address))
                 .collect(),
         };
-        let mut names = BTreeSet::new();
+        let mut ended = Vec::new();
         let stays = |asked: &Name| match target {
             Target::Name(name) => asked != name,
             Target::Network(_) => false,
@@ -69,13 +68,13 @@ impl Policy {
         let changes = self.prune(
             &meant,
             |lesson| stays(&lesson.name),
-            |zone, _, lesson| {
-                names.insert((zone, lesson.name));
+            |zone, address, lesson| {
+                ended.push((zone, lesson.name, address));
             },
         );
         Revocation {
             changes,
-            names,
+            ended,
             addresses: meant.len(),
         }
     }

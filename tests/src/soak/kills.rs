@@ -9,7 +9,7 @@ use super::Waits;
 use super::chance::Chance;
 use super::traffic::{Counts, UDP, ask, authority, denied, granted, learn_others, questions};
 use crate::lab::{Binaries, Daemon, Echo, Lab, Planes};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,7 +71,8 @@ pub fn run(binaries: &Binaries, planes: Planes, count: u32) -> Result<Outcome> {
                     continue;
                 }
                 daemon.restart()?;
-                ask(&lab.client, "x1.vendor.example", Duration::from_secs(20))?;
+                ask(client, "x1.vendor.example", Duration::from_secs(20))
+                    .with_context(|| daemon.words())?;
                 again.add(killed.elapsed());
             }
             Ok(())

@@ -79,6 +79,8 @@ pub struct Outcome {
     pub words: String,
 }
 
+type Work = fn(&Namespace, &Counts, &AtomicBool) -> Result<()>;
+
 /// How long flows are watched after the word.
 const WATCHED: Duration = Duration::from_millis(1500);
 
@@ -97,7 +99,9 @@ pub fn run(binaries: &Binaries, planes: Planes, count: u32) -> Result<Outcome> {
     let mut tallies: BTreeMap<Way, Tally> = BTreeMap::new();
     let (client, counts, stop) = (&lab.client, &counts, &stop);
     thread::scope(|scope| -> Result<()> {
-        let traffic = [granted, denied].map(|work| scope.spawn(move || work(client, counts, stop)));
+        // In a zone whose mode never changes.
+        let others: [(Work, _); 2] = [(granted, client), (denied, &lab.other)];
+        let traffic = others.map(|(work, from)| scope.spawn(move || work(from, counts, stop)));
         let mut rounds = || -> Result<()> {
             for round in 0..count {
                 for (index, way) in (0..).zip(WAYS) {
@@ -258,11 +262,15 @@ fn watch(
         live.set_nodelay(true)?;
         live.set_read_timeout(Some(Duration::from_millis(5)))?;
         let (mut last_new, mut last_live) = (Instant::now(), Instant::now());
-        let (mut sequence, mut rounds) = (0_u32, 0_u32);
+        let (mut sequence, mut rounds, mut port) = (0_u32, 0_u32, 1024_u16);
         let mut bytes = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let sent = Instant::now();
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            // Each port once: one used before would belong to a live flow.
+            port = port.checked_add(1).context("watched for too long")?;
+            let Ok(socket) = UdpSocket::bind(("0.0.0.0", port)) else {
+                continue;
+            };
             socket.connect(SocketAddr::new(to, UDP))?;
             socket.set_read_timeout(Some(Duration::from_millis(5)))?;
             let mut buffer = [0; 4];

@@ -25,19 +25,19 @@ const BACK: Duration = Duration::from_secs(1);
 
 /// Packets of all clients.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub(super) struct Counts {
     /// Datagrams of established flows that came back, and that did not.
-    pub granted: [AtomicU64; 2],
+    pub(super) granted: [AtomicU64; 2],
     /// Datagrams to addresses that nothing grants: sent, and come back.
-    pub denied: [AtomicU64; 2],
+    pub(super) denied: [AtomicU64; 2],
     /// Answers of new names.
-    pub answers: AtomicU64,
+    pub(super) answers: AtomicU64,
 }
 
 impl Counts {
     /// As plain numbers: granted, lost, denied, leaked, answers.
     #[must_use]
-    pub fn read(&self) -> [u64; 5] {
+    pub(super) fn read(&self) -> [u64; 5] {
         let [granted, lost] = &self.granted;
         let [denied, leaked] = &self.denied;
         [granted, lost, denied, leaked, &self.answers].map(|count| count.load(Ordering::Relaxed))
@@ -89,10 +89,16 @@ fn answered(socket: &UdpSocket, id: u16, name: &str) -> bool {
         return false;
     };
     // Refused while nobody listens.
-    socket.send(&question).is_ok()
-        && socket.recv(&mut buffer).is_ok_and(|length| {
-            length > 8 && buffer[..2] == id.to_be_bytes() && buffer[3] & 15 == 0 && buffer[7] > 0
-        })
+    if socket.send(&question).is_err() {
+        return false;
+    }
+    while let Ok(length) = socket.recv(&mut buffer) {
+        // Another id: the late answer to an earlier question.
+        if length > 8 && buffer[..2] == id.to_be_bytes() {
+            return buffer[3] & 15 == 0 && buffer[7] > 0;
+        }
+    }
+    false
 }
 
 /// Established flows, one packet after the other, until `stop`.
