@@ -155,6 +155,19 @@ pub enum Happening {
         /// What changed.
         what: String,
     },
+    /// An operator took something back, or let something pass for a while.
+    Operator {
+        /// Whose word it is, such as `uid 0`; `egressd` where a time was over.
+        who: String,
+        /// What was done; the name it is about stands apart.
+        what: String,
+        /// Name of the zone, where it is about one.
+        zone: Option<String>,
+        /// The name, network or address.
+        about: String,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+    },
     /// The configuration was read again, or refused.
     Reloaded {
         /// What changed, or why the policy before stays.
@@ -309,7 +322,7 @@ fn tally(happening: &Happening) -> u64 {
         Happening::Forgery { .. } => (Tally::Forgeries, 1),
         Happening::Upstream { well, .. } => (Tally::Failed, u64::from(!well)),
         Happening::Plane { .. } => (Tally::PlaneTroubles, 1),
-        Happening::Links { .. } => return 0,
+        Happening::Links { .. } | Happening::Operator { .. } => return 0,
         Happening::Reloaded { outcome: Ok(_) } => (Tally::Reloads, 1),
         Happening::Reloaded { outcome: Err(_) } => (Tally::ReloadsRefused, 1),
     };
@@ -474,6 +487,18 @@ impl Happening {
                 )
             },
             Self::PacketRefused(refused) => refused.tell(),
+            Self::Operator {
+                who,
+                what,
+                zone,
+                about,
+                reason,
+            } => Told {
+                zone: zone.clone(),
+                name: Some(about.clone()),
+                reason: reason.clone(),
+                ..text("grant", &format!("{what} by {who}"))
+            },
             Self::Cut { flows, why } => text("grant", &format!("live flows cut: {flows} ({why})")),
             Self::Forgery { upstream } => Told {
                 address: Some(*upstream),
@@ -549,7 +574,9 @@ fn level(happening: &Happening, total: u64) -> Level {
         | Happening::Links { .. }
         | Happening::Upstream { well: true, .. }
         | Happening::Reloaded { outcome: Ok(_) } => Level::Info,
-        Happening::Upstream { well: false, .. } | Happening::Plane { .. } => Level::Warn,
+        Happening::Upstream { well: false, .. }
+        | Happening::Plane { .. }
+        | Happening::Operator { .. } => Level::Warn,
         Happening::Reloaded { outcome: Err(_) } => Level::Error,
     }
 }
@@ -563,7 +590,10 @@ fn word(happening: &Happening) -> &'static str {
         | Happening::Capped { .. }
         | Happening::Filling { .. }
         | Happening::Forgery { .. } => "answer",
-        Happening::Granted { .. } | Happening::Ended { .. } | Happening::Cut { .. } => "grant",
+        Happening::Granted { .. }
+        | Happening::Ended { .. }
+        | Happening::Cut { .. }
+        | Happening::Operator { .. } => "grant",
         Happening::PacketRefused(_) => "packet",
         Happening::Upstream { .. } => "upstream",
         Happening::Plane { .. } => "plane",
@@ -591,7 +621,10 @@ fn log_it(happening: &Happening, total: u64) {
     }
     let mut told = happening.tell();
     // The name is what the operator needs against a flood of names.
-    let culprit = matches!(happening, Happening::Capped { .. });
+    let culprit = matches!(
+        happening,
+        Happening::Capped { .. } | Happening::Operator { .. }
+    );
     if !audit && !culprit && level < Level::Debug {
         told.name = None;
     }

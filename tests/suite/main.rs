@@ -16,6 +16,7 @@ mod observe;
 mod refused;
 mod rejects;
 mod reload;
+mod revoke;
 mod soaks;
 mod steer;
 mod upstreams;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         refused::TESTS,
         rejects::TESTS,
         reload::TESTS,
+        revoke::TESTS,
         crash::TESTS,
         clients::TESTS,
         dnssec::TESTS,

@@ -3,7 +3,7 @@
 use crate::bench::Bench;
 use crate::{Body, Test, Verdict};
 use anyhow::{Result, ensure};
-use egressd_tests::soak::{churn, first_packets, forgeries};
+use egressd_tests::soak::{churn, first_packets, forgeries, kills, revocations};
 use std::time::Duration;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -11,6 +11,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("d1_a_perfect_forgery_is_seen", Body::Daemon(perfect)),
     ("d5_churn_keeps_what_is_told", Body::Daemon(churned)),
     ("d6_first_packets_of_all_kinds", Body::Daemon(first)),
+    ("l2_kills_leak_and_lose_nothing", Body::Daemon(killed)),
+    ("l10_taken_back_in_every_way", Body::Daemon(taken_back)),
 ];
 
 fn forged(bench: &Bench) -> Result<Verdict> {
@@ -95,5 +97,35 @@ fn first(bench: &Bench) -> Result<Verdict> {
     // Each name once, and those over TCP that are truncated: nothing else left the cache.
     ensure!(seen.upstream <= 2000 + 2000 / 50, "{} asked", seen.upstream);
     println!("0 of {} first packets lost", seen.packets());
+    Ok(Verdict::Held)
+}
+
+fn killed(bench: &Bench) -> Result<Verdict> {
+    let seen = kills::run(bench.binaries(), bench.planes, 12)?;
+    let [granted, lost, denied, leaked, answers] = seen.counts;
+    ensure!(seen.kills[0] >= 12 && answers > 100, "{seen:?}");
+    ensure!(granted > 500 && denied > 500, "{seen:?}");
+    ensure!(leaked == 0, "{leaked} of {denied} leaked\n{}", seen.words);
+    ensure!(
+        lost == 0,
+        "{lost} of {} lost\n{}",
+        granted + lost,
+        seen.words
+    );
+    println!("0 of {denied} leaked, 0 of {granted} lost");
+    Ok(Verdict::Held)
+}
+
+/// The promised times are for a gateway, not for a busy machine with many labs: the soak tells them.
+fn taken_back(bench: &Bench) -> Result<Verdict> {
+    let seen = revocations::run(bench.binaries(), bench.planes, 2)?;
+    let [granted, lost, denied, leaked, _] = seen.counts;
+    ensure!(granted > 500 && denied > 500, "{seen:?}");
+    ensure!(lost + leaked == 0, "{:?}\n{}", seen.counts, seen.words);
+    for (way, tally) in &seen.tallies {
+        ensure!(tally.survived == 0, "{way}: {tally:?}\n{}", seen.words);
+        let [_, _, new] = tally.new.quantiles();
+        ensure!(new < Duration::from_secs(1), "{way}: {tally:?}");
+    }
     Ok(Verdict::Held)
 }

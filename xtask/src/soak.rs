@@ -56,6 +56,25 @@ pub(crate) enum Soak {
         #[arg(long, value_enum, default_value_t = Planes::Both)]
         planes: Planes,
     },
+    /// SIGKILLs at random instants, with granted and forbidden traffic all the time: none may leak, none be
+    /// lost.
+    Kills {
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Grants are taken back in every way there is, while others are used: how long flows still pass.
+    Revoke {
+        /// How often each way.
+        #[arg(long, default_value_t = 40)]
+        count: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
     /// Responses made to be slow or large: time and memory of each.
     Hostile {
         /// How often each is read.
@@ -108,6 +127,8 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
         Soak::FirstPackets { count, planes } => in_lab("first-packets", "--count", *count, *planes),
         Soak::Churn { seconds, planes } => in_lab("churn", "--seconds", *seconds, *planes),
         Soak::Forgeries { count, planes } => in_lab("forgeries", "--count", *count, *planes),
+        Soak::Kills { count, planes } => in_lab("kills", "--count", *count, *planes),
+        Soak::Revoke { count, planes } => in_lab("revoke", "--count", *count, *planes),
         Soak::Answers { count } => alone("soak", &["answers", "--count", &count.to_string()]),
         Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
         Soak::Packets { count, json } => packets_on_programs(*count, *json),

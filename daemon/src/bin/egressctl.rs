@@ -7,10 +7,10 @@
 use clap::{Parser, Subcommand};
 use egressd::control::client::{Client, ClientError};
 use egressd::control::protocol::{
-    DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters, LateParameters,
-    Verdict,
+    AllowParameters, DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters,
+    LateParameters, RevokeParameters, Verdict,
 };
-use egressd::control::{late, text};
+use egressd::control::{exception, late, revoked, text};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
@@ -63,6 +63,48 @@ enum Command {
         /// Only those of this zone.
         #[arg(long)]
         zone: Option<String>,
+    },
+    /// End what was learned of a name, network or address, now.
+    ///
+    /// New flows stop at once, live flows that nothing else grants are cut. The next answer may teach the
+    /// same again: to close it for good, take it out of the configuration or write a `deny`. Networks that
+    /// a catalogue or rule lists are not learned and stay.
+    Revoke {
+        /// A domain name, an IP address, or a network in CIDR form.
+        what: String,
+        /// Only in this zone.
+        #[arg(long)]
+        zone: Option<String>,
+    },
+    /// Let a zone reach something for a while, beside the configuration; logged, and gone by itself.
+    #[command(
+        after_help = "Example: egressctl allow vpn.example.com 443,500/udp --zone managed --for 1h \
+--reason \"locked out\""
+    )]
+    Allow {
+        /// A domain name, a wildcard, an IP address, or a network in CIDR form.
+        #[arg(required_unless_present = "list")]
+        what: Option<String>,
+        /// 443, 443/tcp, 8000-8010/udp, icmp, with commas between several.
+        #[arg(required_unless_present = "list")]
+        ports: Option<String>,
+        /// For this zone.
+        #[arg(long, required_unless_present = "list")]
+        zone: Option<String>,
+        /// How long, such as 90m, 8h or 7d; seven days at most.
+        #[arg(long = "for", value_name = "TIME", required_unless_present = "list", value_parser = humantime::parse_duration)]
+        time: Option<std::time::Duration>,
+        /// Why; everybody who looks will read it.
+        #[arg(long, required_unless_present = "list")]
+        reason: Option<String>,
+        /// List the exceptions there are.
+        #[arg(long, conflicts_with_all = ["what", "ports", "zone", "time", "reason"])]
+        list: bool,
+    },
+    /// End an exception, now.
+    Disallow {
+        /// Its number, as `allow --list` tells it.
+        id: u32,
     },
     /// What happens from now on, until interrupted.
     ///
@@ -131,6 +173,9 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         | Command::Zones
         | Command::Grants { .. }
         | Command::Late { .. }
+        | Command::Revoke { .. }
+        | Command::Allow { .. }
+        | Command::Disallow { .. }
         | Command::Watch
         | Command::Reload { .. } => (None, None),
     };
@@ -161,6 +206,31 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         Command::Late { zone } => {
             let list = client.late(&LateParameters { zone }).await?;
             print(json, &list, late::table)?;
+        }
+        Command::Revoke { what, zone } => {
+            let revoked = client.revoke(&RevokeParameters { what, zone }).await?;
+            print(json, &revoked, revoked::text)?;
+        }
+        Command::Allow {
+            what: Some(what),
+            ports: Some(ports),
+            zone: Some(zone),
+            time: Some(time),
+            reason: Some(reason),
+            list: false,
+        } => {
+            let parameters = AllowParameters {
+                what,
+                ports,
+                zone,
+                seconds: time.as_secs(),
+                reason,
+            };
+            print(json, &client.allow(&parameters).await?, exception::allowed)?;
+        }
+        Command::Allow { .. } => print(json, &client.exceptions().await?, exception::table)?,
+        Command::Disallow { id } => {
+            print(json, &client.disallow(id).await?, exception::disallowed)?;
         }
         Command::Watch => {
             client.watch().await?;

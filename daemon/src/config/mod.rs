@@ -71,6 +71,7 @@ pub fn parse(
             catalogues: catalogues.list,
             zones: zones.into_iter().map(|zone| zone.spec).collect(),
             limits,
+            exceptions: Vec::new(),
         },
         dns,
         planes,
@@ -226,4 +227,6 @@ pub struct ControlSettings {
     pub socket: PathBuf,
     /// Group whose members may ask, beside root and the daemon's own user.
     pub group: Option<String>,
+    /// Group whose members may also change what is in force.
+    pub admins: Option<String>,
 }

@@ -80,6 +80,7 @@ pub(super) fn control(mut table: Table<'_, '_>) -> ControlSettings {
     let control = ControlSettings {
         socket: folder_or_file(&mut table, "socket", "/run/egressd/control.sock"),
         group: table.text("group").map(toml::Spanned::into_inner),
+        admins: table.text("admins").map(toml::Spanned::into_inner),
     };
     table.finish();
     control

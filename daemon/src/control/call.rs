@@ -2,9 +2,11 @@
 //! which field is wrong.
 
 use super::protocol::{self, Failure, INTERFACE};
-use super::{ExplainQuery, GrantsQuery, Probe, Request, Subject};
+use super::{Act, ExplainQuery, GrantsQuery, Probe, Request, Subject};
+use crate::policy::exceptions::{self, Destination, Wanted};
 use crate::policy::name::Name;
 use crate::policy::port::{PROTOCOLS, SCTP, TCP, UDP};
+use crate::policy::revoke::Target;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -28,6 +30,8 @@ pub(super) enum Call {
     Description(bool),
     /// For the loop.
     Ask(Request),
+    /// For the loop, with the peer's name.
+    Act(Act),
     /// `Watch`.
     Watch,
 }
@@ -65,6 +69,10 @@ impl Incoming {
             (INTERFACE, "ListLate") => late(fields),
             (INTERFACE, "Watch") => fields.end().map(|()| Call::Watch),
             (INTERFACE, "Reload") => reload(fields),
+            (INTERFACE, "ListExceptions") => fields.end().map(|()| Call::Ask(Request::Exceptions)),
+            (INTERFACE, "Revoke") => revoke(fields).map(Call::Act),
+            (INTERFACE, "Allow") => allow(fields).map(Call::Act),
+            (INTERFACE, "Disallow") => disallow(fields).map(Call::Act),
             (INTERFACE | "org.varlink.service", _) => Err(self.unknown()),
             _ => Err(Fault::Varlink(varlink_service::Error::InterfaceNotFound {
                 interface: interface.to_owned().into(),
@@ -139,6 +147,37 @@ fn reload(mut fields: Fields) -> Result<Call, Fault> {
     Ok(Call::Ask(Request::Reload {
         force: force.unwrap_or(false),
     }))
+}
+
+fn revoke(mut fields: Fields) -> Result<Act, Fault> {
+    let what: String = fields.take("what")?;
+    let zone = fields.take("zone")?;
+    fields.end()?;
+    let target = match exceptions::network(&what) {
+        Ok(network) => Target::Network(network.trunc()),
+        Err(_) => Target::Name(parse_name(&what)?),
+    };
+    Ok(Act::Revoke { target, zone })
+}
+
+fn allow(mut fields: Fields) -> Result<Act, Fault> {
+    let what: String = fields.take("what")?;
+    let ports: String = fields.take("ports")?;
+    let wanted = Wanted {
+        zone: fields.take("zone")?,
+        destination: Destination::parse(&what).map_err(bad)?,
+        ports: exceptions::ports(&ports).map_err(bad)?,
+        seconds: fields.take("seconds")?,
+        reason: fields.take("reason")?,
+    };
+    fields.end()?;
+    Ok(Act::Allow(wanted))
+}
+
+fn disallow(mut fields: Fields) -> Result<Act, Fault> {
+    let id = fields.take("id")?;
+    fields.end()?;
+    Ok(Act::Disallow { id })
 }
 
 fn bad(text: String) -> Failure {
@@ -294,6 +333,70 @@ mod tests {
                 }),
                 zone: None,
             })),
+        );
+    }
+
+    #[test]
+    fn acts() {
+        fn check(json: &str, expected: Result<Act, &str>) {
+            match (read(json), expected) {
+                (Ok(Call::Act(got)), Ok(expected)) => assert_eq!(got, expected, "{json}"),
+                (Err(fault), Err(word)) => {
+                    let text = serde_json::to_string(&fault).unwrap();
+                    assert!(text.contains(word), "{json}: {text}");
+                }
+                (got, _) => panic!("{json}: {got:?}"),
+            }
+        }
+        let revoke = |what: &str| {
+            format!(r#"{{"method":"org.egressd.Control.Revoke","parameters":{{"what":"{what}"}}}}"#)
+        };
+        let net = |text: &str| Act::Revoke {
+            target: Target::Network(text.parse().unwrap()),
+            zone: None,
+        };
+        check(&revoke("20.0.0.1"), Ok(net("20.0.0.1/32")));
+        check(&revoke("20.0.0.1/24"), Ok(net("20.0.0.0/24")));
+        check(&revoke("2001:db8::/32"), Ok(net("2001:db8::/32")));
+        let name = Target::Name("a.example".parse().unwrap());
+        check(
+            &revoke("A.example."),
+            Ok(Act::Revoke {
+                target: name,
+                zone: None,
+            }),
+        );
+        check(&revoke("*.example"), Err("neither"));
+        let allow = |what: &str, ports: &str, more: &str| {
+            format!(
+                r#"{{"method":"org.egressd.Control.Allow","parameters":{{"what":"{what}","ports":"{ports}","zone":"z","seconds":60,"reason":"r"{more}}}}}"#
+            )
+        };
+        let wanted = |what: &str| {
+            Act::Allow(Wanted {
+                zone: "z".to_owned(),
+                destination: Destination::parse(what).unwrap(),
+                ports: exceptions::ports("443").unwrap(),
+                seconds: 60,
+                reason: "r".to_owned(),
+            })
+        };
+        check(&allow("*.a.example", "443", ""), Ok(wanted("*.a.example")));
+        check(&allow("20.0.0.1", "tcp/443", ""), Ok(wanted("20.0.0.1/32")));
+        check(&allow("20.0.0.1/24", "443", ""), Err("write `20.0.0.0/24`"));
+        check(&allow("*.com", "443", ""), Err("far too much"));
+        check(&allow("a.example", "https", ""), Err("8000-8010/udp"));
+        check(
+            &allow("a.example", "443", r#","force":true"#),
+            Err(r#""parameter":"force""#),
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Disallow","parameters":{"id":3}}"#,
+            Ok(Act::Disallow { id: 3 }),
+        );
+        check(
+            r#"{"method":"org.egressd.Control.Disallow"}"#,
+            Err(r#""parameter":"id""#),
         );
     }
 

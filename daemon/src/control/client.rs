@@ -1,8 +1,9 @@
 //! The client's half: one connection, typed calls. `egressctl` and the tests use it.
 
 use super::protocol::{
-    Event, ExplainParameters, Explanation, Failure, GrantPage, GrantsParameters, LateList,
-    LateParameters, ReloadParameters, Reloaded, Status, ZoneList,
+    AllowParameters, DisallowParameters, Event, ExceptionChange, ExceptionList, ExplainParameters,
+    Explanation, Failure, GrantPage, GrantsParameters, LateList, LateParameters, ReloadParameters,
+    Reloaded, RevokeParameters, Revoked, Status, ZoneList,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,14 @@ enum Method<'a> {
     Watch,
     #[serde(rename = "org.egressd.Control.Reload")]
     Reload(ReloadParameters),
+    #[serde(rename = "org.egressd.Control.Revoke")]
+    Revoke(&'a RevokeParameters),
+    #[serde(rename = "org.egressd.Control.Allow")]
+    Allow(&'a AllowParameters),
+    #[serde(rename = "org.egressd.Control.Disallow")]
+    Disallow(DisallowParameters),
+    #[serde(rename = "org.egressd.Control.ListExceptions")]
+    Exceptions,
 }
 
 /// A connection to the daemon.
@@ -120,6 +129,38 @@ impl Client {
     pub async fn reload(&mut self, force: bool) -> Result<Reloaded, ClientError> {
         self.call(Method::Reload(ReloadParameters { force: Some(force) }))
             .await
+    }
+
+    /// `Revoke`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn revoke(&mut self, what: &RevokeParameters) -> Result<Revoked, ClientError> {
+        self.call(Method::Revoke(what)).await
+    }
+
+    /// `Allow`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn allow(&mut self, what: &AllowParameters) -> Result<ExceptionChange, ClientError> {
+        self.call(Method::Allow(what)).await
+    }
+
+    /// `Disallow`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn disallow(&mut self, id: u32) -> Result<ExceptionChange, ClientError> {
+        self.call(Method::Disallow(DisallowParameters { id })).await
+    }
+
+    /// `ListExceptions`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn exceptions(&mut self) -> Result<ExceptionList, ClientError> {
+        self.call(Method::Exceptions).await
     }
 
     /// Starts `Watch`; read the events with [`Self::event`].

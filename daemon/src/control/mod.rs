@@ -2,22 +2,31 @@
 //! nothing about packets and keeps no state of the policy: the loop answers every request.
 
 use crate::policy::ZoneId;
+use crate::policy::exceptions::Wanted;
 use crate::policy::name::Name;
+use crate::policy::revoke::Target;
 use ipnet::IpNet;
-use protocol::{Explanation, Failure, GrantPage, LateList, Reloaded, Status, ZoneList};
+use protocol::{
+    ExceptionChange, ExceptionList, Explanation, Failure, GrantPage, LateList, Reloaded, Revoked,
+    Status, ZoneList,
+};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 mod call;
 pub mod client;
+pub mod exception;
+pub mod explained;
 pub mod late;
 pub mod protocol;
+pub mod revoked;
 mod server;
 #[cfg(test)]
 mod server_tests;
 mod session;
 mod socket;
+pub mod status;
 pub mod text;
 
 pub use server::{Server, serve};
@@ -42,6 +51,34 @@ pub enum Request {
     Reload {
         /// Whether a catalogue that is empty or much smaller than before is accepted.
         force: bool,
+    },
+    /// Answer with [`Reply::Exceptions`].
+    Exceptions,
+    /// Do it, and answer as [`Act`] says.
+    Act {
+        /// What.
+        act: Act,
+        /// Whose word it is: the peer's uid, as the kernel tells it.
+        who: u32,
+    },
+}
+
+/// What only root and administrators may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Answer with [`Reply::Revoked`].
+    Revoke {
+        /// What is taken back.
+        target: Target,
+        /// Only in the zone of this name.
+        zone: Option<String>,
+    },
+    /// Answer with [`Reply::Exception`].
+    Allow(Wanted),
+    /// Answer with [`Reply::Exception`].
+    Disallow {
+        /// The exception's number.
+        id: u32,
     },
 }
 
@@ -139,6 +176,12 @@ pub enum Reply {
     Late(LateList),
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
+    /// To [`Request::Exceptions`].
+    Exceptions(ExceptionList),
+    /// To [`Act::Allow`] and [`Act::Disallow`].
+    Exception(ExceptionChange),
+    /// To [`Act::Revoke`].
+    Revoked(Revoked),
     /// To any request.
     Failed(Failure),
 }

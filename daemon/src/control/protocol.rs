@@ -1,7 +1,14 @@
-//! Every type that crosses the control socket, and the Varlink interface they make up. The
-//! interface description is derived from these types; it cannot say something else than they do.
+//! Every type that crosses the control socket, here or in the file of its method, and the Varlink
+//! interface they make up. The interface description is derived from these types; it cannot say
+//! something else than they do.
 
+pub use super::exception::{
+    AllowParameters, DisallowParameters, Exception, ExceptionChange, ExceptionList,
+};
+pub use super::explained::*;
 pub use super::late::{LateList, LateName, LateParameters};
+pub use super::revoked::{RevokeParameters, Revoked};
+pub use super::status::*;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zlink::ReplyError;
@@ -23,209 +30,6 @@ pub const MAX_REASONS: usize = 32;
 
 /// Longest message a client may send, in bytes, the closing NUL included.
 pub const MAX_CALL: usize = 64 * 1024;
-
-// ---- GetStatus ----
-
-/// What the daemon is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
-pub struct Status {
-    /// Version of the daemon.
-    pub version: String,
-    /// What it does to packets now.
-    pub state: State,
-    /// When that began, RFC 3339 in UTC.
-    pub since: String,
-    /// Seconds since the daemon started.
-    pub uptime: u64,
-    /// Policy revision in force.
-    pub revision: u64,
-    /// The kernel mechanisms that enforce.
-    pub planes: Vec<PlaneStatus>,
-    /// The catalogues in use.
-    pub catalogues: Vec<CatalogueStatus>,
-    /// Number of zones.
-    pub zones: u64,
-    /// Learned addresses now granted.
-    pub grants: GrantCounts,
-    /// The DNS edge since the daemon started.
-    pub dns: DnsCounters,
-    /// Exact names that zones may reach and that have had no address so far.
-    pub unresolved: Vec<UnresolvedName>,
-    /// What was seen of answers that pass by; absent in forward mode.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub observer: Option<ObserverCounters>,
-    /// Packets each plane has judged.
-    pub packets: Vec<PacketCounts>,
-    /// What became of the planes' reports of refused packets.
-    #[serde(default)]
-    pub refusals: RefusalCounts,
-    /// What an operator should look at; empty when all is well.
-    pub warnings: Vec<String>,
-}
-
-/// What the daemon does to packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Not yet in force.
-    #[default]
-    Starting,
-    /// Every plane in force, at least one zone drops what is not granted.
-    Enforcing,
-    /// Every plane in force, every zone in audit mode.
-    Auditing,
-    /// A plane is not in force; the others still refuse.
-    Degraded,
-    /// Everything is refused, by the operator's or the keeper's word.
-    Locked,
-    /// Everything passes, by the operator's word.
-    Open,
-}
-
-/// One kernel mechanism.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct PlaneStatus {
-    /// `nft` or `ebpf`.
-    pub name: String,
-    /// Whether it enforces the current revision.
-    pub in_force: bool,
-    /// How it is attached, a phrase each.
-    pub attached: Vec<String>,
-    /// Why it is not in force.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-/// One catalogue.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct CatalogueStatus {
-    /// What selectors call it.
-    pub name: String,
-    /// Version of its source.
-    pub version: String,
-    /// Number of endpoint sets.
-    pub sets: u64,
-    /// Number of exact names and wildcards.
-    pub names: u64,
-    /// Number of networks.
-    pub networks: u64,
-}
-
-/// Learned addresses by family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct GrantCounts {
-    /// IPv4 addresses.
-    pub ipv4: u64,
-    /// IPv6 addresses.
-    pub ipv6: u64,
-}
-
-/// A name that egressd looks up itself and that has no address so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct UnresolvedName {
-    /// The zone that may reach it.
-    pub zone: String,
-    /// The name.
-    pub name: String,
-}
-
-/// What the DNS edge has done since the daemon started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct DnsCounters {
-    /// Questions from clients.
-    pub questions: u64,
-    /// Answered from the cache.
-    pub cached: u64,
-    /// Answers of the cache that were fetched anew before their end.
-    pub prefetched: u64,
-    /// Answered from the cache beyond the answer's end, because no upstream answered.
-    pub stale: u64,
-    /// Sent to an upstream.
-    pub forwarded: u64,
-    /// Refused by policy.
-    pub refused: u64,
-    /// Answered SERVFAIL because the planes did not hold the addresses in time.
-    pub withheld: u64,
-    /// Upstreams that failed or did not answer in time.
-    pub failed: u64,
-    /// Addresses newly granted.
-    pub granted: u64,
-    /// Grants renewed by an answer.
-    pub renewed: u64,
-    /// Grants that ended.
-    pub ended: u64,
-    /// Records taken out of answers.
-    pub records_refused: u64,
-    /// Replies that match no question egressd asked.
-    pub forgeries: u64,
-}
-
-/// What was seen of answers that pass by since observing began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct ObserverCounters {
-    /// Questions seen going out.
-    pub questions: u64,
-    /// Answers to them seen coming back.
-    pub answers: u64,
-    /// Answers that gave listed names addresses.
-    pub taught: u64,
-    /// Answers for names that the zone's sets do not list, or deny.
-    pub unlisted: u64,
-    /// Truncated answers.
-    pub truncated: u64,
-    /// Addresses in answers that may not be taught.
-    pub removed: u64,
-    /// Replies to no question that was seen.
-    pub unmatched: u64,
-    /// Replies that repeat another question than was asked.
-    pub forged: u64,
-    /// Packets and messages that cannot be read.
-    pub malformed: u64,
-    /// Questions not waited for: their client has too many under way.
-    pub shed: u64,
-    /// TCP connections that could not be followed to their end.
-    pub broken: u64,
-    /// Answers that the planes did not take in time.
-    pub withheld: u64,
-    /// Times that copies came faster than they were read.
-    pub lost: u64,
-    /// With `delay`: answers sent on to clients.
-    pub released: u64,
-    /// With `delay`: answers that wait for the planes now.
-    pub waiting: u64,
-    /// Microseconds from an answer's copy to its commit: half of the answers, at most.
-    pub half_within: u64,
-    /// The same for 99 of 100.
-    pub most_within: u64,
-}
-
-/// Packets by what became of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct PacketCounts {
-    /// The plane that judged them.
-    pub plane: String,
-    /// Let pass.
-    pub passed: u64,
-    /// Dropped or rejected.
-    pub dropped: u64,
-    /// Let pass by audit mode; enforcing would have dropped them.
-    pub audited: u64,
-    /// Refused, but left to nft to drop, which counts them again.
-    #[serde(default)]
-    pub referred: u64,
-}
-
-/// Reports of refused packets since the daemon started. The ebpf plane tells itself how many packets it
-/// did not report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct RefusalCounts {
-    /// Told to the log and to watchers: the first packet of a flow within ten seconds.
-    pub told: u64,
-    /// Not told, because the same flow was shortly before.
-    pub repeated: u64,
-    /// Not told, because there were too many at once.
-    pub lost: u64,
-}
 
 // ---- ListZones ----
 
@@ -374,108 +178,6 @@ pub struct Reason {
     /// Seconds until it ends; absent when it does not end by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends: Option<u64>,
-}
-
-// ---- Explain ----
-
-/// What to explain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
-pub struct ExplainParameters {
-    /// An IP address or a domain name.
-    pub query: String,
-    /// Destination port; without it every open port is told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// `tcp`, `udp`, `icmp` … or an IANA number; `tcp` where only a port is given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
-    /// Only for the zone of this name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-}
-
-/// What would happen, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
-pub struct Explanation {
-    /// The address or name that was asked about.
-    pub query: String,
-    /// The port asked about, such as `tcp/443`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// One entry per zone asked about.
-    pub zones: Vec<ZoneExplanation>,
-    /// What else bears on it: foreign chains that drop or rewrite, own or internal addresses.
-    #[serde(default)]
-    pub notes: Vec<String>,
-}
-
-/// The answer for one zone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct ZoneExplanation {
-    /// Name of the zone.
-    pub zone: String,
-    /// `enforce` or `audit`.
-    pub mode: String,
-    /// What becomes of it.
-    pub verdict: Verdict,
-    /// Why, in a sentence.
-    pub why: String,
-    /// Each plane's own verdict.
-    pub planes: Vec<PlaneVerdict>,
-    /// The grants that cover it; for a name, those learned for it.
-    pub grants: Vec<Grant>,
-    /// The endpoint sets of the zone that list it, whether an answer was seen yet or not.
-    pub sets: Vec<SetMatch>,
-    /// What would allow it, a phrase each; empty where it is allowed.
-    pub would_allow: Vec<String>,
-}
-
-/// What becomes of a packet or question.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// It passes.
-    Allowed,
-    /// It does not.
-    #[default]
-    Refused,
-    /// It passes, because the zone is in audit mode; enforcing would refuse it.
-    Audited,
-    /// The name may be asked, and will pass once an answer was seen.
-    Askable,
-    /// The planes disagree; the packet is refused until they are reconciled.
-    Split,
-}
-
-/// One plane's verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct PlaneVerdict {
-    /// `nft` or `ebpf`.
-    pub plane: String,
-    /// Whether it lets the flow pass; absent when it could not be read or no port was asked about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed: Option<bool>,
-    /// What it holds for the address, read back from the kernel, or why that failed.
-    pub holds: String,
-}
-
-/// An endpoint set that lists the name or network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
-pub struct SetMatch {
-    /// The endpoint set, as `catalogue/id`.
-    pub set: String,
-    /// What it is for.
-    pub service: String,
-    /// The name, wildcard or network that matches.
-    pub pattern: String,
-    /// The ports it opens.
-    pub ports: String,
-    /// Where the catalogue's source says so.
-    pub origin: String,
-    /// Whether the vendor says the service does not work without it.
-    pub required: bool,
-    /// Whether it is a `deny` set, which vetoes all others.
-    pub denied: bool,
 }
 
 // ---- Reload ----
@@ -696,6 +398,21 @@ const METHODS: &[&Method<'static>] = &[
             "Read the configuration and the catalogues again.",
         )],
     ),
+    &method::<RevokeParameters, Revoked>(
+        "Revoke",
+        &[&Comment::new(
+            "End what was learned, now. The next answer may teach it again.",
+        )],
+    ),
+    &method::<AllowParameters, ExceptionChange>(
+        "Allow",
+        &[&Comment::new("Let a zone reach something for a while.")],
+    ),
+    &method::<DisallowParameters, ExceptionChange>(
+        "Disallow",
+        &[&Comment::new("End an exception, now.")],
+    ),
+    &method::<(), ExceptionList>("ListExceptions", &[&Comment::new("Every exception.")]),
 ];
 
 const TYPES: &[&idl::CustomType<'static>] = &[
@@ -719,6 +436,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     PlaneVerdict::CUSTOM_TYPE,
     SetMatch::CUSTOM_TYPE,
     LateName::CUSTOM_TYPE,
+    Exception::CUSTOM_TYPE,
     Kind::CUSTOM_TYPE,
 ];
 

@@ -50,6 +50,8 @@ impl Default for Limits {
 pub struct Server {
     listener: UnixListener,
     group: Option<Gid>,
+    /// Whose members may change what is in force.
+    admins: Option<Gid>,
     pub(super) limits: Limits,
 }
 
@@ -76,6 +78,7 @@ impl Server {
     pub fn bind(settings: &ControlSettings) -> anyhow::Result<Self> {
         let path = &settings.socket;
         let group = settings.group.as_deref().map(find_group).transpose()?;
+        let admins = settings.admins.as_deref().map(find_group).transpose()?;
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)
                 .with_context(|| format!("create the directory {}", directory.display()))?;
@@ -97,6 +100,7 @@ impl Server {
         Ok(Self {
             listener,
             group,
+            admins,
             limits: Limits::default(),
         })
     }
@@ -127,11 +131,11 @@ impl Server {
     {
         let admitted = match self.check(&stream).await {
             Ok((user, may_change)) => {
-                take_seat(seats, user, self.limits).map(|seat| (seat, may_change))
+                take_seat(seats, user, self.limits).map(|seat| (seat, user, may_change))
             }
             Err(failure) => Err(failure),
         };
-        let (seat, may_change) = match admitted {
+        let (seat, user, may_change) = match admitted {
             Ok(admitted) => admitted,
             Err(failure) => return turn_away(&stream, &failure),
         };
@@ -151,6 +155,7 @@ impl Server {
         let session = Session {
             ask: ask.clone(),
             may_change,
+            who: user.as_raw(),
             socket,
             patience,
         };
@@ -177,13 +182,16 @@ impl Server {
         if user.is_root() || user == Uid::effective() {
             return Ok((user, true));
         }
-        let member = self.group.is_some_and(|group| {
-            std::iter::once(&peer.unix_primary_group_id())
-                .chain(peer.unix_supplementary_group_ids())
-                .any(|gid| gid.as_raw() == group.as_raw())
-        });
-        if member {
-            return Ok((user, false));
+        let member = |group: Option<Gid>| {
+            group.is_some_and(|group| {
+                std::iter::once(&peer.unix_primary_group_id())
+                    .chain(peer.unix_supplementary_group_ids())
+                    .any(|gid| gid.as_raw() == group.as_raw())
+            })
+        };
+        let may_change = member(self.admins);
+        if may_change || member(self.group) {
+            return Ok((user, may_change));
         }
         let text = format!(
             "uid {user} may not ask egressd; become root or a member of the group that `[control] \

@@ -42,6 +42,7 @@ impl Running {
         let settings = ControlSettings {
             socket: path.clone(),
             group: group.map(str::to_owned),
+            admins: group.and_then(|_| group_two()),
         };
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -126,6 +127,11 @@ fn script(request: Request) -> oneshot::Receiver<Reply> {
                 ..Explanation::default()
             })),
         },
+        Request::Exceptions => Reply::Exceptions(ExceptionList::default()),
+        Request::Act { act, who } => Reply::Revoked(Revoked {
+            what: format!("{who}: {act:?}"),
+            ..Revoked::default()
+        }),
         Request::Late { zone } => Reply::Late(LateList {
             names: zone
                 .map(|zone| LateName {
@@ -427,6 +433,7 @@ fn the_socket_file() {
     let settings = ControlSettings {
         socket: server.path.clone(),
         group: None,
+        admins: None,
     };
     let bind =
         |settings: &ControlSettings| runtime().block_on(async { Server::bind(settings).map(drop) });
@@ -439,6 +446,7 @@ fn the_socket_file() {
     bind(&ControlSettings {
         socket,
         group: None,
+        admins: None,
     })
     .unwrap();
 
@@ -448,7 +456,8 @@ fn the_socket_file() {
         "{:#}",
         bind(&ControlSettings {
             socket: socket.clone(),
-            group: None
+            group: None,
+            admins: None,
         })
         .unwrap_err()
     );
@@ -458,9 +467,20 @@ fn the_socket_file() {
     let group = Some("no-such-group".to_owned());
     let why = format!(
         "{:#}",
-        bind(&ControlSettings { socket, group }).unwrap_err()
+        bind(&ControlSettings {
+            socket,
+            group,
+            admins: None
+        })
+        .unwrap_err()
     );
     assert!(why.contains("groupadd"), "{why}");
+}
+
+/// Whose members are administrators, where there are groups at all.
+fn group_two() -> Option<String> {
+    let group = Group::from_gid(Gid::from_raw(2)).unwrap()?;
+    Some(group.name)
 }
 
 /// Runs `work` as another user, on a thread of its own: credentials belong to threads.
@@ -522,7 +542,26 @@ fn strangers_and_members() {
         let reload = "{\"method\":\"org.egressd.Control.Reload\"}\0";
         let refused = call(&mut streams[0], reload);
         assert!(refused.contains("PermissionDenied"), "{refused}");
+        for act in [
+            r#"Revoke","parameters":{"what":"a.example"}"#,
+            r#"Allow","parameters":{"what":"a.example","ports":"443","zone":"z","seconds":60,"reason":"r"}"#,
+            r#"Disallow","parameters":{"id":1}"#,
+        ] {
+            let text = format!("{{\"method\":\"org.egressd.Control.{act}}}\0");
+            let refused = call(&mut streams[0], &text);
+            assert!(refused.contains("PermissionDenied"), "{act}: {refused}");
+        }
+        let list = "{\"method\":\"org.egressd.Control.ListExceptions\"}\0";
+        assert!(call(&mut streams[0], list).contains("\"exceptions\":[]"));
     });
+    if group_two().is_some() {
+        as_user(65_534, &[1, 2], || {
+            let revoke =
+                r#"{"method":"org.egressd.Control.Revoke","parameters":{"what":"a.example"}}"#;
+            let done = call(&mut server.connect(), &format!("{revoke}\0"));
+            assert!(done.contains("65534: Revoke"), "the peer is named: {done}");
+        });
+    }
     assert!(call(&mut server.connect(), STATUS).contains("\"revision\":7"));
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Session<A> {
     pub(super) ask: A,
     /// Whether the peer may change anything.
     pub(super) may_change: bool,
+    /// The peer's uid, as the kernel tells it.
+    pub(super) who: u32,
     /// The connection's socket once more: for long replies, and to notice that a silent watcher
     /// has gone.
     pub(super) socket: Rc<UnixStream>,
@@ -110,6 +112,14 @@ impl<A: Fn(Request) -> oneshot::Receiver<Reply>> Session<A> {
                 Err(Fault::Varlink(varlink_service::Error::ExpectedMore))
             }
             Call::Watch => Ok(MethodReply::Multi(self.watch())),
+            Call::Act(act) => {
+                let who = self.who;
+                let reply = self.ask(Request::Act { act, who }).await?;
+                if !call.oneway() {
+                    self.send(&reply).await;
+                }
+                Ok(MethodReply::Multi(Box::pin(stream::empty())))
+            }
             Call::Ask(request) => {
                 let reply = self.ask(request).await?;
                 if !call.oneway() {
@@ -135,8 +145,11 @@ impl<A: Fn(Request) -> oneshot::Receiver<Reply>> Session<A> {
     }
 
     async fn ask(&self, request: Request) -> Result<Reply, Failure> {
-        if matches!(request, Request::Reload { .. }) && !self.may_change {
-            let text = "only root and the daemon's own user may reload; try sudo".to_owned();
+        let changes = matches!(request, Request::Reload { .. } | Request::Act { .. });
+        if changes && !self.may_change {
+            let text = "only root, the daemon's own user and members of the group that `[control] admins` \
+                        names may change anything; try sudo"
+                .to_owned();
             return Err(Failure::PermissionDenied { text });
         }
         match timeout(ANSWER, (self.ask)(request)).await {
@@ -196,6 +209,9 @@ fn message(reply: &Reply) -> serde_json::Result<Vec<u8>> {
         Reply::Explanation(explanation) => bytes(explanation),
         Reply::Late(list) => bytes(list),
         Reply::Reloaded(reloaded) => bytes(reloaded),
+        Reply::Exceptions(list) => bytes(list),
+        Reply::Exception(change) => bytes(change),
+        Reply::Revoked(revoked) => bytes(revoked),
         Reply::Failed(failure) => serde_json::to_vec(failure),
     }?;
     bytes.push(0);
@@ -260,7 +276,7 @@ fn kind(what: &observe::Happening) -> Kind {
         | H::Capped { .. }
         | H::Filling { .. }
         | H::Forgery { .. } => Kind::Answer,
-        H::Granted { .. } | H::Ended { .. } | H::Cut { .. } => Kind::Grant,
+        H::Granted { .. } | H::Ended { .. } | H::Cut { .. } | H::Operator { .. } => Kind::Grant,
         H::PacketRefused(_) => Kind::Packet,
         H::Plane { .. } => Kind::Plane,
         H::Links { .. } | H::Upstream { .. } => Kind::Link,

@@ -432,7 +432,7 @@ fn notes(text: &mut String, word: &str, notes: &[String]) {
 }
 
 /// `text` with control characters escaped, and those that turn or hide what follows.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let harmless = |c: char| {
         !c.is_control()
             && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

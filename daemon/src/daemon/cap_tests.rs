@@ -58,6 +58,8 @@ impl World {
                     Effect::Verify
                     | Effect::CheckUse(_)
                     | Effect::Sweep
+                    | Effect::Forget(_)
+                    | Effect::Unlearned { .. }
                     | Effect::Cut(_)
                     | Effect::Learned { .. }
                     | Effect::Publish

@@ -14,9 +14,10 @@ use crate::policy::image::{Change, Image, Mode};
 use crate::policy::links::Links;
 use crate::policy::name::Name;
 use crate::policy::port::ClassMask;
+use crate::policy::revoke::{Revocation, Target};
 use crate::policy::rules::{CompileError, Intent, Refusal, Unfit};
 use crate::policy::{Moment, Revision, ZoneId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -93,6 +94,8 @@ pub enum Effect {
     CheckUse(Vec<(ZoneId, IpAddr)>),
     /// Read the live flows of enforced zones and report them as `Flows`.
     Sweep,
+    /// Drop from the edge's cache what it holds of these names. Before the epoch is raised.
+    Forget(Vec<Name>),
     /// Cut these flows.
     Cut(Vec<u64>),
     /// Keep over a crash that this name opened this address. Before any release.
@@ -101,6 +104,15 @@ pub enum Effect {
         zone: ZoneId,
         /// The asked name.
         name: Name,
+        /// To where.
+        address: IpAddr,
+    },
+    /// Forget over a crash that this name opened this address.
+    Unlearned {
+        /// For whom.
+        zone: ZoneId,
+        /// The asked name.
+        name: Arc<Name>,
         /// To where.
         address: IpAddr,
     },
@@ -134,6 +146,8 @@ pub struct Engine {
     checking_use: Option<Moment>,
     committing_since: Moment,
     sweeping: usize,
+    /// States of revocations: once one is in force, live flows are judged.
+    sweep_after: BTreeSet<Revision>,
     verifying: bool,
     verify_at: Moment,
     effects: Vec<Effect>,
@@ -161,6 +175,7 @@ impl Engine {
             checking_use: None,
             committing_since: now,
             sweeping: 0,
+            sweep_after: BTreeSet::new(),
             verifying: false,
             verify_at: now.after_seconds(VERIFY_SECONDS),
             effects: Vec::new(),
@@ -358,6 +373,50 @@ impl Engine {
         Ok(changes.len())
     }
 
+    /// Ends what was learned of `target`, in `zone` or in all; once that is in force, live flows that
+    /// nothing else grants are cut. Returns how many addresses lost a reason, how many of them closed a
+    /// port, and the state to wait for ([`Engine::is_done`]).
+    pub fn revoke(&mut self, zone: Option<ZoneId>, target: &Target) -> (usize, usize, Revision) {
+        let Revocation {
+            changes,
+            ended,
+            addresses,
+        } = self.policy.revoke(zone, target);
+        let mut names: BTreeSet<Name> = ended.iter().map(|(_, name, _)| (**name).clone()).collect();
+        if let Target::Name(name) = target {
+            names.insert(name.clone());
+        }
+        for (zone, name, address) in ended {
+            self.effects.push(Effect::Unlearned {
+                zone,
+                name,
+                address,
+            });
+        }
+        self.effects
+            .push(Effect::Forget(names.into_iter().collect()));
+        self.raise();
+        for change in changes.iter().filter(|change| change.now.is_empty()) {
+            let Change { zone, address, .. } = *change;
+            self.effects
+                .push(Effect::Record(Happening::Ended { zone, address }));
+        }
+        let (closed, revision) = (changes.len(), self.policy.revision());
+        self.queue(changes);
+        if closed > 0 {
+            self.sweep_after.insert(revision);
+        }
+        (addresses, closed, revision)
+    }
+
+    /// Whether `revision` is in force, and live flows were judged since.
+    #[must_use]
+    pub fn is_done(&self, revision: Revision) -> bool {
+        self.committed >= revision
+            && self.sweep_after.range(..=revision).next().is_none()
+            && self.sweeping == 0
+    }
+
     fn grace(&self) -> u32 {
         self.policy.rules().intent().limits.grace
     }
@@ -523,12 +582,18 @@ impl Engine {
                 if self.fault.is_none() {
                     self.committed = self.committed.max(revision);
                     self.release(revision);
+                    let before = self.sweep_after.len();
+                    self.sweep_after.retain(|wanted| *wanted > revision);
+                    if self.sweep_after.len() < before {
+                        self.sweep();
+                    }
                 }
             }
             Outcome::Replaced => {
                 self.fault = None;
                 self.committed = self.committed.max(revision);
                 self.release(revision);
+                self.sweep_after.retain(|wanted| *wanted > revision);
                 self.sweep();
             }
             Outcome::Failed(why) => {

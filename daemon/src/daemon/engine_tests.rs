@@ -6,6 +6,7 @@ use crate::dns::{Token, Waiting};
 use crate::policy::image::{Change, Mode};
 use crate::policy::links::{Link, Links, Stack};
 use crate::policy::port::ClassMask;
+use crate::policy::revoke::Target;
 use crate::policy::tests::{answer, intent, ip, links};
 use crate::policy::{Moment, ZoneId, grant::Policy};
 use proptest::prelude::*;
@@ -149,7 +150,12 @@ impl World {
                     assert!(epoch > self.epoch, "an epoch comes back");
                     self.epoch = epoch;
                 }
-                Effect::Verify | Effect::Publish | Effect::Record(_) | Effect::Learned { .. } => {}
+                Effect::Verify
+                | Effect::Publish
+                | Effect::Record(_)
+                | Effect::Forget(_)
+                | Effect::Unlearned { .. }
+                | Effect::Learned { .. } => {}
             }
         }
     }
@@ -525,4 +531,49 @@ proptest! {
             world.engine.policy().image().grants.into_iter().map(|(_, a, m)| (a, m)).collect();
         prop_assert_eq!(&world.kernel, &held);
     }
+}
+
+#[test]
+fn a_revocation_is_done_once_it_is_in_force_and_flows_were_judged() {
+    let mut world = World::ready();
+    world.ask("x.a.example", &["20.0.0.1"]);
+    world.ask("b.example", &["20.0.0.2"]);
+    world.finish();
+    world.finish();
+    world.settle();
+    let sweeps = world.sweeps;
+    // A commit is in flight: the revocation is in the next one.
+    world.ask("y.a.example", &["20.0.0.3"]);
+    let target = Target::Network("20.0.0.1/32".parse().unwrap());
+    let epoch = world.epoch;
+    let (addresses, closed, revision) = world.engine.revoke(None, &target);
+    world.drain();
+    assert_eq!((addresses, closed), (1, 1));
+    assert!(world.epoch > epoch, "what was told is told no more");
+    world.finish();
+    assert!(!world.engine.is_done(revision));
+    assert_eq!(
+        world.sweeps, sweeps,
+        "flows are judged after the commit, not before"
+    );
+    assert!(world.kernel.contains_key(&ip("20.0.0.1")));
+    world.finish();
+    assert_eq!(world.sweeps, sweeps + 1);
+    assert!(world.engine.is_done(revision));
+    let held: Vec<_> = world.kernel.keys().copied().collect();
+    assert_eq!(held, [ip("20.0.0.2"), ip("20.0.0.3")]);
+
+    // In a commit that fails: judged at once and once more.
+    let (_, _, revision) = world
+        .engine
+        .revoke(None, &Target::Name("b.example".parse().unwrap()));
+    world.drain();
+    world.fail();
+    assert!(!world.engine.is_done(revision));
+    world.settle();
+    assert!(world.engine.is_done(revision));
+    assert!(world.sweeps >= sweeps + 3);
+    let (addresses, closed, revision) = world.engine.revoke(None, &target);
+    assert_eq!((addresses, closed), (0, 0));
+    assert!(world.engine.is_done(revision), "nothing to wait for");
 }

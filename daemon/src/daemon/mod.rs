@@ -10,10 +10,12 @@ pub mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod flows;
+mod keeping;
 pub mod late;
 #[cfg(test)]
 mod late_tests;
 mod observing;
+mod operators;
 pub mod planes;
 mod quotas;
 pub mod refusals;
@@ -31,6 +33,7 @@ use crate::observe::{self, Happening};
 use crate::plane::Plane;
 use crate::plane::ebpf::{self, EbpfOptions, EbpfPlane};
 use crate::plane::nft::{self, NftPlane};
+use crate::policy::exceptions::Exceptions;
 use crate::policy::grant::Policy;
 use crate::policy::links::Links;
 use crate::policy::rules::Rules;
@@ -38,6 +41,8 @@ use crate::policy::{Moment, Revision};
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use engine::{Effect, Engine, Event};
+use futures_util::FutureExt;
+use keeping::Keeping;
 use nix::time::{ClockId, clock_gettime};
 use planes::{Job, PlaneThread};
 use sd_notify::NotifyState;
@@ -78,11 +83,25 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
 }
 
 async fn start(path: &Path) -> anyhow::Result<()> {
-    let settings = config::load(path)?;
+    let mut settings = config::load(path)?;
     let links = links::read().await.context("read the interfaces")?;
-    let mut policy = Policy::new(Arc::new(settings.intent.clone()), links)?;
-    let store = state::Store::new(&settings.state);
-    recall(&mut policy, &store);
+    let (mut exceptions, unread) = keeping::load(&settings.state, now());
+    if let Some(why) = &unread {
+        log::error!(target: "grant", "starting without the exceptions of before: {why}");
+    }
+    settings.intent.exceptions = exceptions.list().to_vec();
+    let compiled = Policy::new(Arc::new(settings.intent.clone()), links.clone());
+    let mut policy = match compiled {
+        Err(why) if !exceptions.list().is_empty() => {
+            log::error!(target: "grant", "starting without exceptions, they do not fit: {why}");
+            exceptions = Exceptions::default();
+            settings.intent.exceptions.clear();
+            Policy::new(Arc::new(settings.intent.clone()), links)?
+        }
+        Ok(_) | Err(_) => compiled?,
+    };
+    let mut store = state::Store::new(&settings.state);
+    recall(&mut policy, &mut store, unread);
 
     let (events, inbox) = mpsc::channel(BACKLOG);
     let planes = PlaneThread::spawn(open_planes(&settings)?, blocking(&events))?;
@@ -95,6 +114,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
     let rules = Arc::new(ArcSwap::from(Arc::clone(policy.rules())));
     name_zones(&rules.load());
     let engine = Engine::new(policy, now());
+    let state = settings.state.clone();
     let mut daemon = Daemon {
         path: path.to_owned(),
         settings,
@@ -107,6 +127,9 @@ async fn start(path: &Path) -> anyhow::Result<()> {
         edge: None,
         observing: None,
         reloads: Vec::new(),
+        keeping: Keeping::new(&state, now()),
+        exceptions,
+        acting: Vec::new(),
         store,
         saved: Saved {
             revision: Revision(0),
@@ -140,15 +163,15 @@ fn untaught(events: &mpsc::Sender<Event>) -> impl Fn(dns::Untaught) + Send + 'st
     }
 }
 
-fn recall(policy: &mut Policy, store: &state::Store) {
-    match store.load() {
-        Ok(state) => {
-            let (taken, left) = state::restore(policy, &state, now());
-            log::info!(target: "grant", "{taken} learned addresses restored, {left} no longer listed");
-        }
-        Err(error) => {
-            log::warn!(target: "grant", "starting without what was learned: {error:#}");
-        }
+fn recall(policy: &mut Policy, store: &mut state::Store, unread: Option<String>) {
+    let (state, trouble) = store.load();
+    let (taken, left) = state::restore(policy, &state, now());
+    log::info!(target: "grant", "{taken} learned addresses restored, {left} no longer listed");
+    if let Some(why) = trouble {
+        log::error!(target: "grant", "starting without what was learned: {why}");
+        store.started_without(why);
+    } else if let Some(why) = unread {
+        store.started_without(why);
     }
 }
 
@@ -216,6 +239,10 @@ struct Daemon {
     edge: Option<dns::Edge>,
     observing: Option<observing::Observing>,
     reloads: Vec<reload::Reloading>,
+    /// What operators allowed for a while; the rules follow it.
+    exceptions: Exceptions,
+    keeping: Keeping,
+    acting: Vec<operators::Acting>,
     store: state::Store,
     saved: Saved,
     started: Moment,
@@ -257,7 +284,9 @@ impl Daemon {
             let tick = if self.saved.draft.is_some() {
                 0
             } else {
-                self.engine.next_tick().0.saturating_sub(now().0)
+                let ends = self.exceptions.next_end().into_iter();
+                let next = ends.fold(self.engine.next_tick(), Moment::min);
+                next.0.saturating_sub(now().0)
             };
             tokio::select! {
                 _ = inbox.recv_many(&mut batch, ROUND) => {
@@ -275,12 +304,14 @@ impl Daemon {
                     return Err(error.context("interfaces are no longer followed"));
                 }
                 Some((request, reply)) = called.recv() => self.answer(request, reply),
+                () = self.keeping.written() => {}
                 _ = hangup.recv() => self.reload(false, None),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => {}
                 _ = save.tick() => {
                     self.save();
+                    self.tend_exceptions();
                     let stuck = self.engine.is_stuck(now())
                         || self.observing.as_ref().is_some_and(observing::Observing::ended);
                     if stuck {
@@ -296,9 +327,12 @@ impl Daemon {
             if self.engine.next_tick() <= now() {
                 self.engine.tick(now());
             }
+            self.end_exceptions();
             self.perform();
+            self.keeping.begin(&self.exceptions, now());
             self.go_on_saving();
             self.finish_reloads();
+            self.finish_acting();
         }
         notify(&[NotifyState::Stopping]);
         if let Some(writing) = self.saved.writing.take() {
@@ -373,6 +407,11 @@ impl Daemon {
                 Effect::Sweep => {
                     self.send_flows(flows::Job::Sweep(Arc::clone(self.engine.policy().rules())))
                 }
+                Effect::Forget(names) => {
+                    if let Some(edge) = &self.edge {
+                        edge.forget(names);
+                    }
+                }
                 Effect::Cut(keys) => {
                     let cut = u64::try_from(keys.len()).unwrap_or(u64::MAX);
                     observe::record(Happening::Cut {
@@ -387,7 +426,7 @@ impl Daemon {
                     name_zones(&self.rules.load());
                 }
                 // Written by `keep_learned`, before all else of this round.
-                Effect::Learned { .. } => {}
+                Effect::Learned { .. } | Effect::Unlearned { .. } => {}
                 Effect::Record(happening) => observe::record(happening),
                 Effect::Raise(epoch) => self.epoch.store(epoch, Ordering::Release),
             }
@@ -412,21 +451,35 @@ impl Daemon {
         let mut learned = effects
             .iter()
             .filter_map(|effect| {
-                let Effect::Learned {
-                    zone,
-                    name,
-                    address,
-                } = effect
-                else {
-                    return None;
+                let (zone, name, address, revoked) = match effect {
+                    Effect::Learned {
+                        zone,
+                        name,
+                        address,
+                    } => (zone, name, address, false),
+                    Effect::Unlearned {
+                        zone,
+                        name,
+                        address,
+                    } => (zone, &**name, address, true),
+                    Effect::Replace(_)
+                    | Effect::Apply(_)
+                    | Effect::Verify
+                    | Effect::CheckUse(_)
+                    | Effect::Sweep
+                    | Effect::Forget(_)
+                    | Effect::Cut(_)
+                    | Effect::Release(_)
+                    | Effect::Publish
+                    | Effect::Raise(_)
+                    | Effect::Record(_) => return None,
                 };
-                Some((rules.zone_name(*zone), name, *address))
+                Some((rules.zone_name(*zone), name, *address, revoked))
             })
             .peekable();
-        if learned.peek().is_some()
-            && let Err(error) = self.store.append(learned)
-        {
-            log::warn!(target: "grant", "what is learned is not kept: {error:#}");
+        if learned.peek().is_some() {
+            let written = self.store.note(learned);
+            self.store.health.note(written);
         }
     }
 
@@ -466,6 +519,11 @@ impl Daemon {
                 status
                     .warnings
                     .extend(views::late_warning(&self.engine, now()));
+                let exceptions = self.exception_list().exceptions;
+                status
+                    .warnings
+                    .extend(exceptions.iter().map(control::exception::line));
+                status.warnings.extend(self.state_trouble());
                 if let Some(edge) = &self.edge {
                     status.dns = views::dns(edge.stats());
                     status.unresolved = views::unresolved(&self.engine, &edge.unresolved());
@@ -506,12 +564,17 @@ impl Daemon {
                 let _ = reply.send(list.map_or_else(Reply::Failed, Reply::Late));
             }
             Request::Reload { force } => self.reload(force, Some(reply)),
+            Request::Exceptions => {
+                let _ = reply.send(Reply::Exceptions(self.exception_list()));
+            }
+            Request::Act { act, who } => self.act(act, who, reply),
         }
     }
 
     /// Starts a snapshot of what was learned, if one is due. It is written off the loop.
     fn save(&mut self) {
         let now = now();
+        self.harvest();
         let policy = self.engine.policy();
         let many = policy.learned().iter().sum::<usize>() > MANY;
         // Renewals change no revision, but they change ends.
@@ -520,18 +583,12 @@ impl Daemon {
             (false, true) => 30,
             (false, false) => 2,
         };
-        let writing = self
-            .saved
-            .writing
-            .as_ref()
-            .is_some_and(|task| !task.is_finished());
-        let busy = writing || self.saved.draft.is_some();
+        let busy = self.saved.writing.is_some() || self.saved.draft.is_some();
         if busy || now < self.saved.at.after_seconds(wait) {
             return;
         }
-        if let Err(error) = self.store.turn_page() {
-            log::warn!(target: "grant", "what was learned is not saved: {error:#}");
-        }
+        let turned = self.store.turn_page();
+        self.store.health.note(turned);
         self.saved = Saved {
             revision: policy.revision(),
             at: now,
@@ -553,10 +610,39 @@ impl Daemon {
         };
         let directory = self.settings.state.clone();
         self.saved.writing = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = state::Store::save(&directory, &state) {
-                log::warn!(target: "grant", "what was learned is not saved: {error:#}");
-            }
+            state::Store::save(&directory, &state)
         }));
+    }
+
+    /// Takes note of how the last snapshot ended. One that failed is tried again with the next tick.
+    fn harvest(&mut self) {
+        let finished = |task: &mut JoinHandle<_>| task.is_finished();
+        let Some(outcome) = self
+            .saved
+            .writing
+            .take_if(finished)
+            .and_then(FutureExt::now_or_never)
+        else {
+            return;
+        };
+        let outcome = outcome.map_err(anyhow::Error::from).flatten();
+        if outcome.is_err() {
+            self.saved.revision = Revision(0);
+        }
+        self.store.health.saved(outcome);
+    }
+
+    /// What of the state is not on the disk, or was not read from it.
+    fn state_trouble(&self) -> impl Iterator<Item = String> {
+        let unread = self.store.health.unread();
+        let unread = unread.map(|why| format!("started without the state of before: {why}"));
+        let learned = self.store.health.trouble();
+        let learned =
+            learned.map(|why| format!("what is learned is not kept over a restart: {why}"));
+        let exceptions = self.keeping.failure();
+        let exceptions =
+            exceptions.map(|why| format!("exceptions are not kept over a restart: {why}"));
+        [unread, learned, exceptions].into_iter().flatten()
     }
 }
 
@@ -566,7 +652,7 @@ struct Saved {
     at: Moment,
     /// One that is being taken.
     draft: Option<state::Draft>,
-    writing: Option<JoinHandle<()>>,
+    writing: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 /// Learned addresses that go into a snapshot between two rounds of the loop: about a millisecond.

@@ -71,6 +71,7 @@ impl Daemon {
         settings.pins = running.pins.clone();
         settings.state = running.state.clone();
         settings.intent.limits.learned = running.intent.limits.learned;
+        settings.intent.exceptions = self.exceptions.list().to_vec();
 
         let moved = settings.dns != running.dns || self.edge.is_none();
         if moved {

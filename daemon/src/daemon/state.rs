@@ -10,13 +10,17 @@ use crate::policy::grant::{Admission, Policy};
 use crate::policy::name::Name;
 use crate::policy::{Moment, ZoneId};
 use anyhow::Context as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds that a restored answer lives at least, so that clients can confirm it.
 const RESTORE_GRACE: u64 = 600;
@@ -26,14 +30,20 @@ const RESTORE_GRACE: u64 = 600;
 const JOURNAL: &str = "journal";
 const OLD_JOURNAL: &str = "journal.old";
 
-/// The one version of the format this build reads and writes.
-const VERSION: u32 = 1;
+/// The version of the snapshot that this build writes; it also reads the first, which had neither stamp nor
+/// checksum.
+const VERSION: u32 = 2;
+
+/// Longest file that is read, in bytes: four times what the largest limits fill.
+const LONGEST: u64 = 1 << 30;
 
 /// The file's content.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<Stamp>,
     answers: Vec<Kept>,
 }
 
@@ -45,6 +55,46 @@ struct Kept {
     address: IpAddr,
     /// Milliseconds since 1970: a clock that survives a reboot.
     end: u64,
+    /// In the journal: from here on it is not learned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    revoked: bool,
+}
+
+/// When something was written, by a clock that is right within one run of the machine and by one that
+/// survives its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    /// The kernel's number of this run of the machine.
+    pub boot: String,
+    /// Milliseconds of the boot clock.
+    pub at: u64,
+    /// Milliseconds since 1970.
+    pub wall: u64,
+}
+
+impl Stamp {
+    /// The present.
+    #[must_use]
+    pub fn now(now: Moment) -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self {
+            boot: boot.trim().to_owned(),
+            at: now.0,
+            wall: wall_clock(),
+        }
+    }
+
+    /// Milliseconds from this stamp to `present`. Within one run of the machine the wall clock may jump as
+    /// it likes; after a restart it is believed, but never backwards.
+    #[must_use]
+    pub fn elapsed(&self, present: &Self) -> u64 {
+        if !self.boot.is_empty() && self.boot == present.boot {
+            present.at.saturating_sub(self.at)
+        } else {
+            present.wall.saturating_sub(self.wall)
+        }
+    }
 }
 
 /// A snapshot that is taken piece by piece, so that the loop never stands still for it. What is learned
@@ -52,13 +102,15 @@ struct Kept {
 #[derive(Debug, Default)]
 pub struct Draft {
     last: Option<(ZoneId, IpAddr)>,
+    stamp: Option<Stamp>,
     answers: Vec<Kept>,
 }
 
 impl Draft {
     /// Takes up to `most` further grants; whether those were all.
     pub fn advance(&mut self, policy: &Policy, now: Moment, most: usize) -> bool {
-        let wall = wall_clock();
+        let stamp = self.stamp.get_or_insert_with(|| Stamp::now(now));
+        let wall = stamp.wall.saturating_add(now.0.saturating_sub(stamp.at));
         let mut taken = 0;
         for (zone, address, grant) in policy.grants_after(self.last).take(most) {
             taken += 1;
@@ -69,6 +121,7 @@ impl Draft {
                     name: lesson.name.to_string(),
                     address,
                     end: wall.saturating_add(lesson.end.0.saturating_sub(now.0)),
+                    revoked: false,
                 });
             }
         }
@@ -81,6 +134,7 @@ impl Draft {
     pub fn finish(self) -> State {
         State {
             version: VERSION,
+            stamp: self.stamp,
             answers: self.answers,
         }
     }
@@ -97,7 +151,11 @@ pub fn snapshot(policy: &Policy, now: Moment) -> State {
 /// Teaches `policy` what the state holds. Returns how many addresses it took and how many it left,
 /// because today's policy does not list them.
 pub fn restore(policy: &mut Policy, state: &State, now: Moment) -> (usize, usize) {
-    let wall = wall_clock();
+    let present = Stamp::now(now);
+    let wall = match &state.stamp {
+        Some(stamp) => stamp.wall.saturating_add(stamp.elapsed(&present)),
+        None => present.wall,
+    };
     let zones: BTreeMap<String, ZoneId> = policy
         .rules()
         .zones()
@@ -132,7 +190,49 @@ pub fn restore(policy: &mut Policy, state: &State, now: Moment) -> (usize, usize
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    journal: Option<File>,
+    journal: Option<Arc<File>>,
+    syncing: Option<Syncing>,
+    /// How saving goes.
+    pub health: Health,
+}
+
+/// Whether what is learned is kept. Says so once, and once when it is again.
+#[derive(Debug, Default)]
+pub struct Health {
+    failed: Option<String>,
+    unread: Option<String>,
+}
+
+impl Health {
+    /// Why what is learned is not kept.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// What this run started without, and why.
+    #[must_use]
+    pub fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
+    }
+
+    /// Takes note of a write that is not a whole snapshot: it can only go wrong.
+    pub fn note(&mut self, outcome: anyhow::Result<()>) {
+        let Err(error) = outcome else { return };
+        let why = format!("{error:#}");
+        if self.failed.is_none() {
+            log::error!(target: "grant", "what is learned is not kept over a restart: {why}");
+        }
+        self.failed = Some(why);
+    }
+
+    /// Takes note of a snapshot: when that is written, all is well again.
+    pub fn saved(&mut self, outcome: anyhow::Result<()>) {
+        if outcome.is_ok() && self.failed.take().is_some() {
+            log::info!(target: "grant", "what is learned is kept again");
+        }
+        self.note(outcome);
+    }
 }
 
 impl Store {
@@ -142,41 +242,61 @@ impl Store {
         Self {
             directory: directory.to_owned(),
             journal: None,
+            syncing: None,
+            health: Health::default(),
         }
+    }
+
+    /// Takes note, for whoever looks, that a file of before could not be used.
+    pub fn started_without(&mut self, why: String) {
+        self.health.unread = Some(why);
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// Reads snapshot and journal; empty when there are none yet.
-    ///
-    /// # Errors
-    /// When the snapshot cannot be read or is not a state of this version.
-    pub fn load(&self) -> anyhow::Result<State> {
+    /// Reads snapshot and journals, as far as they can be used, and says what cannot. A file that is no
+    /// state of a version known here is set aside, so that the next snapshot does not destroy it.
+    #[must_use]
+    pub fn load(&self) -> (State, Option<String>) {
         let path = self.path("state.json");
-        let mut state = match read(&path)? {
-            None => State {
-                version: VERSION,
-                answers: Vec::new(),
-            },
-            Some(bytes) => serde_json::from_slice::<State>(&bytes)
-                .with_context(|| format!("{} is not a state file of egressd", path.display()))?,
-        };
-        anyhow::ensure!(
-            state.version == VERSION,
-            "{} has version {}, this build reads {VERSION}",
-            path.display(),
-            state.version
-        );
+        let mut trouble = Vec::new();
+        let snapshot = read(&path).and_then(|found| match found {
+            None => Ok(State::default()),
+            Some(bytes) => {
+                let state = unseal(&bytes, VERSION).or_else(|why| {
+                    serde_json::from_slice(&bytes)
+                        .ok()
+                        .filter(|state: &State| state.version == 1)
+                        .ok_or(why)
+                });
+                state
+                    .inspect_err(|_| set_aside(&path))
+                    .with_context(|| format!("{} cannot be used", path.display()))
+            }
+        });
+        let mut state = snapshot.unwrap_or_else(|why| {
+            trouble.push(format!("{why:#}"));
+            State::default()
+        });
         for name in [OLD_JOURNAL, JOURNAL] {
-            let journal = read(&self.path(name))?.unwrap_or_default();
+            let journal = match read(&self.path(name)) {
+                Ok(journal) => journal.unwrap_or_default(),
+                Err(why) => {
+                    trouble.push(format!("{why:#}"));
+                    continue;
+                }
+            };
             // A kill may have cut a line.
             let lines = journal.split(|byte| *byte == b'\n');
             let kept = lines.filter_map(|line| serde_json::from_slice::<Kept>(line).ok());
             state.answers.extend(kept);
         }
-        Ok(state)
+        if state.answers.iter().any(|kept| kept.revoked) {
+            state.answers = settle(state.answers);
+        }
+        (state, (!trouble.is_empty()).then(|| trouble.join("; ")))
     }
 
     /// Adds newly learned addresses to the journal.
@@ -187,15 +307,27 @@ impl Store {
         &mut self,
         learned: impl Iterator<Item = (&'a str, &'a Name, IpAddr)>,
     ) -> anyhow::Result<()> {
+        self.note(learned.map(|(zone, name, address)| (zone, name, address, false)))
+    }
+
+    /// As [`Store::append`], also what was revoked, in the order in which it happened.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn note<'a>(
+        &mut self,
+        news: impl Iterator<Item = (&'a str, &'a Name, IpAddr, bool)>,
+    ) -> anyhow::Result<()> {
         // Its lifetime in this run does not matter: a restored answer gets the grace at least.
         let end = wall_clock();
         let mut lines = Vec::new();
-        for (zone, name, address) in learned {
+        for (zone, name, address, revoked) in news {
             let kept = Kept {
                 zone: zone.to_owned(),
                 name: name.to_string(),
                 address,
                 end,
+                revoked,
             };
             serde_json::to_writer(&mut lines, &kept)?;
             lines.push(b'\n');
@@ -210,12 +342,13 @@ impl Store {
                 Some(file) => file,
                 None => {
                     fs::create_dir_all(&store.directory)?;
-                    store
-                        .journal
-                        .insert(File::options().create(true).append(true).open(&path)?)
+                    let file = File::options().create(true).append(true).open(&path)?;
+                    store.journal.insert(Arc::new(file))
                 }
             };
-            file.write_all(&lines)?;
+            (&**file).write_all(&lines)?;
+            let file = Arc::clone(file);
+            store.syncing.get_or_insert_with(Syncing::start).sync(file);
             Ok(())
         };
         let written = write(self);
@@ -250,19 +383,7 @@ impl Store {
     /// # Errors
     /// When the directory cannot be written; the old snapshot and the journals stay.
     pub fn save(directory: &Path, state: &State) -> anyhow::Result<()> {
-        let (path, draft) = (
-            directory.join("state.json"),
-            directory.join("state.json.new"),
-        );
-        let write = || -> anyhow::Result<()> {
-            fs::create_dir_all(directory)?;
-            let mut file = File::create(&draft)?;
-            file.write_all(&serde_json::to_vec(state)?)?;
-            file.sync_data()?;
-            fs::rename(&draft, &path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("write {}", path.display()))?;
+        replace(&directory.join("state.json"), &seal(state)?)?;
         match fs::remove_file(directory.join(OLD_JOURNAL)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).context("let go of the old journal")
@@ -272,11 +393,150 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+/// Carries the journal to the disk, at most once a second, on a thread of its own: a slow disk must hold up
+/// no answer. What a crash of the machine (not of the daemon) forgets is a second.
+#[derive(Debug)]
+struct Syncing {
+    due: Arc<AtomicBool>,
+    files: Sender<Arc<File>>,
+}
+
+impl Syncing {
+    fn start() -> Self {
+        let (files, inbox) = channel::<Arc<File>>();
+        let due = Arc::new(AtomicBool::new(false));
+        let taken = Arc::clone(&due);
+        let work = move || {
+            for file in inbox {
+                taken.store(false, Ordering::Release);
+                if let Err(error) = file.sync_data() {
+                    log::debug!(target: "grant", "sync the journal: {error}");
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        };
+        let thread = std::thread::Builder::new().name("journal".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            log::warn!(target: "grant", "the journal reaches the disk when the kernel likes: {error}");
+        }
+        Self { due, files }
+    }
+
+    fn sync(&self, file: Arc<File>) {
+        if !self.due.swap(true, Ordering::AcqRel) {
+            // Closed: there was no thread, and that was said.
+            let _ = self.files.send(file);
+        }
+    }
+}
+
+/// What is learned after all of it happened.
+fn settle(news: Vec<Kept>) -> Vec<Kept> {
+    let mut last: BTreeMap<(String, String, IpAddr), Kept> = BTreeMap::new();
+    for kept in news {
+        let key = (kept.zone.clone(), kept.name.clone(), kept.address);
+        if kept.revoked {
+            last.remove(&key);
+        } else {
+            let end = last.get(&key).map_or(0, |before| before.end);
+            let end = end.max(kept.end);
+            last.insert(key, Kept { end, ..kept });
+        }
+    }
+    last.into_values().collect()
+}
+
+/// Reads a file; none where there is none.
+///
+/// # Errors
+/// When it cannot be read, or is longer than any that egressd writes.
+pub(super) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    let read = || -> anyhow::Result<Option<Vec<u8>>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        anyhow::ensure!(file.metadata()?.is_file(), "it is no regular file");
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes)?;
+        anyhow::ensure!(
+            u64::try_from(bytes.len()).is_ok_and(|length| length < LONGEST),
+            "it is longer than egressd writes"
+        );
+        Ok(Some(bytes))
+    };
+    read().with_context(|| format!("read {}", path.display()))
+}
+
+/// Puts `bytes` in the place of a file, whole or not at all, on the disk when this returns.
+///
+/// # Errors
+/// When the directory cannot be written; the old file stays.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let write = || -> anyhow::Result<()> {
+        let directory = path.parent().context("a file in a directory")?;
+        fs::create_dir_all(directory)?;
+        let draft = path.with_extension("json.new");
+        let mut file = File::create(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&draft, path)?;
+        File::open(directory)?.sync_all()?;
+        Ok(())
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// A value as one line, and its checksum as another.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub(super) fn seal(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value)?;
+    let sum = checksum(&bytes);
+    bytes.extend(format!("\n{sum:016x}\n").into_bytes());
+    Ok(bytes)
+}
+
+/// What [`seal`] made, of this version and without a flaw.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8], version: u32) -> anyhow::Result<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let (json, sum) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    if let Ok(found) = serde_json::from_slice::<Version>(json) {
+        anyhow::ensure!(
+            found.version == version,
+            "it has version {}, this build reads {version}",
+            found.version
+        );
+    }
+    anyhow::ensure!(
+        format!("{:016x}\n", checksum(json)).as_bytes() == sum,
+        "its checksum is missing or wrong: it is cut or damaged"
+    );
+    Ok(serde_json::from_slice(json)?)
+}
+
+/// FNV-1a: finds damage, not malice.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Moves a file that cannot be used out of the way, for whoever wants to look; only the last one stays.
+pub(super) fn set_aside(path: &Path) {
+    if let Err(error) = fs::rename(path, path.with_extension("json.unread")) {
+        log::debug!(target: "grant", "set {} aside: {error}", path.display());
     }
 }
 
@@ -291,7 +551,6 @@ fn wall_clock() -> u64 {
 mod tests {
     use super::*;
     use crate::policy::tests::{answer, intent, links};
-    use std::sync::Arc;
 
     fn policy() -> Policy {
         Policy::new(Arc::new(intent(&["c"], &[])), links()).unwrap()
@@ -299,7 +558,8 @@ mod tests {
 
     fn restored(directory: &Path) -> Vec<String> {
         let mut policy = policy();
-        let state = Store::new(directory).load().unwrap();
+        let (state, trouble) = Store::new(directory).load();
+        assert_eq!(trouble, None);
         restore(&mut policy, &state, Moment(0));
         policy
             .grants()
@@ -370,6 +630,47 @@ mod tests {
     }
 
     #[test]
+    fn what_was_revoked_stays_revoked_over_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut policy = policy();
+        for name in ["b.example", "x.a.example"] {
+            policy.admit(
+                ZoneId(0),
+                &answer(name, &["20.0.0.1", "20.0.0.2"], 60),
+                Moment(0),
+            );
+        }
+        Store::save(folder.path(), &snapshot(&policy, Moment(0))).unwrap();
+        let mut store = Store::new(folder.path());
+        let (b, x) = ("b.example".parse().unwrap(), "x.a.example".parse().unwrap());
+        let mut note = |name, address: &str, revoked| {
+            let news = [("z", name, address.parse().unwrap(), revoked)];
+            store.note(news.into_iter()).unwrap();
+        };
+        note(&b, "20.0.0.1", true);
+        assert_eq!(
+            restored(folder.path()),
+            ["20.0.0.1", "20.0.0.2"],
+            "by the other name"
+        );
+        note(&x, "20.0.0.1", true);
+        assert_eq!(restored(folder.path()), ["20.0.0.2"]);
+        note(&b, "20.0.0.1", false);
+        assert_eq!(
+            restored(folder.path()),
+            ["20.0.0.1", "20.0.0.2"],
+            "taught again"
+        );
+        note(&b, "20.0.0.1", true);
+        Store::new(folder.path()).turn_page().unwrap();
+        assert_eq!(
+            restored(folder.path()),
+            ["20.0.0.2"],
+            "in the old journal too"
+        );
+    }
+
+    #[test]
     fn what_is_no_longer_listed_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::new(folder.path());
@@ -387,16 +688,159 @@ mod tests {
         assert_eq!(restored(folder.path()), [""; 0]);
     }
 
+    /// Journals are read though the snapshot cannot be, and the next snapshot is written.
     #[test]
-    fn a_file_that_is_no_state_is_refused() {
+    fn six_broken_kinds() {
+        fn check(break_it: impl FnOnce(&Path), word: Option<&str>, mended: bool) {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = folder.path().join("state");
+            let mut policy = policy();
+            policy.admit(
+                ZoneId(0),
+                &answer("b.example", &["20.0.0.1"], 60),
+                Moment(0),
+            );
+            let state = snapshot(&policy, Moment(0));
+            Store::save(&directory, &state).unwrap();
+            let (name, address) = ("x.a.example".parse().unwrap(), "20.0.0.2".parse().unwrap());
+            let mut store = Store::new(&directory);
+            store.append([("z", &name, address)].into_iter()).unwrap();
+            break_it(&directory);
+            let mut store = Store::new(&directory);
+            let (_, trouble) = store.load();
+            match (&trouble, word) {
+                (None, None) => {}
+                (Some(why), Some(word)) if why.contains(word) => {}
+                _ => panic!("{word:?}: {trouble:?}"),
+            }
+            let saved = Store::save(&directory, &state);
+            assert_eq!(saved.is_ok(), mended, "{word:?}: {saved:?}");
+            store.health.saved(saved);
+            assert_eq!(store.health.trouble().is_none(), mended);
+            if mended {
+                assert!(restored(&directory).contains(&"20.0.0.1".to_owned()));
+            }
+        }
+        let spoil = |change: fn(Vec<u8>) -> Vec<u8>| {
+            move |directory: &Path| {
+                let path = directory.join("state.json");
+                let bytes = fs::read(&path).unwrap();
+                fs::write(path, change(bytes)).unwrap();
+            }
+        };
+        check(|_| {}, None, true);
+        check(
+            |directory| fs::remove_dir_all(directory).unwrap(),
+            None,
+            true,
+        );
+        check(
+            spoil(|bytes| bytes[..bytes.len() / 2].to_vec()),
+            Some("checksum"),
+            true,
+        );
+        check(spoil(|_| Vec::new()), Some("checksum"), true);
+        let flip = |bytes: Vec<u8>| {
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace("20.0.0.1", "20.0.0.9")
+                .into()
+        };
+        check(spoil(flip), Some("checksum"), true);
+        check(
+            spoil(|_| b"{\"version\":9,\"more\":[]}\n".to_vec()),
+            Some("version 9"),
+            true,
+        );
+        let unreadable = |directory: &Path| {
+            fs::remove_file(directory.join("state.json")).unwrap();
+            fs::create_dir(directory.join("state.json")).unwrap();
+        };
+        check(unreadable, Some("read "), false);
+        // A disk without room.
+        let full = |directory: &Path| {
+            std::os::unix::fs::symlink("/dev/full", directory.join("state.json.new")).unwrap();
+        };
+        check(full, None, false);
+        // As a directory that nobody may write, also for root.
+        let closed = |directory: &Path| {
+            fs::remove_dir_all(directory).unwrap();
+            fs::write(directory, b"").unwrap();
+        };
+        check(closed, Some("read "), false);
+    }
+
+    #[test]
+    fn a_snapshot_of_the_first_version_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(
-            folder.path().join("state.json"),
-            b"{\"version\":9,\"answers\":[]}",
-        )
-        .unwrap();
-        assert!(Store::new(folder.path()).load().is_err());
-        fs::write(folder.path().join("state.json"), b"nonsense").unwrap();
-        assert!(Store::new(folder.path()).load().is_err());
+        let text = r#"{"version":1,"answers":[{"zone":"z","name":"b.example","address":"20.0.0.1","end":0}]}"#;
+        fs::write(folder.path().join("state.json"), text).unwrap();
+        assert_eq!(restored(folder.path()), ["20.0.0.1"]);
+    }
+
+    #[test]
+    fn the_disk_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::new(folder.path());
+        let name = "b.example".parse().unwrap();
+        let learned = || [("z", &name, "20.0.0.1".parse().unwrap())].into_iter();
+        let journal = folder.path().join(JOURNAL);
+        std::os::unix::fs::symlink("/dev/full", &journal).unwrap();
+        let failed = store.append(learned());
+        assert!(failed.is_err());
+        store.health.note(failed);
+        assert!(
+            store
+                .health
+                .trouble()
+                .is_some_and(|why| why.contains("journal"))
+        );
+        fs::remove_file(&journal).unwrap();
+        store.append(learned()).unwrap();
+        store.health.note(Ok(()));
+        assert!(
+            store.health.trouble().is_some(),
+            "what failed is in no file yet"
+        );
+        store
+            .health
+            .saved(Store::save(folder.path(), &State::default()));
+        assert_eq!(store.health.trouble(), None);
+    }
+
+    #[test]
+    fn ends_do_not_follow_the_wall_clock() {
+        const YEARS: i64 = 10 * 365 * 86_400_000;
+        fn check(same_boot: bool, wall: i64, expected: u64) {
+            let mut policy = policy();
+            policy.admit(
+                ZoneId(0),
+                &answer("b.example", &["20.0.0.1"], 3600),
+                Moment(0),
+            );
+            let mut state = snapshot(&policy, Moment(0));
+            let stamp = state.stamp.as_mut().unwrap();
+            // The other way round: the present stands still.
+            let moved = stamp.wall.saturating_add_signed(-wall);
+            let by = i128::from(moved) - i128::from(stamp.wall);
+            stamp.wall = moved;
+            for kept in &mut state.answers {
+                kept.end = u64::try_from(i128::from(kept.end) + by).unwrap();
+            }
+            if !same_boot {
+                stamp.boot = "another".to_owned();
+            }
+            let mut back = self::policy();
+            restore(&mut back, &state, Moment(1_000));
+            let grants: Vec<_> = back.grants().collect();
+            let end = grants[0].2.lessons[0].end.seconds_from(Moment(1_000));
+            assert!(end.abs_diff(expected) <= 2, "{same_boot} {wall}: {end}");
+        }
+        for wall in [0, YEARS, -YEARS] {
+            check(true, wall, 4499);
+        }
+        check(false, 0, 4500);
+        check(false, -YEARS, 4500);
+        check(false, YEARS, RESTORE_GRACE);
     }
 }

@@ -5,15 +5,16 @@ use super::engine::Engine;
 use super::late::Summary;
 use super::quotas::FILLING;
 use crate::control::protocol::{
-    CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
-    LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus,
-    PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status, UnresolvedName, Verdict,
-    Zone, ZoneExplanation, ZoneList,
+    CatalogueStatus, DnsCounters, Exception, Explanation, Failure, Grant, GrantCounts, GrantPage,
+    Holding, LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts,
+    PlaneStatus, PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status,
+    UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
 use crate::observe::{self, Tally};
 use crate::plane::Plane;
+use crate::policy::exceptions;
 use crate::policy::explain::{self, Learned, Via};
 use crate::policy::grant::Policy;
 use crate::policy::image::Mode;
@@ -31,7 +32,7 @@ pub(super) fn ports(policy: &Policy, mask: ClassMask) -> String {
     PortSet::new(services.flat_map(|set| set.services().iter().copied())).to_string()
 }
 
-fn count(number: usize) -> u64 {
+pub(super) fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
@@ -182,6 +183,21 @@ pub(super) fn add_planes(status: &mut Status, planes: &mut [Box<dyn Plane>]) {
             attached: plane.describe(),
             error,
         });
+    }
+}
+
+/// An exception as operators see it.
+pub(super) fn exception(exception: &exceptions::Exception, now: Moment) -> Exception {
+    let wanted = &exception.wanted;
+    Exception {
+        id: exception.id,
+        zone: wanted.zone.clone(),
+        what: wanted.destination.to_string(),
+        ports: wanted.ports.to_string(),
+        ends: exception.until.seconds_from(now),
+        reason: wanted.reason.clone(),
+        who: exception.who.clone(),
+        since: exception.since.clone(),
     }
 }
 
@@ -385,11 +401,11 @@ fn reason(policy: &Policy, reason: &explain::Reason, now: Moment) -> Reason {
 }
 
 /// The zone a question is limited to, if it is.
-fn chosen_zone(policy: &Policy, name: Option<&str>) -> Result<Option<ZoneId>, Failure> {
+pub(super) fn chosen_zone(policy: &Policy, name: Option<&str>) -> Result<Option<ZoneId>, Failure> {
     name.map(|name| zone_of(policy, name)).transpose()
 }
 
-fn zone_of(policy: &Policy, name: &str) -> Result<ZoneId, Failure> {
+pub(super) fn zone_of(policy: &Policy, name: &str) -> Result<ZoneId, Failure> {
     let found = policy
         .rules()
         .zones()

@@ -9,6 +9,7 @@ use crate::policy::rules::Limits;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache as Bounded;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A reply that is asked for in the last tenth of its life is fetched anew meanwhile.
@@ -214,6 +215,20 @@ impl Cache {
     pub(super) fn stale(&self, key: &Kept, now: u64) -> Option<&Stored> {
         let said = self.said.get(key.question());
         said.filter(|said| now < said.until + self.stale)
+    }
+
+    /// Drops all that is kept of these names in wire form, whoever asked. Looks at every entry.
+    pub(super) fn forget(&mut self, names: &BTreeSet<&[u8]>) {
+        // After the variant the name, then two bytes of type.
+        let stays = |question: &[u8]| {
+            let name = question
+                .get(1..question.len().saturating_sub(2))
+                .unwrap_or_default();
+            !names.contains(name)
+        };
+        self.said.retain(|key, _| stays(key));
+        self.ready
+            .retain(|key, _| stays(key.get(ZONE..).unwrap_or_default()));
     }
 
     /// Keeps what an upstream said for `seconds`.

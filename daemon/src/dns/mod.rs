@@ -156,6 +156,7 @@ pub struct Edge {
 enum Order {
     Release(Release),
     Batch(Vec<Release>),
+    Forget(Vec<Name>),
     Stop,
 }
 
@@ -249,6 +250,13 @@ impl Edge {
         }
     }
 
+    /// Drops what the cache holds of these names, of every type. What is on its way is not stopped.
+    pub fn forget(&self, names: Vec<Name>) {
+        if !names.is_empty() {
+            let _ = self.orders.send(Order::Forget(names));
+        }
+    }
+
     /// Where it listens, in the order of `settings.listen`; with the port it got where that was 0.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -339,6 +347,7 @@ async fn run(
             match order {
                 Order::Release(release) => engine.release(release),
                 Order::Batch(releases) => releases.into_iter().for_each(|r| engine.release(r)),
+                Order::Forget(names) => engine.forget(&names),
                 Order::Stop => return,
             }
         }

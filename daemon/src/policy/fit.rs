@@ -1,6 +1,7 @@
 //! Which addresses an answer may teach (D4).
 
 use super::ZoneId;
+use super::exceptions;
 use super::name::Name;
 use super::observed;
 use super::rules::{Rules, Unfit};
@@ -73,8 +74,12 @@ impl Rules {
         let networks = self.zone(zone).map_or(&[][..], |zone| &zone.networks);
         networks
             .iter()
-            // The resolvers may be asked; that they are listed for it makes them nobody's answer.
-            .filter(|listing| self.row(listing.set).catalogue != observed::CATALOGUE)
+            // The resolvers may be asked; that they are listed for it makes them nobody's answer. Nor does
+            // an exception loosen what answers may hold.
+            .filter(|listing| {
+                let catalogue = &self.row(listing.set).catalogue;
+                ![observed::CATALOGUE, exceptions::CATALOGUE].contains(&catalogue.as_str())
+            })
             .any(|listing| listing.network.contains(&address) && inside(&listing.written))
     }
 }

@@ -458,7 +458,7 @@ impl Policy {
     }
 
     /// Ends the lessons that `live` refuses among the given grants, and tells them to `ended`.
-    fn prune(
+    pub(super) fn prune(
         &mut self,
         grants: &[(ZoneId, IpAddr)],
         live: impl Fn(&Lesson) -> bool,

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod catalogue;
+pub mod exceptions;
 pub mod explain;
 mod fit;
 pub mod grant;
@@ -17,6 +18,7 @@ pub mod observed;
 pub mod origin;
 pub mod port;
 pub mod redirect;
+pub mod revoke;
 pub mod rules;
 pub mod slots;
 pub mod special;

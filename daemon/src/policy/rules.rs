@@ -3,6 +3,7 @@
 
 use super::ZoneId;
 use super::catalogue::{Catalogue, EndpointSet};
+use super::exceptions::{self, Exception};
 use super::image::{Image, Unzoned, ZoneImage};
 use super::links::{InterfacePattern, Links};
 use super::matcher::Matcher;
@@ -37,6 +38,8 @@ pub struct Intent {
     pub limits: Limits,
     /// Whose answers teach as they pass by; `None` in forward mode.
     pub observed: Option<Observed>,
+    /// What operators allowed for a while. Those of zones that there are not are without effect.
+    pub exceptions: Vec<Exception>,
 }
 
 /// Caps on what is learned, and how long it lives.
@@ -317,6 +320,15 @@ impl Rules {
             catalogue: observed::CATALOGUE.to_owned(),
             set: by.set(),
         }));
+        let exceptions = self.intent.exceptions.iter();
+        self.sets.extend(
+            exceptions
+                .filter(|exception| exception.wanted.zone == spec.name)
+                .map(|exception| Row {
+                    catalogue: exceptions::CATALOGUE.to_owned(),
+                    set: exception.set(),
+                }),
+        );
         let ids = (0u32..)
             .zip(&self.sets)
             .map(|(index, row)| (SetId(index), row));
@@ -483,6 +495,14 @@ impl Rules {
             .into_iter()
             .flat_map(|zone| zone.denied_names.find(name))
             .copied()
+    }
+
+    /// Whether a `deny` set of `zone` holds all of `network`.
+    #[must_use]
+    pub fn denies_network(&self, zone: ZoneId, network: &IpNet) -> bool {
+        self.zones
+            .get(&zone)
+            .is_some_and(|zone| zone.denied_networks.iter().any(|d| d.contains(network)))
     }
 
     /// The classes that catalogue networks open towards `address`.

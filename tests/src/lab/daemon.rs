@@ -292,6 +292,16 @@ impl<'a> Daemon<'a> {
         self.ready()
     }
 
+    /// As [`Daemon::restart`], without waiting for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn relaunch(&mut self) -> Result<()> {
+        let path = self.lab.dir().join("notify");
+        self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
+        Ok(())
+    }
+
     /// Takes what it told its manager so far: it waits for room to tell more.
     fn drain(&self) -> Result<()> {
         self.notify.set_nonblocking(true)?;

@@ -5,6 +5,9 @@ mod chance;
 pub mod churn;
 pub mod first_packets;
 pub mod forgeries;
+pub mod kills;
 mod quantile;
+pub mod revocations;
+mod traffic;
 
 pub use quantile::Waits;

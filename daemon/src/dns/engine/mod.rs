@@ -28,6 +28,7 @@ use crate::observe::{Flood, Happening, record};
 use crate::policy::ZoneId;
 use crate::policy::answer::wire::kind;
 use crate::policy::answer::{Answer, Ech, Malformed, Reading, Shape};
+use crate::policy::name::Name;
 use crate::policy::rules::{Refusal, Rules};
 use proving::Proving;
 use std::collections::BTreeMap;
@@ -542,6 +543,11 @@ impl Engine {
     }
 
     /// The planes do not hold the answer: no release, except in audit mode, where packets pass anyway.
+    /// Drops what the cache holds of these names.
+    pub(super) fn forget(&mut self, names: &[Name]) {
+        self.cache.forget(&names.iter().map(Name::wire).collect());
+    }
+
     fn withhold(&mut self, token: Token, why: &str) {
         let Some(held) = self.unhold(token) else {
             return;

@@ -6,7 +6,9 @@ mod first_packets;
 mod floods;
 mod forgeries;
 mod hostile;
+mod kills;
 mod packets;
+mod revoke;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +34,10 @@ enum Soak {
     Floods(floods::Options),
     /// Responses made to be slow or large; measures time and memory of each.
     Hostile(hostile::Options),
+    /// SIGKILLs at random instants under traffic; counts what leaks and what is lost.
+    Kills(kills::Options),
+    /// Grants taken back in every way under traffic; measures how long flows still pass.
+    Revoke(revoke::Options),
     /// Mutated frames on the kernel's programs and on the model; counts differences.
     Packets(packets::Options),
 }
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Soak::Answers(options) => Ok(answers::soak(&options)),
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
+        Soak::Kills(options) => kills::soak(&options),
+        Soak::Revoke(options) => revoke::soak(&options),
         Soak::Packets(options) => packets::soak(&options),
     };
     match failures {
