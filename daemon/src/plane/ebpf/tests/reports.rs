@@ -116,6 +116,10 @@ fn so_many_refused_packets_are_left_to_nft() {
         assert_eq!(flood(&mut generation), 0, "nft is gone");
         assert_eq!(flood(&mut generation), 0, "nft is gone");
         generation.take_reports(100, true);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "nothing tells that time is up but time"
+        )]
         std::thread::sleep(std::time::Duration::from_millis(400));
         assert_eq!(flood(&mut generation), 0, "nobody looked for long");
     }
