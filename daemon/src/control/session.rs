@@ -262,7 +262,7 @@ fn kind(what: &observe::Happening) -> Kind {
         | H::Forgery { .. } => Kind::Answer,
         H::Granted { .. } | H::Ended { .. } | H::Cut { .. } => Kind::Grant,
         H::PacketRefused(_) => Kind::Packet,
-        H::Plane { .. } => Kind::Plane,
+        H::Plane { .. } | H::Drift { .. } | H::Tampering { .. } => Kind::Plane,
         H::Links { .. } | H::Upstream { .. } => Kind::Link,
         H::Reloaded { .. } => Kind::Config,
     }

@@ -5,10 +5,10 @@ use super::engine::Engine;
 use super::late::Summary;
 use super::quotas::FILLING;
 use crate::control::protocol::{
-    CatalogueStatus, DnsCounters, Explanation, Failure, Grant, GrantCounts, GrantPage, Holding,
-    LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts, PlaneStatus,
-    PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status, UnresolvedName, Verdict,
-    Zone, ZoneExplanation, ZoneList,
+    CatalogueStatus, DnsCounters, DriftCount, Explanation, Failure, Grant, GrantCounts, GrantPage,
+    Holding, LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts,
+    PlaneStatus, PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status,
+    UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
@@ -75,6 +75,16 @@ pub(super) fn status(engine: &Engine) -> Status {
             repeated: refusals.repeated,
             lost: refusals.lost,
         },
+        drifts: engine
+            .drifts()
+            .counts()
+            .map(|(plane, word, count)| DriftCount {
+                plane: plane.to_owned(),
+                drift: word.to_string(),
+                found: count.found,
+                mended: count.mended,
+            })
+            .collect(),
         warnings: engine
             .fault()
             .map(|fault| format!("a plane is not in force: {fault}"))

@@ -387,6 +387,18 @@ impl Generation {
         maps.map(memory::footprint).sum()
     }
 
+    /// Whether `directory` is where pins can be made, tried with one of a map.
+    ///
+    /// # Errors
+    /// When it is not: it is not there, or on no bpffs, or may not be written.
+    pub(super) fn can_pin(&self, directory: &Path) -> anyhow::Result<()> {
+        let probe = directory.join("probe");
+        // Of a process that was killed here.
+        let _left_over = std::fs::remove_file(&probe);
+        self.map(name::ROUND)?.pin(&probe)?;
+        Ok(std::fs::remove_file(&probe)?)
+    }
+
     /// Pins the maps into `directory`, which must be empty, for people to look at.
     pub(super) fn pin_maps(&self, directory: &Path) -> anyhow::Result<()> {
         for (name, map) in self.ebpf.maps() {

@@ -10,6 +10,7 @@ mod grants;
 pub(in crate::plane) mod interfaces;
 mod kinds;
 mod memory;
+mod mend;
 mod offload;
 mod reports;
 mod table;
@@ -19,6 +20,7 @@ mod tests;
 #[cfg(any(test, feature = "trials"))]
 pub(in crate::plane) mod trial;
 
+use super::drift::Drift;
 use super::{Counter, Holdings, Plane, RefusedPacket};
 use crate::config::EbpfMode;
 use crate::policy::ZoneId;
@@ -61,6 +63,10 @@ pub struct EbpfPlane {
     learned: u32,
     current: Option<Generation>,
     attached: BTreeMap<u32, Attached>,
+    /// What was attached to, or was to be, by index.
+    wanted: BTreeMap<u32, Wanted>,
+    /// How often the links were looked at.
+    looks: u32,
     /// Interfaces that nft judges alone, because no program could be attached to them.
     missing: BTreeMap<u32, Missing>,
     /// Why an interface has another hook than the best, by index.
@@ -119,6 +125,8 @@ impl EbpfPlane {
             learned,
             current: None,
             attached: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            looks: 0,
             missing: BTreeMap::new(),
             because: BTreeMap::new(),
             trunks: BTreeMap::new(),
@@ -234,7 +242,8 @@ impl EbpfPlane {
             && let Some(attached) = self.attached.remove(&index)
         {
             self.because.extend(why.map(|why| (index, why)));
-            return Ok((attached.keep_pinned(&wanted.name, &directory)?, false));
+            let attached = mend::keep_pinned(attached, next, &wanted.name, &directory)?;
+            return Ok((attached, false));
         }
         let mut failures: Vec<String> = why.into_iter().collect();
         for &hook in hooks {
@@ -318,6 +327,7 @@ impl EbpfPlane {
                 log::info!(target: "ebpf", "{}: {} detached", attached.name, attached.hook);
             }
             self.missing = missing;
+            self.wanted.clone_from(&tables.interfaces);
             let trunks = tables.interfaces.iter();
             self.trunks = trunks
                 .filter(|(_, wanted)| !wanted.tags.is_empty())
@@ -441,20 +451,20 @@ impl Plane for EbpfPlane {
 
     fn verify(&mut self) -> anyhow::Result<()> {
         self.retry();
-        let current = self
+        let mut current = self
             .current
-            .as_mut()
+            .take()
             .context("the ebpf plane holds nothing yet")?;
-        for attached in self.attached.values() {
-            attached.verify(current)?;
-            if let Some(tags) = self.trunks.get(&attached.index)
-                && !attached.sees_tags()
-                && let Some((why, _)) = unseen(attached.index, tags)
-            {
-                anyhow::bail!("{}: {why}", attached.name);
-            }
-        }
-        Ok(())
+        let indices: Vec<u32> = self.attached.keys().copied().collect();
+        let looked = indices
+            .into_iter()
+            .try_for_each(|index| self.look(&mut current, index));
+        self.current = Some(current);
+        Ok(looked?)
+    }
+
+    fn mend(&mut self) -> Vec<Drift> {
+        self.mend_links()
     }
 
     fn last_seen(&mut self, addresses: &[(ZoneId, IpAddr)]) -> BTreeMap<(ZoneId, IpAddr), u64> {
