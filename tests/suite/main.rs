@@ -18,6 +18,7 @@ mod rejects;
 mod reload;
 mod soaks;
 mod steer;
+mod tamper;
 mod upstreams;
 
 use bench::Bench;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         dnssec::TESTS,
         soaks::TESTS,
         steer::TESTS,
+        tamper::TESTS,
         upstreams::TESTS,
     ];
     let trials = tests.concat().into_iter().map(trial).collect();

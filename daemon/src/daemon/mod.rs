@@ -158,9 +158,12 @@ fn recall(policy: &mut Policy, store: &state::Store) {
 fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
     let mut planes: Vec<Box<dyn Plane>> = Vec::new();
     if settings.planes.nft {
-        planes.push(Box::new(
-            NftPlane::open(settings.planes.log_group).context("open the nft plane")?,
-        ));
+        let plane = NftPlane::open(settings.planes.log_group).context("open the nft plane")?;
+        planes.push(Box::new(if settings.planes.own_table {
+            plane
+        } else {
+            plane.open_to_others()
+        }));
     }
     if settings.planes.ebpf != EbpfMode::Off {
         let options = EbpfOptions {

@@ -133,7 +133,7 @@ fn collect(planes: &mut Planes) -> Vec<RefusedPacket> {
         plane.rely(in_place);
         refused.extend(plane.refused());
         let relied_on = refers.get(number + 1).is_some_and(|refers| *refers);
-        in_place = relied_on && plane.verify().is_ok();
+        in_place = relied_on && plane.stands_firm();
     }
     refused
 }

@@ -99,6 +99,12 @@ pub trait Plane: Send {
         false
     }
 
+    /// Whether it is in place, and nobody can take it away before the next look: then the plane behind it
+    /// may leave packets to it.
+    fn stands_firm(&mut self) -> bool {
+        self.verify().is_ok()
+    }
+
     /// Says whether the planes before this one were just found in place. While they are not, nothing may
     /// be left to them.
     fn rely(&mut self, _in_place: bool) {}

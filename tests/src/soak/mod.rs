@@ -5,6 +5,9 @@ mod chance;
 pub mod churn;
 pub mod first_packets;
 pub mod forgeries;
+pub mod hotplug;
 mod quantile;
+pub mod steady;
+pub mod tamper;
 
 pub use quantile::Waits;

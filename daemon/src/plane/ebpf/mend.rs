@@ -41,6 +41,13 @@ impl EbpfPlane {
             }
         }
         self.current = Some(current);
+        if drifts
+            .iter()
+            .any(|drift| matches!(drift.outcome, Outcome::Replace(_)))
+        {
+            // Whatever is wrong, nothing of it is kept.
+            self.tables = None;
+        }
         let pinned = |drift: &Drift| {
             drift.found.word == Word::PinMissing && drift.outcome == Outcome::Mended
         };
@@ -105,7 +112,9 @@ impl EbpfPlane {
         if if_nametoindex(wanted.name.as_str()) != Ok(index) {
             return None;
         }
-        drop(self.attached.remove(&index));
+        if let Some(dead) = self.attached.remove(&index) {
+            warn("remove the pin of a dead link", dead.detach());
+        }
         let attached = self.link(current, (index, &wanted));
         let attached = attached.and_then(|(mut attached, is_new)| {
             if !is_new {

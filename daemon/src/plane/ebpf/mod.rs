@@ -5,6 +5,7 @@
 mod attach;
 mod clsact;
 mod filter;
+mod follow;
 mod generation;
 mod grants;
 pub(in crate::plane) mod interfaces;
@@ -63,6 +64,8 @@ pub struct EbpfPlane {
     learned: u32,
     current: Option<Generation>,
     attached: BTreeMap<u32, Attached>,
+    /// What the maps in force hold, if that is known.
+    tables: Option<Tables>,
     /// What was attached to, or was to be, by index.
     wanted: BTreeMap<u32, Wanted>,
     /// How often the links were looked at.
@@ -125,6 +128,7 @@ impl EbpfPlane {
             learned,
             current: None,
             attached: BTreeMap::new(),
+            tables: None,
             wanted: BTreeMap::new(),
             looks: 0,
             missing: BTreeMap::new(),
@@ -415,8 +419,13 @@ impl Plane for EbpfPlane {
 
     fn replace(&mut self, image: &Image) -> anyhow::Result<()> {
         let tables = tables::compile(image, self.options.nft_behind)?;
+        if self.follow(image, &tables) {
+            self.tables = Some(tables);
+            return Ok(());
+        }
         let mut next = Generation::load(image, &tables, self.learned, self.options.nft_behind)?;
         self.put_in_force(&tables, &mut next)?;
+        self.tables = Some(tables);
         if let Some(old) = self.current.replace(next) {
             self.retire(old);
         }

@@ -68,6 +68,14 @@ impl NftPlane {
         Ok(plane)
     }
 
+    /// The same, with a table that others may change, as on kernels before 6.9: whoever saves and loads
+    /// whole rulesets wants it.
+    #[must_use]
+    pub fn open_to_others(mut self) -> Self {
+        self.ownable = Some(false);
+        self
+    }
+
     /// Takes the table away. Forwarding is then other tables' business: only `egressd open` may.
     ///
     /// # Errors
@@ -497,6 +505,12 @@ impl Plane for NftPlane {
         Ok(self.check()?)
     }
 
+    fn stands_firm(&mut self) -> bool {
+        // Without an owner anyone's flush takes it away in the time between two looks.
+        let owner = self.standing.as_ref().and_then(|standing| standing.table.owner);
+        owner.is_some() && self.verify().is_ok()
+    }
+
     fn mend(&mut self) -> Vec<Drift> {
         self.mend_table().into_iter().collect()
     }
@@ -553,7 +567,7 @@ impl Plane for NftPlane {
                     },
                 ..
             }) => format!(
-                "table inet {TABLE}, handle {handle}, not owned (the kernel is older than 6.9)"
+                "table inet {TABLE}, handle {handle}, not owned: others can change it until egressd notices"
             ),
         };
         vec![table, self.reports.describe()]

@@ -6,7 +6,9 @@ mod first_packets;
 mod floods;
 mod forgeries;
 mod hostile;
+mod hotplug;
 mod packets;
+mod tamper;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +36,10 @@ enum Soak {
     Hostile(hostile::Options),
     /// Mutated frames on the kernel's programs and on the model; counts differences.
     Packets(packets::Options),
+    /// Somebody takes away what enforces, in every way there is; counts what gets through.
+    Tamper(tamper::Options),
+    /// Interfaces come, go and change; counts what gets through and times XDP.
+    Hotplug(hotplug::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +51,8 @@ fn main() -> ExitCode {
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
         Soak::Packets(options) => packets::soak(&options),
+        Soak::Tamper(options) => tamper::soak(&options),
+        Soak::Hotplug(options) => hotplug::soak(&options),
     };
     match failures {
         Ok(0) => ExitCode::SUCCESS,
