@@ -6,7 +6,7 @@ use crate::plane::drift::{Drift, Outcome, Word};
 use crate::policy::Moment;
 use std::collections::{BTreeMap, VecDeque};
 
-/// So many drifts within [`WINDOW`] are tampering.
+/// So many checks that found drifts within [`WINDOW`] are tampering.
 const MANY: usize = 10;
 
 /// In seconds. As long without any, and the alarm is over.
@@ -49,54 +49,58 @@ impl Drifts {
         let waits = |drift: &&Drift| matches!(drift.outcome, Outcome::Waits(_));
         let waiting: Vec<Drift> = found.iter().filter(waits).cloned().collect();
         let before = std::mem::replace(&mut self.waiting, waiting);
-        let mut told = Vec::new();
+        let mut fresh = Vec::new();
         for drift in found {
             // Nothing new: it still waits.
             let same = |known: &Drift| known.plane == drift.plane && known.found == drift.found;
             if waits(&drift) && before.iter().any(same) {
                 continue;
             }
+            fresh.push(drift);
             let count = self
                 .counts
                 .entry((drift.plane, drift.found.word))
                 .or_default();
             count.found += 1;
             count.mended += u64::from(drift.outcome == Outcome::Mended);
-            self.tell(drift, now, &mut told);
         }
-        told
+        self.tell(&fresh, now)
     }
 
-    fn tell(&mut self, drift: &Drift, now: Moment, told: &mut Vec<Happening>) {
+    /// What one check found for the first time is one step of somebody's, however many links it meets.
+    fn tell(&mut self, drifts: &[&Drift], now: Moment) -> Vec<Happening> {
+        let Some(first) = drifts.first() else {
+            return Vec::new();
+        };
         self.end_alarm(now);
         self.recent.push_back(now);
         if self.recent.len() > MANY {
             self.recent.pop_front();
         }
         let Some(alarm) = &mut self.alarm else {
-            told.push(happening(drift, 0));
-            let first = self.recent.front().copied().unwrap_or(now);
-            if self.recent.len() == MANY && now <= first.after_seconds(WINDOW) {
+            let mut told: Vec<Happening> = drifts.iter().map(|drift| happening(drift, 0)).collect();
+            let since = self.recent.front().copied().unwrap_or(now);
+            if self.recent.len() == MANY && now <= since.after_seconds(WINDOW) {
                 told.push(Happening::Tampering {
                     drifts: MANY as u64,
-                    seconds: now.seconds_from(first),
+                    seconds: now.seconds_from(since).max(1),
                 });
                 self.alarm = Some(Alarm {
-                    since: first,
+                    since,
                     drifts: MANY as u64,
                     told_at: now,
                     untold: 0,
                 });
             }
-            return;
+            return told;
         };
         alarm.drifts += 1;
         if now < alarm.told_at.after_seconds(PACE) {
             alarm.untold += 1;
-            return;
+            return Vec::new();
         }
-        told.push(happening(drift, std::mem::take(&mut alarm.untold)));
         alarm.told_at = now;
+        vec![happening(first, std::mem::take(&mut alarm.untold))]
     }
 
     fn end_alarm(&mut self, now: Moment) {
@@ -204,6 +208,14 @@ mod tests {
         assert_eq!(drifts.warnings(later), [""; 0]);
         // The next one is a line of its own again.
         assert_eq!(words(&drifts.take(&gone, later)), ["missing-table"]);
+    }
+
+    #[test]
+    fn a_burst_of_one_check_is_no_alarm() {
+        let mut drifts = Drifts::default();
+        let many = vec![drift(Word::PinMissing, Outcome::Mended); 30];
+        assert_eq!(words(&drifts.take(&many, Moment(0))), ["pin-missing"; 30]);
+        assert_eq!(drifts.warnings(Moment(1)), [""; 0]);
     }
 
     #[test]

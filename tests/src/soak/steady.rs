@@ -98,7 +98,7 @@ impl Steady {
         let sender = namespace.enter(move || -> Result<JoinHandle<[u64; 2]>> {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.connect(to)?;
-            socket.set_read_timeout(Some(PACE))?;
+            socket.set_nonblocking(true)?;
             Ok(thread::spawn(move || flow(&socket, &stop)))
         })??;
         self.senders.push(sender);
@@ -143,15 +143,16 @@ fn flow(socket: &UdpSocket, stop: &AtomicBool) -> [u64; 2] {
     let (mut sent, mut back) = (0_u64, 0_u64);
     let mut buffer = [0; 64];
     while !stop.load(Ordering::Relaxed) {
-        let next = Instant::now() + PACE;
         sent += u64::from(socket.send(&sent.to_be_bytes()).is_ok());
-        while Instant::now() < next {
-            back += u64::from(socket.recv(&mut buffer).is_ok());
+        thread::sleep(PACE);
+        while socket.recv(&mut buffer).is_ok() {
+            back += 1;
         }
     }
     let end = Instant::now() + PATIENCE;
     while back < sent && Instant::now() < end {
         back += u64::from(socket.recv(&mut buffer).is_ok());
+        thread::sleep(PACE / 10);
     }
     [sent, back.min(sent)]
 }
