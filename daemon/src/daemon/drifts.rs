@@ -174,10 +174,13 @@ mod tests {
     }
 
     fn words(told: &[Happening]) -> Vec<&'static str> {
-        let word = |happening: &Happening| match happening {
-            Happening::Drift { word, .. } => word.text(),
-            Happening::Tampering { .. } => "tampering",
-            _ => "other",
+        let word = |happening: &Happening| {
+            if let Happening::Drift { word, .. } = happening {
+                word.text()
+            } else {
+                assert!(matches!(happening, Happening::Tampering { .. }));
+                "tampering"
+            }
         };
         told.iter().map(word).collect()
     }
