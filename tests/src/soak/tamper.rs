@@ -326,8 +326,13 @@ impl Place<'_> {
                 list.args(["-a", "list", "chain", "inet", "egressd", "forward"]);
                 let listed = self.lab.gateway.output(&mut list).unwrap_or_default();
                 let mut tables = Command::new("nft");
-                tables.args(["-a", "list", "tables"]);
-                let table = self.lab.gateway.output(&mut tables).unwrap_or_default();
+                tables.args(["-j", "list", "tables"]);
+                let listing = self.lab.gateway.output(&mut tables).unwrap_or_default();
+                let tables: Value = serde_json::from_str(&listing).unwrap_or_default();
+                let mut tables = tables["nftables"].as_array().into_iter().flatten();
+                let table = tables.find(|item| item["table"]["name"] == "egressd");
+                let table = table.map(|table| table["table"]["handle"].to_string());
+                let table = table.unwrap_or_default();
                 let drops = listed.contains("policy drop") || listed.contains("drop");
                 let opened = listed
                     .lines()

@@ -1,6 +1,6 @@
 #![expect(
     clippy::disallowed_methods,
-    reason = "shell: runs ip, bpftool and mount"
+    reason = "shell: runs ip, bpftool and mount, and measures"
 )]
 //! What others take away from the plane comes back.
 
@@ -10,6 +10,7 @@ use crate::config::EbpfMode;
 use crate::plane::Plane as _;
 use crate::plane::drift::{Outcome, Word};
 use std::process::Command;
+use std::time::Instant;
 
 /// Pins that are removed, links that are detached: the plane sees to it alone.
 #[test]
@@ -123,4 +124,31 @@ fn interfaces_are_followed_without_a_new_program() {
     world.inside("gateway", || plane.replace(&more).unwrap());
     assert_ne!(program(&world), first);
     world.inside("gateway", || plane.verify().unwrap());
+}
+
+/// `cargo test -p egressd --release cost_of_a_look -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_look() {
+    const LOOKS: u32 = 2000;
+    let test = "look";
+    if !can_run(test) || !has_xdp(test) {
+        return;
+    }
+    let world = World::new(test);
+    let mut plane = world.open(EbpfMode::Xdp);
+    world.inside("gateway", || plane.replace(&world.image(0)).unwrap());
+    let began = Instant::now();
+    world.inside("gateway", || {
+        (0..LOOKS).for_each(|_| assert_eq!(plane.mend(), []))
+    });
+    println!("ebpf, one link: {:?} a look", began.elapsed() / LOOKS);
+    let nft = || {
+        let mut plane = crate::plane::nft::NftPlane::open(0).unwrap();
+        plane.replace(&world.image(0)).unwrap();
+        let began = Instant::now();
+        (0..LOOKS).for_each(|_| assert_eq!(plane.mend(), []));
+        println!("nft: {:?} a look", began.elapsed() / LOOKS);
+    };
+    world.inside("gateway", nft);
 }
