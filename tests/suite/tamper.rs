@@ -90,7 +90,7 @@ fn plugged(bench: &Bench) -> Result<Verdict> {
     println!("{}", seen.table());
     ensure!(seen.failures() == 0, "{}\n{}", seen.table(), seen.words);
     ensure!(
-        seen.counts.forbidden > 500 && seen.counts.granted > 500,
+        seen.counts.forbidden > 100 && seen.counts.granted > 100,
         "{:?}",
         seen.counts
     );

@@ -18,7 +18,11 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(100);
 
 /// How often the planes are looked at, asked or not: not everything that happens to them is told.
-const PULSE: Duration = Duration::from_millis(50);
+/// A look costs some ten microseconds for the table and as much for each link.
+const PULSE: Duration = Duration::from_millis(25);
+
+/// The same after a look that found something: who tampers without end must not have all of this thread.
+const TAMPERED: Duration = Duration::from_millis(50);
 
 type Planes = Vec<Box<dyn Plane>>;
 
@@ -168,6 +172,8 @@ struct Watch {
     /// Not before the first replacement, nor while one is due.
     in_force: bool,
     at: Instant,
+    /// From one look to the next.
+    pause: Duration,
     /// How many drifts were found last that cannot be put right.
     waiting: usize,
 }
@@ -177,6 +183,7 @@ impl Default for Watch {
         Self {
             in_force: false,
             at: Instant::now(),
+            pause: PULSE,
             waiting: 0,
         }
     }
@@ -186,7 +193,7 @@ impl Watch {
     /// Until the next look.
     fn rest(&self) -> Duration {
         if self.in_force {
-            PULSE.saturating_sub(self.at.elapsed())
+            self.pause.saturating_sub(self.at.elapsed())
         } else {
             PULSE
         }
@@ -209,6 +216,7 @@ impl Watch {
         let drifts: Vec<Drift> = planes.iter_mut().flat_map(|plane| plane.mend()).collect();
         let count = |of: fn(&Mending) -> bool| drifts.iter().filter(|d| of(&d.outcome)).count();
         self.waiting = count(|outcome| matches!(outcome, Mending::Waits(_)));
+        self.pause = if drifts.is_empty() { PULSE } else { TAMPERED };
         self.in_force = count(|outcome| matches!(outcome, Mending::Replace(_))) == 0;
         drifts
     }
