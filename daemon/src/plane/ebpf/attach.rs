@@ -427,6 +427,11 @@ pub(super) fn is_taken(error: &anyhow::Error) -> bool {
     has_code(error, &[libc::EBUSY, libc::EEXIST])
 }
 
+/// Whether an attach failed because the interface is not there.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    has_code(error, &[libc::ENODEV])
+}
+
 fn has_code(error: &anyhow::Error, codes: &[i32]) -> bool {
     error
         .chain()

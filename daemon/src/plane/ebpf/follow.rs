@@ -2,7 +2,7 @@
 //! of the tables changed, the maps in force are changed. Every entry says the old or the new at any
 //! moment, never a third thing.
 
-use super::attach;
+use super::attach::{self, Attached};
 use super::generation::Generation;
 use super::tables::Tables;
 use super::{EbpfPlane, warn};
@@ -22,12 +22,15 @@ impl EbpfPlane {
         let (Some(old), Some(mut current)) = (self.tables.take(), self.current.take()) else {
             return false;
         };
-        let followed = if is_near(&old, tables) && current.is_of(image, self.options.nft_behind) {
-            self.change(&mut current, image, (&old, tables))
-                .map(|()| true)
-        } else {
-            Ok(false)
-        };
+        // Made again under its index before anyone could tell.
+        let lost = self.attached.values().any(Attached::is_dead);
+        let followed =
+            if is_near(&old, tables, lost) && current.is_of(image, self.options.nft_behind) {
+                self.change(&mut current, image, (&old, tables))
+                    .map(|()| true)
+            } else {
+                Ok(false)
+            };
         self.current = Some(current);
         match followed {
             Ok(followed) => followed,
@@ -55,11 +58,12 @@ impl EbpfPlane {
     }
 }
 
-/// Whether interfaces and addresses differ and nothing else, and none of an interface that both have. The
-/// same once more is asked for where something is wrong.
-fn is_near(old: &Tables, new: &Tables) -> bool {
+/// Whether interfaces and addresses differ (or a link is `lost`) and nothing else, and no entry of an
+/// interface that both have. The same once more is asked for where something is wrong.
+fn is_near(old: &Tables, new: &Tables, lost: bool) -> bool {
     let indices = |tables: &Tables| -> Vec<u32> { tables.interfaces.keys().copied().collect() };
-    let other = indices(old) != indices(new)
+    let other = lost
+        || indices(old) != indices(new)
         || old.sources != new.sources
         || old.places != new.places
         || old.names() != new.names();

@@ -275,6 +275,10 @@ impl EbpfPlane {
                         )
                     });
                 }
+                // A lesser hook could meet one that was made again meanwhile, and keep it.
+                Err(error) if attach::is_gone(&error) => {
+                    return Err(error).with_context(|| format!("attach to {}", wanted.name));
+                }
                 Err(error) => failures.push(format!("{hook}: {error:#}")),
             }
         }
