@@ -13,3 +13,4 @@ pub mod observe;
 pub mod plane;
 pub mod policy;
 mod seldom;
+pub mod watch;

@@ -23,10 +23,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Changes this close together are one change.
-const QUIET: Duration = Duration::from_millis(5);
+const QUIET: Duration = Duration::from_millis(2);
 
 /// A change waits for quiet no longer than this.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The interfaces and addresses of this network namespace, now.
 ///

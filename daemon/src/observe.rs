@@ -9,6 +9,7 @@ mod packet;
 
 pub use packet::Refused;
 
+use crate::plane::drift::Word;
 use crate::policy::ZoneId;
 use crate::policy::name::Name;
 use crate::policy::rules::{Refusal, Unfit};
@@ -149,6 +150,22 @@ pub enum Happening {
         plane: &'static str,
         /// What happened.
         what: String,
+    },
+    /// A plane was found changed.
+    Drift {
+        /// `nft` or `ebpf`.
+        plane: &'static str,
+        /// What changed, in one word.
+        word: Word,
+        /// What was found, and what became of it.
+        what: String,
+    },
+    /// Planes are changed again and again; further drifts are told now and then only.
+    Tampering {
+        /// So many drifts,
+        drifts: u64,
+        /// in so many seconds.
+        seconds: u64,
     },
     /// Interfaces or their addresses changed.
     Links {
@@ -321,8 +338,10 @@ fn tally(happening: &Happening) -> u64 {
         Happening::Cut { flows, .. } => (Tally::FlowsCut, *flows),
         Happening::Forgery { .. } => (Tally::Forgeries, 1),
         Happening::Upstream { well, .. } => (Tally::Failed, u64::from(!well)),
-        Happening::Plane { .. } => (Tally::PlaneTroubles, 1),
-        Happening::Links { .. } | Happening::Operator { .. } => return 0,
+        Happening::Plane { .. } | Happening::Drift { .. } => (Tally::PlaneTroubles, 1),
+        Happening::Links { .. } | Happening::Operator { .. } | Happening::Tampering { .. } => {
+            return 0;
+        }
         Happening::Reloaded { outcome: Ok(_) } => (Tally::Reloads, 1),
         Happening::Reloaded { outcome: Err(_) } => (Tally::ReloadsRefused, 1),
     };
@@ -512,6 +531,18 @@ impl Happening {
                 plane: Some(plane),
                 ..text("plane", what)
             },
+            Self::Drift { plane, word, what } => Told {
+                plane: Some(plane),
+                reason: Some(word.to_string()),
+                ..text("plane", what)
+            },
+            Self::Tampering { drifts, seconds } => text(
+                "plane",
+                &format!(
+                    "somebody changes what egressd enforces again and again: {drifts} times in {seconds} \
+                     seconds; each is repaired, `egressctl status` counts them"
+                ),
+            ),
             Self::Links { what } => text("link", what),
             Self::Reloaded {
                 outcome: Ok(summary),
@@ -576,8 +607,9 @@ fn level(happening: &Happening, total: u64) -> Level {
         | Happening::Reloaded { outcome: Ok(_) } => Level::Info,
         Happening::Upstream { well: false, .. }
         | Happening::Plane { .. }
-        | Happening::Operator { .. } => Level::Warn,
-        Happening::Reloaded { outcome: Err(_) } => Level::Error,
+        | Happening::Operator { .. }
+        | Happening::Drift { .. } => Level::Warn,
+        Happening::Reloaded { outcome: Err(_) } | Happening::Tampering { .. } => Level::Error,
     }
 }
 
@@ -596,7 +628,7 @@ fn word(happening: &Happening) -> &'static str {
         | Happening::Operator { .. } => "grant",
         Happening::PacketRefused(_) => "packet",
         Happening::Upstream { .. } => "upstream",
-        Happening::Plane { .. } => "plane",
+        Happening::Plane { .. } | Happening::Drift { .. } | Happening::Tampering { .. } => "plane",
         Happening::Links { .. } => "link",
         Happening::Reloaded { .. } => "config",
     }

@@ -19,6 +19,7 @@ mod reload;
 mod revoke;
 mod soaks;
 mod steer;
+mod tamper;
 mod upstreams;
 
 use bench::Bench;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         dnssec::TESTS,
         soaks::TESTS,
         steer::TESTS,
+        tamper::TESTS,
         upstreams::TESTS,
     ];
     let trials = tests.concat().into_iter().map(trial).collect();

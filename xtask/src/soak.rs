@@ -91,6 +91,32 @@ pub(crate) enum Soak {
         #[arg(long)]
         json: bool,
     },
+    /// Somebody takes away what enforces, in every way there is, under granted and forbidden traffic: none
+    /// of the one may pass, and all comes back within 100 ms.
+    Tamper {
+        /// How long, for each of three ways to set the planes up.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Print one JSON document instead of tables.
+        #[arg(long)]
+        json: bool,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Interfaces come, go and change under traffic: nothing forbidden passes, and XDP is back within
+    /// 100 ms.
+    Hotplug {
+        /// How many changes.
+        #[arg(long, default_value_t = 300)]
+        changes: u64,
+        /// Print one JSON document instead of tables.
+        #[arg(long)]
+        json: bool,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
     /// The programs are replaced again and again under granted and forbidden traffic: none of the one
     /// may be lost, none of the other pass.
     Swaps {
@@ -133,6 +159,16 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
         Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
         Soak::Packets { count, json } => packets_on_programs(*count, *json),
         Soak::Swaps { count } => swaps(*count),
+        Soak::Tamper {
+            seconds,
+            json,
+            planes,
+        } => told(["tamper", "--seconds"], *seconds, *planes, *json),
+        Soak::Hotplug {
+            changes,
+            json,
+            planes,
+        } => told(["hotplug", "--changes"], *changes, *planes, *json),
     }
 }
 
@@ -171,6 +207,19 @@ fn swaps(count: u32) -> Result<bool> {
         .args(["test", "--package", "egressd", "--lib"])
         .args(["plane::trial::tests::swaps", "--", "--nocapture"]);
     succeeds(&mut test)
+}
+
+/// A soak in the lab that can print JSON.
+fn told(words: [&str; 2], size: u64, planes: Planes, json: bool) -> Result<bool> {
+    let size = size.to_string();
+    let mut args = vec![words[0], words[1], &size, "--planes", planes.word()];
+    if json {
+        args.push("--json");
+    }
+    program(
+        "soak",
+        &args.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+    )
 }
 
 fn in_lab(soak: &str, measure: &str, size: u32, planes: Planes) -> Result<bool> {

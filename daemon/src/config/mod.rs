@@ -200,6 +200,8 @@ pub struct PlaneSettings {
     pub nft: bool,
     /// How the ebpf plane attaches.
     pub ebpf: EbpfMode,
+    /// Whether the kernel keeps others out of the nft table, where it can.
+    pub own_table: bool,
     /// NFLOG group for refused packets.
     pub log_group: u16,
 }

@@ -67,6 +67,7 @@ pub(super) fn planes(mut table: Table<'_, '_>) -> PlaneSettings {
     let planes = PlaneSettings {
         nft: table.flag("nft").unwrap_or(true),
         ebpf: table.choice("ebpf", &modes).unwrap_or_default(),
+        own_table: table.flag("own_table").unwrap_or(true),
         log_group: narrow(table.number("log_group", 0, u64::from(u16::MAX)), 77),
     };
     if !planes.nft && planes.ebpf == EbpfMode::Off {

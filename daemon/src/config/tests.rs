@@ -86,7 +86,7 @@ fn values_reach_the_settings() {
          shared = ['*.AzureEdge.net']\ndeny = ['intune/179']\nscope = {{ platforms = ['Windows'] }}\n\
          [[zone.rule]]\nnetworks = ['192.0.2.1']\nudp = [123]\n\
          [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
-         [planes]\nnft = false\nebpf = 'tc'\nlog_group = 5\n\
+         [planes]\nnft = false\nebpf = 'tc'\nown_table = false\nlog_group = 5\n\
          [control]\nsocket = '/s'\ngroup = 'wheel'\n[service]\nstate = '/st'\nbpf = '/b'\n\
          [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\nper_client = 7\nreferred = 0\n\
          questions = 0\nconnections = 100\nconnections_per_client = 3\n\
@@ -116,6 +116,7 @@ fn values_reach_the_settings() {
         PlaneSettings {
             nft: false,
             ebpf: EbpfMode::Tc,
+            own_table: false,
             log_group: 5
         }
     );

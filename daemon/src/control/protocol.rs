@@ -425,6 +425,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     ObserverCounters::CUSTOM_TYPE,
     PacketCounts::CUSTOM_TYPE,
     RefusalCounts::CUSTOM_TYPE,
+    DriftCount::CUSTOM_TYPE,
     Zone::CUSTOM_TYPE,
     PacketCounter::CUSTOM_TYPE,
     SetHits::CUSTOM_TYPE,

@@ -278,7 +278,7 @@ fn kind(what: &observe::Happening) -> Kind {
         | H::Forgery { .. } => Kind::Answer,
         H::Granted { .. } | H::Ended { .. } | H::Cut { .. } | H::Operator { .. } => Kind::Grant,
         H::PacketRefused(_) => Kind::Packet,
-        H::Plane { .. } => Kind::Plane,
+        H::Plane { .. } | H::Drift { .. } | H::Tampering { .. } => Kind::Plane,
         H::Links { .. } | H::Upstream { .. } => Kind::Link,
         H::Reloaded { .. } => Kind::Config,
     }

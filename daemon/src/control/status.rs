@@ -36,6 +36,9 @@ pub struct Status {
     /// What became of the planes' reports of refused packets.
     #[serde(default)]
     pub refusals: RefusalCounts,
+    /// How often planes were found changed by others, in each way that they were.
+    #[serde(default)]
+    pub drifts: Vec<DriftCount>,
     /// What an operator should look at; empty when all is well.
     pub warnings: Vec<String>,
 }
@@ -202,4 +205,17 @@ pub struct RefusalCounts {
     pub repeated: u64,
     /// Not told, because there were too many at once.
     pub lost: u64,
+}
+
+/// One way in which a plane was found changed, since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct DriftCount {
+    /// `nft` or `ebpf`.
+    pub plane: String,
+    /// In one word, such as `missing-table` or `xdp-detached`.
+    pub drift: String,
+    /// Times that it was found.
+    pub found: u64,
+    /// Times that the plane itself put it right at once; else everything was replaced.
+    pub mended: u64,
 }

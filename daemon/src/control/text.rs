@@ -70,6 +70,23 @@ pub fn status(status: &Status) -> String {
         "refused flows told {}; reports of the same flow {}, too many at once {}",
         refusals.told, refusals.repeated, refusals.lost
     );
+    if !status.drifts.is_empty() {
+        let counted = status.drifts.iter().map(|of| {
+            let left = of.found.saturating_sub(of.mended);
+            let replaced = match left {
+                0 => String::new(),
+                _ => format!(" ({left} not at once)"),
+            };
+            format!(
+                "{} {} {}{replaced}",
+                clean(&of.plane),
+                clean(&of.drift),
+                of.found
+            )
+        });
+        let counted: Vec<String> = counted.collect();
+        let _ = writeln!(text, "found changed and repaired: {}", counted.join(", "));
+    }
     if !status.unresolved.is_empty() {
         let few = status.unresolved.iter().take(SOME_NAMES);
         let few: Vec<_> = few.map(|of| format!("{} ({})", of.name, of.zone)).collect();

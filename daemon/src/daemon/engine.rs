@@ -3,12 +3,14 @@
 //! Answers are committed in groups, as a database does: all that arrive while one kernel transaction
 //! is in flight share the next one.
 
+use super::drifts::Drifts;
 use super::late::Late;
 use super::quotas::Quotas;
 use super::refusals::Refusals;
 use crate::dns::{Release, Untaught, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
+use crate::plane::drift::{Drift, Outcome as Mending};
 use crate::policy::grant::{Admission, Cap, Policy};
 use crate::policy::image::{Change, Image, Mode};
 use crate::policy::links::Links;
@@ -24,6 +26,9 @@ use std::sync::Arc;
 /// Seconds between checks that the planes are still in place.
 const VERIFY_SECONDS: u64 = 5;
 
+/// Milliseconds between checks at least, whatever the kernel tells of changes.
+const PACE: u64 = 50;
+
 /// Seconds until a failed replacement is tried again.
 const RETRY_SECONDS: u64 = 1;
 
@@ -37,8 +42,13 @@ pub enum Event {
     Answered(Vec<Waiting>),
     /// The planes' thread finished the commit in flight.
     Committed(Outcome),
-    /// The planes' thread looked whether its mechanisms are still in place.
-    Verified(Result<(), String>),
+    /// The planes' thread looked whether its mechanisms are still in place: what was not, and what the
+    /// planes made of it.
+    Verified(Vec<Drift>),
+    /// The planes' thread found this without being asked.
+    Drifted(Vec<Drift>),
+    /// The kernel says that something changed that planes may stand on.
+    Stirred,
     /// Which of the grants that are due still carry packets, and until when that keeps them.
     InUse(Vec<(ZoneId, IpAddr, Moment)>),
     /// Live flows of enforced zones, to be judged.
@@ -150,6 +160,8 @@ pub struct Engine {
     sweep_after: BTreeSet<Revision>,
     verifying: bool,
     verify_at: Moment,
+    verified_at: Option<Moment>,
+    drifts: Drifts,
     effects: Vec<Effect>,
     cut_flows: u64,
     late: Late,
@@ -178,6 +190,8 @@ impl Engine {
             sweep_after: BTreeSet::new(),
             verifying: false,
             verify_at: now.after_seconds(VERIFY_SECONDS),
+            verified_at: None,
+            drifts: Drifts::default(),
             effects: Vec::new(),
             cut_flows: 0,
             late: Late::default(),
@@ -216,6 +230,12 @@ impl Engine {
     #[must_use]
     pub fn late(&self) -> &Late {
         &self.late
+    }
+
+    /// What was found changed in the planes.
+    #[must_use]
+    pub fn drifts(&self) -> &Drifts {
+        &self.drifts
     }
 
     /// What is told of refused packets.
@@ -276,11 +296,14 @@ impl Engine {
             }
         }
         if self.verify_at <= now {
-            self.verify_at = now.after_seconds(VERIFY_SECONDS);
-            if !self.verifying && self.in_flight.is_none() {
-                self.verifying = true;
-                self.effects.push(Effect::Verify);
+            if self.verifying {
+                self.verify_at = Moment(now.0.saturating_add(PACE));
+                return;
             }
+            self.verify_at = now.after_seconds(VERIFY_SECONDS);
+            self.verified_at = Some(now);
+            self.verifying = true;
+            self.effects.push(Effect::Verify);
         }
     }
 
@@ -293,14 +316,16 @@ impl Engine {
                 }
             }
             Event::Committed(outcome) => self.settled(outcome, now),
-            Event::Verified(Ok(())) => self.verifying = false,
-            Event::Verified(Err(what)) => {
+            Event::Verified(drifts) => {
                 self.verifying = false;
-                self.must_replace = true;
-                self.raise();
-                self.record_plane(format!("{what}; repairing"));
-                // Until the repair nothing is in force, whatever was committed.
-                self.fault = Some(what);
+                self.drifted(&drifts, now);
+            }
+            Event::Drifted(drifts) => self.drifted(&drifts, now),
+            Event::Stirred => {
+                let rested = self
+                    .verified_at
+                    .map_or(now, |at| Moment(at.0.saturating_add(PACE)));
+                self.verify_at = self.verify_at.min(rested.max(now));
             }
             Event::InUse(used) => {
                 // Only what was due when the question was asked: what fell due since was not asked
@@ -536,6 +561,29 @@ impl Engine {
                 .or_insert(change);
             entry.now = change.now;
             entry.origin = change.origin;
+        }
+    }
+
+    /// Sees to what was found changed in the planes.
+    fn drifted(&mut self, drifts: &[Drift], now: Moment) {
+        let told = self.drifts.take(drifts, now);
+        self.effects.extend(told.into_iter().map(Effect::Record));
+        let mut opened = false;
+        for drift in drifts {
+            match &drift.outcome {
+                Mending::Waits(_) => {}
+                // What the kernel held is what it holds again, but meanwhile flows may have begun.
+                Mending::Mended => opened |= drift.found.word.may_have_opened(),
+                Mending::Replace(_) => {
+                    self.must_replace = true;
+                    self.raise();
+                    // Until the repair nothing is in force, whatever was committed.
+                    self.fault = Some(format!("{}: {}", drift.plane, drift.found.what));
+                }
+            }
+        }
+        if opened && self.sweeping == 0 {
+            self.sweep();
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::engine::{Effect, Engine, Event, Outcome, ZonedFlow};
 use crate::dns::{Token, Waiting};
+use crate::plane::drift::{Drift, Found, Outcome as Mending, Word};
 use crate::policy::image::{Change, Mode};
 use crate::policy::links::{Link, Links, Stack};
 use crate::policy::port::ClassMask;
@@ -471,8 +472,67 @@ fn a_sweep_cuts_what_nothing_grants() {
 #[test]
 fn drift_is_repaired() {
     let mut world = World::ready();
-    world.event(Event::Verified(Err("nft: the table is gone".to_owned())));
+    world.event(Event::Verified(vec![drift(
+        Mending::Replace(String::new()),
+    )]));
     assert!(matches!(world.job, Some(Job::Replace(_))));
+    assert!(world.engine.fault().is_some());
+}
+
+fn drift(outcome: Mending) -> Drift {
+    Drift {
+        plane: "nft",
+        found: Found::new(Word::MissingTable, "the table is gone"),
+        outcome,
+    }
+}
+
+#[test]
+fn what_is_mended_needs_no_replacement_but_a_sweep() {
+    fn check(outcome: Mending, sweeps: usize) {
+        let mut world = World::ready();
+        let before = world.sweeps;
+        world.event(Event::Drifted(vec![drift(outcome)]));
+        assert!(world.job.is_none());
+        assert_eq!(world.engine.fault(), None);
+        assert_eq!(world.sweeps - before, sweeps);
+    }
+    check(Mending::Mended, 1);
+    check(Mending::Waits("no bpffs".to_owned()), 0);
+}
+
+#[test]
+fn a_burst_is_one_check_and_then_they_are_paced() {
+    let mut world = World::ready();
+    let (mut checks, mut stirred) = (0, 0);
+    for millisecond in 0..1000 {
+        world.now = Moment(world.now.0 + 1);
+        for _ in 0..10 {
+            stirred += 1;
+            world.engine.handle(Event::Stirred, world.now);
+        }
+        if world.engine.next_tick() <= world.now {
+            world.engine.tick(world.now);
+        }
+        let effects = world.engine.take_effects(world.now);
+        let asked = effects
+            .iter()
+            .filter(|e| matches!(e, Effect::Verify))
+            .count();
+        if asked > 0 {
+            world.engine.handle(Event::Verified(Vec::new()), world.now);
+        }
+        checks += asked;
+        assert!(checks > 0, "the first is not waited for");
+        assert!(
+            checks <= millisecond / 50 + 1,
+            "{checks} in {millisecond} ms"
+        );
+    }
+    assert!(checks >= 19, "{checks} for {stirred}");
+    // The last one is not lost.
+    world.engine.handle(Event::Stirred, world.now);
+    assert!(world.engine.next_tick().0 <= world.now.0 + 50);
 }
 
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod cap_tests;
+pub mod drifts;
 pub mod engine;
 #[cfg(test)]
 mod engine_tests;
@@ -38,6 +39,7 @@ use crate::policy::grant::Policy;
 use crate::policy::links::Links;
 use crate::policy::rules::Rules;
 use crate::policy::{Moment, Revision};
+use crate::watch;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use engine::{Effect, Engine, Event};
@@ -52,7 +54,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Events that may wait for the loop; a full queue makes the DNS edge answer SERVFAIL.
@@ -106,7 +109,7 @@ async fn start(path: &Path) -> anyhow::Result<()> {
     let (events, inbox) = mpsc::channel(BACKLOG);
     let planes = PlaneThread::spawn(open_planes(&settings)?, blocking(&events))?;
     let flows = flows::spawn(blocking(&events))?;
-    let (news, links_told) = watch::channel(policy.rules().links().clone());
+    let (news, links_told) = tokio::sync::watch::channel(policy.rules().links().clone());
     let followed = tokio::task::spawn_local(links::follow(move |links| {
         // Closed: the daemon is ending.
         let _ = news.send(links);
@@ -178,9 +181,12 @@ fn recall(policy: &mut Policy, store: &mut state::Store, unread: Option<String>)
 fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
     let mut planes: Vec<Box<dyn Plane>> = Vec::new();
     if settings.planes.nft {
-        planes.push(Box::new(
-            NftPlane::open(settings.planes.log_group).context("open the nft plane")?,
-        ));
+        let plane = NftPlane::open(settings.planes.log_group).context("open the nft plane")?;
+        planes.push(Box::new(if settings.planes.own_table {
+            plane
+        } else {
+            plane.open_to_others()
+        }));
     }
     if settings.planes.ebpf != EbpfMode::Off {
         let options = EbpfOptions {
@@ -255,13 +261,14 @@ impl Daemon {
     async fn serve(
         &mut self,
         mut inbox: mpsc::Receiver<Event>,
-        mut links: watch::Receiver<Links>,
+        mut links: tokio::sync::watch::Receiver<Links>,
         mut followed: JoinHandle<anyhow::Result<std::convert::Infallible>>,
     ) -> anyhow::Result<()> {
         // Before its rules are in force: what they copy and hold back finds a reader.
         self.observing = self.open_observing(&self.settings)?;
         self.first_commit(&mut inbox).await?;
         clear_switched_off(&self.settings);
+        self.watch_kernel();
         self.edge = Some(self.open_edge(&self.settings.dns)?);
         let (calls, mut called) = mpsc::unbounded_channel::<Call>();
         let server = control::Server::bind(&self.settings.control)?;
@@ -351,6 +358,21 @@ impl Daemon {
         }
         log::info!(target: "daemon", "stopped; the last committed policy stays in force");
         Ok(())
+    }
+
+    /// Has the planes looked at when the kernel tells of changes. Without that the clock does.
+    fn watch_kernel(&self) {
+        let tables = self.settings.planes.nft && nft::is_open_to_others();
+        let events = self.events.clone();
+        let watching = watch::spawn(tables, move || {
+            !matches!(
+                events.try_send(Event::Stirred),
+                Err(TrySendError::Closed(_))
+            )
+        });
+        if let Err(error) = watching {
+            log::warn!(target: "plane", "changes are noticed later: {error:#}");
+        }
     }
 
     /// Waits until the policy is in force for the first time.
@@ -524,6 +546,7 @@ impl Daemon {
                     .warnings
                     .extend(exceptions.iter().map(control::exception::line));
                 status.warnings.extend(self.state_trouble());
+                status.warnings.extend(self.engine.drifts().warnings(now()));
                 if let Some(edge) = &self.edge {
                     status.dns = views::dns(edge.stats());
                     status.unresolved = views::unresolved(&self.engine, &edge.unresolved());

@@ -6,6 +6,7 @@
 )]
 
 use super::engine::{Event, Outcome};
+use crate::plane::drift::{Drift, Outcome as Mending};
 use crate::plane::{Plane, RefusedPacket};
 use crate::policy::image::{Change, Image};
 use std::sync::Arc;
@@ -15,6 +16,13 @@ use std::time::{Duration, Instant};
 
 /// How often refused packets are collected.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How often the planes are looked at, asked or not: not everything that happens to them is told.
+/// A look costs some ten microseconds for the table and as much for each link.
+const PULSE: Duration = Duration::from_millis(25);
+
+/// The same after a look that found something: who tampers without end must not have all of this thread.
+const TAMPERED: Duration = Duration::from_millis(50);
 
 type Planes = Vec<Box<dyn Plane>>;
 
@@ -83,14 +91,31 @@ impl Drop for PlaneThread {
 
 fn work(mut planes: Planes, inbox: &Receiver<Job>, report: &impl Fn(Event)) {
     let mut polled = Instant::now();
+    let mut watch = Watch::default();
     loop {
-        match inbox.recv_timeout(POLL.saturating_sub(polled.elapsed())) {
-            Ok(Job::Replace(image)) => report(Event::Committed(replace(&mut planes, &image))),
-            Ok(Job::Apply(changes)) => report(Event::Committed(apply(&mut planes, changes))),
-            Ok(Job::Verify) => report(Event::Verified(verify(&mut planes))),
+        let rest = POLL.saturating_sub(polled.elapsed()).min(watch.rest());
+        match inbox.recv_timeout(rest) {
+            Ok(Job::Replace(image)) => {
+                let outcome = replace(&mut planes, &image);
+                watch.replaced(&outcome);
+                report(Event::Committed(outcome));
+            }
+            Ok(Job::Apply(changes)) => {
+                let outcome = apply(&mut planes, changes);
+                watch.applied(&outcome);
+                report(Event::Committed(outcome));
+            }
+            Ok(Job::Verify) => report(Event::Verified(watch.look(&mut planes))),
             Ok(Job::Ask(question)) => question(&mut planes),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if watch.rest().is_zero() {
+            let known = watch.waiting;
+            let drifts = watch.look(&mut planes);
+            if watch.waiting != known || drifts.len() > watch.waiting {
+                report(Event::Drifted(drifts));
+            }
         }
         if polled.elapsed() >= POLL {
             polled = Instant::now();
@@ -112,7 +137,7 @@ fn collect(planes: &mut Planes) -> Vec<RefusedPacket> {
         plane.rely(in_place);
         refused.extend(plane.refused());
         let relied_on = refers.get(number + 1).is_some_and(|refers| *refers);
-        in_place = relied_on && plane.verify().is_ok();
+        in_place = relied_on && plane.stands_firm();
     }
     refused
 }
@@ -142,12 +167,59 @@ fn apply(planes: &mut Planes, mut changes: Vec<Change>) -> Outcome {
     Outcome::Applied(refused)
 }
 
-fn verify(planes: &mut Planes) -> Result<(), String> {
-    planes.iter_mut().try_for_each(|plane| {
-        plane
-            .verify()
-            .map_err(|error| format!("{}: {error:#}", plane.name()))
-    })
+/// When the planes are looked at, and whether there is any use in it.
+struct Watch {
+    /// Not before the first replacement, nor while one is due.
+    in_force: bool,
+    at: Instant,
+    /// From one look to the next.
+    pause: Duration,
+    /// How many drifts were found last that cannot be put right.
+    waiting: usize,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            in_force: false,
+            at: Instant::now(),
+            pause: PULSE,
+            waiting: 0,
+        }
+    }
+}
+
+impl Watch {
+    /// Until the next look.
+    fn rest(&self) -> Duration {
+        if self.in_force {
+            self.pause.saturating_sub(self.at.elapsed())
+        } else {
+            PULSE
+        }
+    }
+
+    fn replaced(&mut self, outcome: &Outcome) {
+        self.in_force = matches!(outcome, Outcome::Replaced);
+    }
+
+    fn applied(&mut self, outcome: &Outcome) {
+        self.in_force &= !matches!(outcome, Outcome::Failed(_));
+    }
+
+    /// Looks, lets the planes put right what they can, and returns what was found.
+    fn look(&mut self, planes: &mut Planes) -> Vec<Drift> {
+        self.at = Instant::now();
+        if !self.in_force {
+            return Vec::new();
+        }
+        let drifts: Vec<Drift> = planes.iter_mut().flat_map(|plane| plane.mend()).collect();
+        let count = |of: fn(&Mending) -> bool| drifts.iter().filter(|d| of(&d.outcome)).count();
+        self.waiting = count(|outcome| matches!(outcome, Mending::Waits(_)));
+        self.pause = if drifts.is_empty() { PULSE } else { TAMPERED };
+        self.in_force = count(|outcome| matches!(outcome, Mending::Replace(_))) == 0;
+        drifts
+    }
 }
 
 #[cfg(test)]

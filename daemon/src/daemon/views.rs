@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::late::Summary;
 use super::quotas::FILLING;
 use crate::control::protocol::{
-    CatalogueStatus, DnsCounters, Exception, Explanation, Failure, Grant, GrantCounts, GrantPage,
+    CatalogueStatus, DnsCounters, DriftCount, Exception, Explanation, Failure, Grant, GrantCounts, GrantPage,
     Holding, LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts,
     PlaneStatus, PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status,
     UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
@@ -76,6 +76,16 @@ pub(super) fn status(engine: &Engine) -> Status {
             repeated: refusals.repeated,
             lost: refusals.lost,
         },
+        drifts: engine
+            .drifts()
+            .counts()
+            .map(|(plane, word, count)| DriftCount {
+                plane: plane.to_owned(),
+                drift: word.to_string(),
+                found: count.found,
+                mended: count.mended,
+            })
+            .collect(),
         warnings: engine
             .fault()
             .map(|fault| format!("a plane is not in force: {fault}"))

@@ -5,11 +5,13 @@ use crate::policy::ZoneId;
 use crate::policy::image::{Change, Image};
 use crate::policy::origin::Origin;
 use crate::policy::port::ClassMask;
+use drift::{Drift, Found, Outcome, Word};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub mod conntrack;
 pub mod copies;
+pub mod drift;
 pub mod ebpf;
 pub mod model;
 pub mod netlink;
@@ -56,6 +58,19 @@ pub trait Plane: Send {
     /// Says what is missing or foreign; the caller must `replace`.
     fn verify(&mut self) -> anyhow::Result<()>;
 
+    /// Looks as [`Plane::verify`] does, and puts right what it can from what it remembers itself: within
+    /// a few milliseconds, without the other planes. Returns every difference it found. To be called
+    /// often, but never before the first [`Plane::replace`] nor while one is due.
+    fn mend(&mut self) -> Vec<Drift> {
+        let found = self.verify().err();
+        let found = found.map(|error| Drift {
+            plane: self.name(),
+            found: Found::new(Word::Unknown, format!("{error:#}")),
+            outcome: Outcome::Replace(String::new()),
+        });
+        found.into_iter().collect()
+    }
+
     /// The moment (boot clock, ms) a packet last used each of `addresses`, where this plane knows.
     fn last_seen(&mut self, _addresses: &[(ZoneId, IpAddr)]) -> BTreeMap<(ZoneId, IpAddr), u64> {
         BTreeMap::new()
@@ -82,6 +97,12 @@ pub trait Plane: Send {
     /// called several times a second.
     fn refers(&self) -> bool {
         false
+    }
+
+    /// Whether it is in place, and nobody can take it away before the next look: then the plane behind it
+    /// may leave packets to it.
+    fn stands_firm(&mut self) -> bool {
+        self.verify().is_ok()
     }
 
     /// Says whether the planes before this one were just found in place. While they are not, nothing may

@@ -5,9 +5,12 @@ mod chance;
 pub mod churn;
 pub mod first_packets;
 pub mod forgeries;
-pub mod kills;
 mod quantile;
-pub mod revocations;
 mod traffic;
+pub mod hotplug;
+pub mod kills;
+pub mod revocations;
+pub mod steady;
+pub mod tamper;
 
 pub use quantile::Waits;

@@ -8,11 +8,13 @@
 use super::clsact;
 use super::generation::Generation;
 use super::interfaces::Wanted;
+use crate::plane::drift::{Found, Word};
 use anyhow::Context as _;
 use aya::programs::links::{FdLink, LinkOrder, LinkType, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{SchedClassifier, TcAttachType, XdpMode};
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -82,10 +84,12 @@ pub(super) struct Attached {
     /// `None` for [`Hook::Clsact`].
     link: Option<FdLink>,
     pin: PathBuf,
+    /// Where the link was last found among the descriptors of this process.
+    descriptor: Cell<Option<u32>>,
 }
 
 /// What the kernel says of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Facts {
     program: u32,
     /// 0 once the interface is gone or the link was detached by force.
@@ -124,7 +128,7 @@ impl Attached {
             link = attach();
         }
         let link = link?;
-        let facts = facts(&link)?;
+        let facts = facts(&link, &Cell::default())?;
         anyhow::ensure!(
             facts.interface == index,
             "{} is interface {} now, not {index}",
@@ -142,6 +146,7 @@ impl Attached {
             hook,
             link: Some(link.into()),
             pin,
+            descriptor: Cell::default(),
         })
     }
 
@@ -168,6 +173,7 @@ impl Attached {
             hook: Hook::Clsact,
             link: None,
             pin,
+            descriptor: Cell::default(),
         })
     }
 
@@ -194,7 +200,7 @@ impl Attached {
             let is_ours = link
                 .info()
                 .is_ok_and(|info| info.link_type().is_ok_and(|kind| kind == link_type))
-                && facts(&link).is_ok_and(|facts| facts.interface == index);
+                && facts(&link, &Cell::default()).is_ok_and(|facts| facts.interface == index);
             if is_ours {
                 return Ok(Some(Self {
                     index,
@@ -202,6 +208,7 @@ impl Attached {
                     hook,
                     link: Some(link),
                     pin,
+                    descriptor: Cell::default(),
                 }));
             }
         }
@@ -215,10 +222,17 @@ impl Attached {
         if self.hook == Hook::Clsact {
             return clsact::replace(self.index, generation.tcx()?.fd()?.as_fd());
         }
-        // aya takes the link by value and closes it on an error: give it a second descriptor.
-        let second = PinnedLink::from_pin(&self.pin)
-            .with_context(|| format!("open the pinned link {}", self.pin.display()))?;
-        let second = FdLink::from(second);
+        // aya takes the link by value and closes it on an error: give it a second descriptor, if the
+        // pin is there.
+        let second = match PinnedLink::from_pin(&self.pin) {
+            Ok(pinned) => FdLink::from(pinned),
+            Err(error) => {
+                let held = self.link.take();
+                held.ok_or(error)
+                    .with_context(|| format!("open the pinned link {}", self.pin.display()))?
+            }
+        };
+        self.descriptor.set(None);
         let link = match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => {
                 let program = generation.xdp()?;
@@ -237,24 +251,40 @@ impl Attached {
 
     /// Whether the link is still pinned, attached to its interface, and runs the program of
     /// `generation`.
-    pub(super) fn verify(&self, generation: &mut Generation) -> anyhow::Result<()> {
-        let program = match self.hook {
+    pub(super) fn look(&self, generation: &mut Generation) -> Result<(), Found> {
+        let name = &self.name;
+        let unknown = |error| Found::new(Word::Unknown, format!("{name}: {error:#}"));
+        let program = self.program(generation).map_err(unknown)?;
+        let facts = self.facts().map_err(unknown)?;
+        if facts.interface != self.index {
+            let word = match self.hook {
+                Hook::XdpNative | Hook::XdpGeneric => Word::XdpDetached,
+                Hook::Tcx | Hook::Clsact => Word::TcxDetached,
+            };
+            let what = format!("{name}: the link is no longer attached");
+            return Err(Found::new(word, what));
+        }
+        if facts.program != program {
+            let what = format!("{name}: another program runs");
+            return Err(Found::new(Word::ForeignProgram, what));
+        }
+        if !self.pin.exists() {
+            let what = format!("{name}: the link's pin is gone");
+            return Err(Found::new(Word::PinMissing, what));
+        }
+        Ok(())
+    }
+
+    fn program(&self, generation: &mut Generation) -> anyhow::Result<u32> {
+        Ok(match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => generation.xdp()?.info()?.id(),
             Hook::Tcx | Hook::Clsact => generation.tcx()?.info()?.id(),
-        };
-        let facts = self.facts()?;
-        anyhow::ensure!(
-            facts.interface == self.index,
-            "{}: the link is no longer attached",
-            self.name
-        );
-        anyhow::ensure!(
-            facts.program == program,
-            "{}: another program runs",
-            self.name
-        );
-        anyhow::ensure!(self.pin.exists(), "{}: the link's pin is gone", self.name);
-        Ok(())
+        })
+    }
+
+    /// Whether it is pinned as the link of an interface called `name`.
+    pub(super) fn is_pinned(&self, name: &str, directory: &Path) -> bool {
+        self.pin == pin_path(directory, name, self.hook) && self.pin.exists()
     }
 
     /// Whether the link has lost its interface, so that only a new one helps.
@@ -266,13 +296,16 @@ impl Attached {
 
     fn facts(&self) -> anyhow::Result<Facts> {
         let Some(link) = &self.link else {
+            if self.hook != Hook::Clsact {
+                return Ok(Facts::default());
+            }
             let program = clsact::find(self.index)?;
             return Ok(Facts {
                 program: program.unwrap_or_default(),
                 interface: program.map_or(0, |_| self.index),
             });
         };
-        facts(link)
+        facts(link, &self.descriptor)
     }
 
     /// Whether VLAN tags that the card took off are still known here.
@@ -321,6 +354,7 @@ impl Attached {
             hook,
             link,
             pin: wanted,
+            descriptor: Cell::default(),
         })
     }
 
@@ -393,6 +427,11 @@ pub(super) fn is_taken(error: &anyhow::Error) -> bool {
     has_code(error, &[libc::EBUSY, libc::EEXIST])
 }
 
+/// Whether an attach failed because the interface is not there.
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
+    has_code(error, &[libc::ENODEV])
+}
+
 fn has_code(error: &anyhow::Error, codes: &[i32]) -> bool {
     error
         .chain()
@@ -440,20 +479,41 @@ fn remove_if_there(path: &Path) -> anyhow::Result<bool> {
 
 /// Reads what the kernel says of a link. By descriptor and through procfs, because aya tells no
 /// interface, and asking the kernel by id takes CAP_SYS_ADMIN.
-fn facts(link: &FdLink) -> anyhow::Result<Facts> {
+///
+/// It is where it was last time; else all descriptors are read, and there may be many.
+fn facts(link: &FdLink, descriptor: &Cell<Option<u32>>) -> anyhow::Result<Facts> {
+    const FOLDER: &str = "/proc/self/fdinfo";
     let id = link.info()?.id();
-    for entry in std::fs::read_dir("/proc/self/fdinfo")? {
-        // A descriptor of another thread may close meanwhile.
-        let Ok(text) = std::fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        if number(&text, "link_id") == Some(id) {
-            let program = number(&text, "prog_id").context("the link has no program")?;
-            let interface = number(&text, "ifindex").context("the link has no interface")?;
-            return Ok(Facts { program, interface });
+    // A descriptor of another thread may close meanwhile.
+    let of = |path: PathBuf| read_facts(id, &std::fs::read_to_string(path).ok()?);
+    if let Some(known) = descriptor.get()
+        && let Some(facts) = of(Path::new(FOLDER).join(known.to_string()))
+    {
+        return Ok(facts);
+    }
+    for entry in std::fs::read_dir(FOLDER)? {
+        let entry = entry?;
+        if let Some(facts) = of(entry.path()) {
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            descriptor.set(number);
+            return Ok(facts);
         }
     }
     anyhow::bail!("link {id} is not among the descriptors of this process")
+}
+
+/// What the text of a descriptor says of the link with this id, if it is that link's.
+fn read_facts(id: u32, text: &str) -> Option<Facts> {
+    if number(text, "link_id") != Some(id) {
+        return None;
+    }
+    Some(Facts {
+        program: number(text, "prog_id")?,
+        interface: number(text, "ifindex")?,
+    })
 }
 
 /// The number after `key:` in the text of a descriptor.

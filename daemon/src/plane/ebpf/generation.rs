@@ -33,6 +33,10 @@ use std::time::Duration;
 /// The kernel programs, or nothing in a binary built without them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egressd.bpf.o"));
 
+/// Prefixes that a trie has room for beyond those it begins with, for interfaces and addresses that come
+/// later. They take no memory before.
+const SPARE: usize = 4096;
+
 /// An object loaded, with its maps.
 pub(super) struct Generation {
     ebpf: Ebpf,
@@ -95,10 +99,10 @@ impl Generation {
             .override_global(name::FLOW_SECRET, &secret, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
             .override_global(name::COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
-            .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len()))
-            .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len()))
-            .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len()))
-            .map_max_entries(name::PLACES_V6, entries(tables.places.v6.len()))
+            .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len() + SPARE))
+            .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len() + SPARE))
+            .map_max_entries(name::PLACES_V4, entries(tables.places.v4.len() + SPARE))
+            .map_max_entries(name::PLACES_V6, entries(tables.places.v6.len() + SPARE))
             .override_global(name::FEW_CLASSES, &u8::from(tables.few_classes), true)
             .override_global(name::HAS_VLANS, &u8::from(!tables.vlans.is_empty()), true)
             .override_global(name::HAS_PORTS, &u8::from(!tables.macs.is_empty()), true)
@@ -192,7 +196,7 @@ impl Generation {
     }
 
     /// A place as the map holds it, with the kind that counts what its classes let pass.
-    fn place_value(
+    pub(super) fn place_value(
         &mut self,
         zone: u32,
         (place, origin): (Place, Origin),
@@ -236,10 +240,17 @@ impl Generation {
             .with_context(|| format!("the object has no map {name}"))
     }
 
-    fn map_mut(&mut self, name: &str) -> anyhow::Result<&mut Map> {
+    pub(super) fn map_mut(&mut self, name: &str) -> anyhow::Result<&mut Map> {
         self.ebpf
             .map_mut(name)
             .with_context(|| format!("the object has no map {name}"))
+    }
+
+    /// Whether it has the zones of `image`, and refers as much.
+    pub(super) fn is_of(&self, image: &Image, nft_behind: bool) -> bool {
+        let zones = image.zones.iter().map(|zone| (id(zone.id), &zone.name));
+        let referred = if nft_behind { image.referred } else { 0 };
+        self.referred == referred && zones.eq(self.zones.iter().map(|(id, name)| (*id, name)))
     }
 
     /// The XDP program, loaded if it was not.
@@ -385,6 +396,18 @@ impl Generation {
     pub(super) fn bytes(&self) -> anyhow::Result<u64> {
         let maps = self.ebpf.maps().map(|(_, map)| map);
         maps.map(memory::footprint).sum()
+    }
+
+    /// Whether `directory` is where pins can be made, tried with one of a map.
+    ///
+    /// # Errors
+    /// When it is not: it is not there, or on no bpffs, or may not be written.
+    pub(super) fn can_pin(&self, directory: &Path) -> anyhow::Result<()> {
+        let probe = directory.join("probe");
+        // Of a process that was killed here.
+        let _left_over = std::fs::remove_file(&probe);
+        self.map(name::ROUND)?.pin(&probe)?;
+        Ok(std::fs::remove_file(&probe)?)
     }
 
     /// Pins the maps into `directory`, which must be empty, for people to look at.

@@ -5,11 +5,13 @@
 mod attach;
 mod clsact;
 mod filter;
+mod follow;
 mod generation;
 mod grants;
 pub(in crate::plane) mod interfaces;
 mod kinds;
 mod memory;
+mod mend;
 mod offload;
 mod reports;
 mod table;
@@ -19,6 +21,7 @@ mod tests;
 #[cfg(any(test, feature = "trials"))]
 pub(in crate::plane) mod trial;
 
+use super::drift::Drift;
 use super::{Counter, Holdings, Plane, RefusedPacket};
 use crate::config::EbpfMode;
 use crate::policy::ZoneId;
@@ -61,6 +64,12 @@ pub struct EbpfPlane {
     learned: u32,
     current: Option<Generation>,
     attached: BTreeMap<u32, Attached>,
+    /// What the maps in force hold, if that is known.
+    tables: Option<Tables>,
+    /// What was attached to, or was to be, by index.
+    wanted: BTreeMap<u32, Wanted>,
+    /// How often the links were looked at.
+    looks: u32,
     /// Interfaces that nft judges alone, because no program could be attached to them.
     missing: BTreeMap<u32, Missing>,
     /// Why an interface has another hook than the best, by index.
@@ -119,6 +128,9 @@ impl EbpfPlane {
             learned,
             current: None,
             attached: BTreeMap::new(),
+            tables: None,
+            wanted: BTreeMap::new(),
+            looks: 0,
             missing: BTreeMap::new(),
             because: BTreeMap::new(),
             trunks: BTreeMap::new(),
@@ -234,7 +246,8 @@ impl EbpfPlane {
             && let Some(attached) = self.attached.remove(&index)
         {
             self.because.extend(why.map(|why| (index, why)));
-            return Ok((attached.keep_pinned(&wanted.name, &directory)?, false));
+            let attached = mend::keep_pinned(attached, next, &wanted.name, &directory)?;
+            return Ok((attached, false));
         }
         let mut failures: Vec<String> = why.into_iter().collect();
         for &hook in hooks {
@@ -261,6 +274,10 @@ impl EbpfPlane {
                             wanted.name
                         )
                     });
+                }
+                // A lesser hook could meet one that was made again meanwhile, and keep it.
+                Err(error) if attach::is_gone(&error) => {
+                    return Err(error).with_context(|| format!("attach to {}", wanted.name));
                 }
                 Err(error) => failures.push(format!("{hook}: {error:#}")),
             }
@@ -318,6 +335,7 @@ impl EbpfPlane {
                 log::info!(target: "ebpf", "{}: {} detached", attached.name, attached.hook);
             }
             self.missing = missing;
+            self.wanted.clone_from(&tables.interfaces);
             let trunks = tables.interfaces.iter();
             self.trunks = trunks
                 .filter(|(_, wanted)| !wanted.tags.is_empty())
@@ -405,8 +423,13 @@ impl Plane for EbpfPlane {
 
     fn replace(&mut self, image: &Image) -> anyhow::Result<()> {
         let tables = tables::compile(image, self.options.nft_behind)?;
+        if self.follow(image, &tables) {
+            self.tables = Some(tables);
+            return Ok(());
+        }
         let mut next = Generation::load(image, &tables, self.learned, self.options.nft_behind)?;
         self.put_in_force(&tables, &mut next)?;
+        self.tables = Some(tables);
         if let Some(old) = self.current.replace(next) {
             self.retire(old);
         }
@@ -441,20 +464,20 @@ impl Plane for EbpfPlane {
 
     fn verify(&mut self) -> anyhow::Result<()> {
         self.retry();
-        let current = self
+        let mut current = self
             .current
-            .as_mut()
+            .take()
             .context("the ebpf plane holds nothing yet")?;
-        for attached in self.attached.values() {
-            attached.verify(current)?;
-            if let Some(tags) = self.trunks.get(&attached.index)
-                && !attached.sees_tags()
-                && let Some((why, _)) = unseen(attached.index, tags)
-            {
-                anyhow::bail!("{}: {why}", attached.name);
-            }
-        }
-        Ok(())
+        let indices: Vec<u32> = self.attached.keys().copied().collect();
+        let looked = indices
+            .into_iter()
+            .try_for_each(|index| self.look(&mut current, index));
+        self.current = Some(current);
+        Ok(looked?)
+    }
+
+    fn mend(&mut self) -> Vec<Drift> {
+        self.mend_links()
     }
 
     fn last_seen(&mut self, addresses: &[(ZoneId, IpAddr)]) -> BTreeMap<(ZoneId, IpAddr), u64> {

@@ -42,8 +42,16 @@ pub(super) struct Tables {
     pub(super) macs: BTreeSet<Mac>,
 }
 
+impl Tables {
+    /// What the interfaces are called.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let wanted = self.interfaces.values();
+        wanted.map(|wanted| wanted.name.as_str()).collect()
+    }
+}
+
 /// Entries of the two tries of one kind: prefix length in bits (number included), data, value.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Prefixes<V> {
     pub(super) v4: Vec<(u32, KeyV4, V)>,
     pub(super) v6: Vec<(u32, KeyV6, V)>,

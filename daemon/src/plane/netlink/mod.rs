@@ -85,7 +85,7 @@ impl Socket {
     /// When the kernel has no netfilter netlink, or the buffers cannot be had (needs
     /// `CAP_NET_ADMIN`).
     pub fn open(patience: i64) -> nix::Result<Self> {
-        Self::of(SockProtocol::NetlinkNetFilter, patience)
+        Self::of(SockProtocol::NetlinkNetFilter, patience, 0)
     }
 
     /// Opens a socket to routing and traffic control whose replies may take `patience` seconds.
@@ -93,10 +93,30 @@ impl Socket {
     /// # Errors
     /// When the buffers cannot be had (needs `CAP_NET_ADMIN`).
     pub fn open_route(patience: i64) -> nix::Result<Self> {
-        Self::of(SockProtocol::NetlinkRoute, patience)
+        Self::of(SockProtocol::NetlinkRoute, patience, 0)
     }
 
-    fn of(protocol: SockProtocol, patience: i64) -> nix::Result<Self> {
+    /// Opens a socket that hears multicast groups of netfilter, given as bits. It never waits.
+    ///
+    /// # Errors
+    /// When the kernel refuses (needs `CAP_NET_ADMIN`).
+    pub fn listen_netfilter(groups: u32) -> nix::Result<Self> {
+        let socket = Self::of(SockProtocol::NetlinkNetFilter, 1, groups)?;
+        socket.never_wait()?;
+        Ok(socket)
+    }
+
+    /// Opens a socket that hears multicast groups of routing, given as bits. It never waits.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn listen_route(groups: u32) -> nix::Result<Self> {
+        let socket = Self::of(SockProtocol::NetlinkRoute, 1, groups)?;
+        socket.never_wait()?;
+        Ok(socket)
+    }
+
+    fn of(protocol: SockProtocol, patience: i64, groups: u32) -> nix::Result<Self> {
         let descriptor = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -104,7 +124,7 @@ impl Socket {
             protocol,
         )?;
         let raw = descriptor.as_raw_fd();
-        bind(raw, &NetlinkAddr::new(0, 0))?;
+        bind(raw, &NetlinkAddr::new(0, groups))?;
         // A connected netlink socket refuses datagrams from anyone but the kernel.
         connect(raw, &NetlinkAddr::new(0, 0))?;
         setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BUFFER)?;

@@ -1,6 +1,7 @@
 //! The nft plane: owns the table `inet egressd` and nothing else, and never edits another table.
 //! What was learned stands in hash sets; the rest is described by `ruleset` and rewritten whole.
 
+use super::drift::Drift;
 use super::netlink::{Failure, Refusal, Socket};
 use super::nflog::Reports;
 use super::ruleset::{Chain, LearnedSet, PREROUTING, Ruleset, TABLE, Tally};
@@ -19,6 +20,7 @@ use transaction::{Step, StepKind, Transaction};
 
 mod expression;
 mod kernel;
+mod mend;
 mod standing;
 mod transaction;
 
@@ -66,6 +68,14 @@ impl NftPlane {
         Ok(plane)
     }
 
+    /// The same, with a table that others may change, as on kernels before 6.9: whoever saves and loads
+    /// whole rulesets wants it.
+    #[must_use]
+    pub fn open_to_others(mut self) -> Self {
+        self.ownable = Some(false);
+        self
+    }
+
     /// Takes the table away. Forwarding is then other tables' business: only `egressd open` may.
     ///
     /// # Errors
@@ -94,48 +104,6 @@ impl NftPlane {
             );
         }
         Ok(table)
-    }
-
-    /// Whether the table this process made is the one in place.
-    fn check(&mut self) -> anyhow::Result<()> {
-        let Some(standing) = &mut self.standing else {
-            bail!("the state of table inet {TABLE} is unknown");
-        };
-        ensure!(
-            !standing.drifted,
-            "table inet {TABLE} lacked an element that it should have held"
-        );
-        let found = kernel::table(&mut self.socket).context("read the nft table")?;
-        let Some(found) = found else {
-            bail!("table inet {TABLE} is gone");
-        };
-        ensure!(
-            found.handle == standing.table.handle,
-            "table inet {TABLE} was replaced (handle {} instead of {})",
-            found.handle,
-            standing.table.handle
-        );
-        ensure!(
-            found == standing.table,
-            "table inet {TABLE} was changed ({found:?} instead of {:?})",
-            standing.table
-        );
-        if standing.table.owner.is_some() {
-            return Ok(());
-        }
-        // Nobody else can edit a table that is owned; one that is not is counted when any rule of
-        // the namespace changed.
-        let generation = kernel::generation(&mut self.socket).context("read the generation")?;
-        if generation != standing.generation {
-            let rules = kernel::rule_count(&mut self.socket).context("count the rules")?;
-            ensure!(
-                rules == standing.rules,
-                "table inet {TABLE} has {rules} rules instead of {}",
-                standing.rules
-            );
-            standing.generation = generation;
-        }
-        Ok(())
     }
 
     /// Puts `ruleset` and `held` in place of the table of this process: counters and what was
@@ -348,6 +316,16 @@ pub fn remove_left_behind() -> anyhow::Result<bool> {
     }
 }
 
+/// Whether others can change the table that is in the calling thread's network namespace. In doubt they
+/// can.
+#[must_use]
+pub fn is_open_to_others() -> bool {
+    let Ok(mut socket) = Socket::open(PATIENCE) else {
+        return true;
+    };
+    !matches!(kernel::table(&mut socket), Ok(Some(table)) if table.owner.is_some())
+}
+
 /// Everything of `ruleset` but counters and learned sets, into a table that has those and the
 /// `standing` chains.
 fn fill(
@@ -524,7 +502,17 @@ impl Plane for NftPlane {
     }
 
     fn verify(&mut self) -> anyhow::Result<()> {
-        self.check()
+        Ok(self.check()?)
+    }
+
+    fn stands_firm(&mut self) -> bool {
+        // Without an owner anyone's flush takes it away in the time between two looks.
+        let owner = self.standing.as_ref().and_then(|standing| standing.table.owner);
+        owner.is_some() && self.verify().is_ok()
+    }
+
+    fn mend(&mut self) -> Vec<Drift> {
+        self.mend_table().into_iter().collect()
     }
 
     fn counters(&mut self) -> Vec<Counter> {
@@ -579,7 +567,7 @@ impl Plane for NftPlane {
                     },
                 ..
             }) => format!(
-                "table inet {TABLE}, handle {handle}, not owned (the kernel is older than 6.9)"
+                "table inet {TABLE}, handle {handle}, not owned: others can change it until egressd notices"
             ),
         };
         vec![table, self.reports.describe()]

@@ -6,9 +6,11 @@ mod first_packets;
 mod floods;
 mod forgeries;
 mod hostile;
+mod hotplug;
 mod kills;
 mod packets;
 mod revoke;
+mod tamper;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,6 +42,10 @@ enum Soak {
     Revoke(revoke::Options),
     /// Mutated frames on the kernel's programs and on the model; counts differences.
     Packets(packets::Options),
+    /// Somebody takes away what enforces, in every way there is; counts what gets through.
+    Tamper(tamper::Options),
+    /// Interfaces come, go and change; counts what gets through and times XDP.
+    Hotplug(hotplug::Options),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         Soak::Kills(options) => kills::soak(&options),
         Soak::Revoke(options) => revoke::soak(&options),
         Soak::Packets(options) => packets::soak(&options),
+        Soak::Tamper(options) => tamper::soak(&options),
+        Soak::Hotplug(options) => hotplug::soak(&options),
     };
     match failures {
         Ok(0) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 mod cost;
 mod differential;
 mod kernel;
+mod mend;
 mod reports;
 mod stacked;
 mod trunk;

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "shell: tests measure")]
 
 use super::*;
+use crate::plane::drift::{Outcome, Word};
 use crate::plane::ruleset::Generation;
 
 #[test]
@@ -335,6 +336,40 @@ fn an_unowned_table_is_checked_by_its_rules() {
         plane.replace(&image()).unwrap();
         plane.verify().unwrap();
     }
+}
+
+#[test]
+fn an_unowned_table_mends_itself() {
+    let Some(lab) = Lab::new() else { return };
+    let mut plane = plane(&lab).open_to_others();
+    plane.replace(&image()).unwrap();
+    plane.apply(&[change("203.0.113.1", &[WEB])]).unwrap();
+    assert_eq!(plane.mend(), []);
+    for (edit, word) in [
+        (
+            "nft insert rule inet egressd forward accept",
+            Word::ForeignEdit,
+        ),
+        ("nft add chain inet egressd other", Word::ForeignEdit),
+        ("nft flush chain inet egressd z0_a", Word::ForeignEdit),
+        ("nft delete table inet egressd", Word::MissingTable),
+        ("nft flush ruleset", Word::MissingTable),
+    ] {
+        lab.gateway(edit, "");
+        let drifts = plane.mend();
+        assert_eq!(drifts.len(), 1, "{edit}");
+        assert_eq!(drifts[0].outcome, Outcome::Mended, "{edit}");
+        assert_eq!(drifts[0].found.word, word, "{edit}");
+        assert_eq!(plane.mend(), [], "{edit}");
+        let held = plane.read().unwrap();
+        assert_eq!(held.len(), 1, "{edit}: {held:?}");
+        assert!(!plane.stands_firm(), "another flush takes it away");
+    }
+    // Another's table of the same name is ours again afterwards.
+    lab.gateway("nft flush ruleset", "");
+    lab.gateway("nft add table inet egressd", "");
+    assert_eq!(plane.mend()[0].found.word, Word::ForeignTable);
+    assert_eq!(plane.mend(), []);
 }
 
 /// `cargo test -p egressd --release commit_latency -- --ignored --nocapture`
