@@ -5,10 +5,10 @@ use super::engine::Engine;
 use super::late::Summary;
 use super::quotas::FILLING;
 use crate::control::protocol::{
-    CatalogueStatus, DnsCounters, DriftCount, Exception, Explanation, Failure, Grant, GrantCounts, GrantPage,
-    Holding, LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter, PacketCounts,
-    PlaneStatus, PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State, Status,
-    UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
+    CatalogueStatus, DnsCounters, DriftCount, Exception, Explanation, Failure, Grant, GrantCounts,
+    GrantPage, Holding, LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter,
+    PacketCounts, PlaneStatus, PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State,
+    Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
 };
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;

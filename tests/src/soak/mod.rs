@@ -5,12 +5,12 @@ mod chance;
 pub mod churn;
 pub mod first_packets;
 pub mod forgeries;
-mod quantile;
-mod traffic;
 pub mod hotplug;
 pub mod kills;
+mod quantile;
 pub mod revocations;
 pub mod steady;
 pub mod tamper;
+mod traffic;
 
 pub use quantile::Waits;
