@@ -4,6 +4,7 @@
 mod build;
 mod ci;
 mod lab;
+mod other;
 mod setup;
 mod shell;
 mod soak;

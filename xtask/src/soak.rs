@@ -4,7 +4,7 @@ use crate::build::{OBJECT, object};
 use crate::lab::{Planes, program};
 use crate::setup::{Group, bpffs, packages};
 use crate::shell::{as_root, cargo, command, run as must, succeeds, target};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
 /// What is proved.
@@ -62,6 +62,19 @@ pub(crate) enum Soak {
         /// How many.
         #[arg(long, default_value_t = 1000)]
         count: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Restarts, upgrades to a build with other maps and back, kills, and one halt (SIGSTOP), under 10,000
+    /// flows: none may be lost, nothing leak.
+    Restarts {
+        /// How often each.
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// Seconds of the halt.
+        #[arg(long, default_value_t = 60)]
+        halt: u64,
         /// Which planes enforce.
         #[arg(long, value_enum, default_value_t = Planes::Both)]
         planes: Planes,
@@ -155,6 +168,30 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
         Soak::Forgeries { count, planes } => in_lab("forgeries", "--count", *count, *planes),
         Soak::Kills { count, planes } => in_lab("kills", "--count", *count, *planes),
         Soak::Revoke { count, planes } => in_lab("revoke", "--count", *count, *planes),
+        Soak::Restarts {
+            rounds,
+            halt,
+            planes,
+        } => {
+            packages(&[Group::Build])?;
+            let other = crate::other::layout()?;
+            let (rounds, halt) = (rounds.to_string(), halt.to_string());
+            let other = other
+                .to_str()
+                .context("the target folder's path is UTF-8")?;
+            let args = [
+                "restarts",
+                "--planes",
+                planes.word(),
+                "--rounds",
+                &rounds,
+                "--halt",
+                &halt,
+                "--other",
+                other,
+            ];
+            program("soak", &args.map(str::to_owned))
+        }
         Soak::Answers { count } => alone("soak", &["answers", "--count", &count.to_string()]),
         Soak::Hostile { count } => alone("soak", &["hostile", "--count", &count.to_string()]),
         Soak::Packets { count, json } => packets_on_programs(*count, *json),

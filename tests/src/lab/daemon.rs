@@ -3,6 +3,7 @@
 
 use super::{Lab, Process, plan};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -276,6 +277,19 @@ impl<'a> Daemon<'a> {
     /// When it does not end.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.process.terminate()
+    }
+
+    /// Sends it `signal`.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// The next start is of another build.
+    pub fn replace(&mut self, binaries: &Binaries) {
+        self.binaries = binaries.clone();
     }
 
     /// Starts it again after [`Daemon::kill`] or [`Daemon::terminate`], and waits until it is ready.

@@ -39,6 +39,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Names the namespace that this process lives in.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn here(name: &str) -> Result<Self> {
+        let own = std::process::id().to_string();
+        run(Command::new("ip").args(["netns", "attach", name, &own]))?;
+        Ok(Self {
+            name: name.to_owned(),
+        })
+    }
+
     /// Its name, as `ip netns` knows it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -67,24 +67,52 @@ impl Lab {
     /// # Errors
     /// When this process may not make namespaces or a tool is missing.
     pub fn new() -> Result<Self> {
+        let lab = Self::around(Namespace::new)?;
+        let open = || lab.wire().and_then(|()| lab.open()).and_then(|()| lab.settle());
+        open().context("wire the lab")?;
+        Ok(lab)
+    }
+
+    /// The same around this process's own namespace as the gateway, up to the moment before the gateway's
+    /// interfaces come up: [`Lab::open`] does that.
+    ///
+    /// # Errors
+    /// When this process may not make namespaces or a tool is missing.
+    pub fn here() -> Result<Self> {
+        // Not a name that is swept, which ends what lives in it.
+        let named = format!("here-{}", std::process::id());
+        let lab = Self::around(|_| Namespace::here(&named))?;
+        lab.wire().context("wire the lab")?;
+        Ok(lab)
+    }
+
+    /// The gateway's network comes up.
+    ///
+    /// # Errors
+    /// With ip's own words.
+    pub fn open(&self) -> Result<()> {
+        self.gateway
+            .ip("link set lan0 up\nlink set lan1 up\nlink set wan0 up")?;
+        self.routes()
+    }
+
+    fn around(gateway: impl Fn(&str) -> Result<Namespace>) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         if number == 0 {
             super::sweep();
         }
         let id = format!("{PREFIX}{}-{number}", std::process::id());
         let named = |role: &str| Namespace::new(&format!("{id}-{role}"));
-        let lab = Self {
+        Ok(Self {
             client: named("client")?,
             other: named("other")?,
-            gateway: named("gateway")?,
+            gateway: gateway(&format!("{id}-gateway"))?,
             internet: named("internet")?,
             pins: Path::new("/sys/fs/bpf").join(&id),
             dir: tempfile::Builder::new()
                 .prefix(&format!("{id}-"))
                 .tempdir()?,
-        };
-        lab.wire().context("wire the lab")?;
-        Ok(lab)
+        })
     }
 
     /// A directory for configurations and logs; gone with the lab.
@@ -128,9 +156,11 @@ impl Lab {
         }
         self.internet.ip("addr add 203.0.113.2/30 dev eth0
              addr add 2001:db8:ffff::2/64 dev eth0 nodad
-             link set eth0 up")?;
-        self.gateway
-            .ip("link set lan0 up\nlink set lan1 up\nlink set wan0 up")?;
+             link set eth0 up")
+    }
+
+    /// Those of all, which need interfaces that are up.
+    fn routes(&self) -> Result<()> {
         for (namespace, net) in [(&self.client, 20), (&self.other, 30)] {
             namespace.ip(&format!(
                 "route add default via 10.{net}.0.1
@@ -144,8 +174,7 @@ impl Lab {
              route add local 0.0.0.0/0 dev lo table main
              route add local ::/0 dev lo table main")?;
         self.gateway
-            .ip("route add default via 203.0.113.2\nroute add default via 2001:db8:ffff::2")?;
-        self.settle()
+            .ip("route add default via 203.0.113.2\nroute add default via 2001:db8:ffff::2")
     }
 
     /// Waits until both clients reach the internet over both families.

@@ -8,9 +8,11 @@ pub mod forgeries;
 pub mod hotplug;
 pub mod kills;
 mod quantile;
+pub mod restarts;
 pub mod revocations;
 pub mod steady;
 pub mod tamper;
 mod traffic;
 
 pub use quantile::Waits;
+pub use traffic::{ask, authority};

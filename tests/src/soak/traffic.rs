@@ -50,8 +50,11 @@ pub(super) fn address(number: u32) -> Ipv4Addr {
     Ipv4Addr::new(52, 100, c, d)
 }
 
-/// Knows every such name.
-pub(super) fn authority(lab: &Lab) -> Result<Scripted> {
+/// Knows every name `x{number}.…`, each with an address of its own.
+///
+/// # Errors
+/// When port 53 is taken.
+pub fn authority(lab: &Lab) -> Result<Scripted> {
     let script: Script = Arc::new(|name: &str| {
         let label = name.split('.').next().unwrap_or_default();
         let number = label.get(1..).and_then(|text| text.parse().ok());
@@ -64,8 +67,11 @@ pub(super) fn authority(lab: &Lab) -> Result<Scripted> {
     Scripted::start(lab, &script)
 }
 
-/// Asks until there is an answer, for at most `patience`.
-pub(super) fn ask(namespace: &Namespace, name: &str, patience: Duration) -> Result<()> {
+/// Asks the gateway until there is an answer, for at most `patience`.
+///
+/// # Errors
+/// When there is none.
+pub fn ask(namespace: &Namespace, name: &str, patience: Duration) -> Result<()> {
     let begun = Instant::now();
     namespace.enter(|| -> Result<()> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;

@@ -31,11 +31,25 @@ impl Image {
     /// # Errors
     /// When it or a library cannot be read.
     pub(super) fn program(&mut self, program: &Path, path: impl Into<PathBuf>) -> Result<()> {
+        self.program_below(Path::new("/"), program, path)
+    }
+
+    /// The same for a system below `root`: that is where the libraries go.
+    ///
+    /// # Errors
+    /// When it or a library cannot be read.
+    pub(super) fn program_below(
+        &mut self,
+        root: &Path,
+        program: &Path,
+        path: impl Into<PathBuf>,
+    ) -> Result<()> {
         let linked = capture(command("ldd").arg(program))
             .with_context(|| format!("what {} is linked with", program.display()))?;
         for library in libraries(&linked) {
-            if !self.files.contains_key(library) {
-                self.add(library, content(library)?);
+            let place = root.join(name(library));
+            if !self.files.contains_key(&place) {
+                self.add(place, content(library)?);
             }
         }
         let slim = crate::shell::target().join("vm/slim");

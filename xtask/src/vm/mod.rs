@@ -2,6 +2,7 @@
 //! each with nothing but our own first process and the tests; installs nothing.
 
 mod archive;
+mod boot;
 mod image;
 mod machine;
 mod modules;
@@ -33,6 +34,10 @@ pub(crate) struct Options {
     /// One kernel (6.1 unless named) and the programs' tests alone.
     #[arg(long)]
     quick: bool,
+    /// Boot with systemd and the units as they are shipped instead, with traffic from before the network is up,
+    /// and let happen to the service what may (6.12 unless named).
+    #[arg(long, conflicts_with = "quick")]
+    boot: bool,
     /// Run this command instead of the tests; the unit tests are `/tests/unit`, those in namespaces
     /// `/tests/namespaces`.
     #[arg(long, value_name = "COMMAND")]
@@ -105,6 +110,9 @@ const TOOLS: &[&str] = &[
     "unshare",
 ];
 
+/// The series of `--boot`: what the current Debian has.
+const BOOTED: &[&str] = &["6.12"];
+
 /// How long a machine may run.
 const LIMIT: Duration = Duration::from_secs(900);
 const LIMIT_QUICK: Duration = Duration::from_secs(240);
@@ -155,6 +163,7 @@ fn matrix(options: &Options) -> Result<Vec<Outcome>> {
     let emulator = archive.emulator()?;
     let wanted: Vec<&str> = match options.kernels.as_slice() {
         [] if options.quick => QUICK.to_vec(),
+        [] if options.boot => BOOTED.to_vec(),
         [] => SERIES.to_vec(),
         named => named.iter().map(String::as_str).collect(),
     };
@@ -188,13 +197,18 @@ fn one(
 ) -> Result<Outcome> {
     let steps: Vec<(&str, &str)> = match &options.run {
         Some(command) => vec![("run", command.as_str())],
+        None if options.boot => vec![("boot", "")],
         None => STEPS
             .iter()
             .filter(|step| step.quick || !options.quick)
             .map(|step| (step.name, step.command))
             .collect(),
     };
-    let mut image = programs.image()?;
+    let mut image = if options.boot {
+        programs.system()?
+    } else {
+        programs.image()?
+    };
     let modules = modules::wanted(&kernel.modules)?;
     for (place, module) in modules.into_iter().enumerate() {
         image.add(
@@ -229,6 +243,7 @@ struct Programs {
     namespaces: PathBuf,
     daemon: PathBuf,
     client: PathBuf,
+    boot: PathBuf,
 }
 
 impl Programs {
@@ -243,7 +258,7 @@ impl Programs {
         let daemon = artifacts(&["build", "--package", "egressd", "--bins"])?;
         let unit = artifacts(&["test", "--package", "egressd", "--lib", "--no-run"])?;
         let tests = ["--package", "egressd-tests"];
-        let guest = artifacts(&["build", tests[0], tests[1], "--bin", "guest"])?;
+        let guest = artifacts(&["build", tests[0], tests[1], "--bin", "guest", "--bin", "boot"])?;
         let suite = artifacts(&[
             "test",
             tests[0],
@@ -254,6 +269,7 @@ impl Programs {
         ])?;
         Ok(Self {
             guest: executable(&guest, "guest")?,
+            boot: executable(&guest, "boot")?,
             unit: executable(&unit, "egressd")?,
             namespaces: executable(&suite, "namespaces")?,
             daemon: executable(&daemon, "egressd")?,

@@ -9,6 +9,7 @@ mod hostile;
 mod hotplug;
 mod kills;
 mod packets;
+mod restarts;
 mod revoke;
 mod tamper;
 
@@ -38,6 +39,8 @@ enum Soak {
     Hostile(hostile::Options),
     /// SIGKILLs at random instants under traffic; counts what leaks and what is lost.
     Kills(kills::Options),
+    /// Restarts, other builds, kills and halts under thousands of flows; counts what leaks and what is lost.
+    Restarts(restarts::Options),
     /// Grants taken back in every way under traffic; measures how long flows still pass.
     Revoke(revoke::Options),
     /// Mutated frames on the kernel's programs and on the model; counts differences.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Soak::Floods(options) => floods::soak(&options),
         Soak::Hostile(options) => Ok(hostile::soak(&options)),
         Soak::Kills(options) => kills::soak(&options),
+        Soak::Restarts(options) => restarts::soak(&options),
         Soak::Revoke(options) => revoke::soak(&options),
         Soak::Packets(options) => packets::soak(&options),
         Soak::Tamper(options) => tamper::soak(&options),
