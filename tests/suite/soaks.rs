@@ -3,7 +3,7 @@
 use crate::bench::Bench;
 use crate::{Body, Test, Verdict};
 use anyhow::{Result, ensure};
-use egressd_tests::soak::{churn, first_packets, forgeries, kills, revocations};
+use egressd_tests::soak::{churn, first_packets, forgeries, kills, restarts, revocations};
 use std::time::Duration;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("d5_churn_keeps_what_is_told", Body::Daemon(churned)),
     ("d6_first_packets_of_all_kinds", Body::Daemon(first)),
     ("l2_kills_leak_and_lose_nothing", Body::Daemon(killed)),
+    ("l3_restarts_leak_and_lose_nothing", Body::Daemon(restarted)),
     ("l10_taken_back_in_every_way", Body::Daemon(taken_back)),
 ];
 
@@ -113,6 +114,30 @@ fn killed(bench: &Bench) -> Result<Verdict> {
         seen.words
     );
     println!("0 of {denied} leaked, 0 of {granted} lost");
+    Ok(Verdict::Held)
+}
+
+fn restarted(bench: &Bench) -> Result<Verdict> {
+    let scale = restarts::Plan {
+        rounds: 1,
+        flows: 1000,
+        halt: Duration::from_secs(3),
+        other: None,
+    };
+    let seen = restarts::run(bench.binaries(), bench.planes, &scale)?;
+    let ([sent, lost], [denied, leaked]) = (seen.flows, seen.denied);
+    ensure!(
+        sent > 5000 && denied > 1000 && seen.again.len() == 5,
+        "{seen:?}"
+    );
+    ensure!(leaked == 0, "{leaked} of {denied} leaked\n{}", seen.words);
+    ensure!(
+        lost + seen.dead == 0,
+        "{lost} of {sent} lost, {} flows dead\n{}",
+        seen.dead,
+        seen.words
+    );
+    println!("0 of {denied} leaked, 0 of {sent} lost of 1000 flows");
     Ok(Verdict::Held)
 }
 

@@ -6,7 +6,7 @@
 
 use super::{Namespace, until};
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::cell::RefCell;
 use std::fs::File;
@@ -39,8 +39,13 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
+        let spawn = || {
+            // A child has its maker's, and `sweep_on_signal` blocks what it waits for.
+            SigSet::empty().thread_set_mask()?;
+            command.spawn()
+        };
         let child = namespace
-            .enter(|| command.spawn())?
+            .enter(spawn)?
             .with_context(|| format!("start {name} ({command:?})"))?;
         Ok(Self {
             name: name.to_owned(),

@@ -10,7 +10,7 @@ use super::traffic::{Counts, UDP, address, ask, authority, denied};
 use crate::lab::{Binaries, Daemon, Echo, Lab, Namespace, Planes, allow_sockets};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,8 +68,8 @@ pub struct Outcome {
     pub dead: u64,
     /// Datagrams to addresses that nothing grants, and that came back.
     pub denied: [u64; 2],
-    /// Directories of maps under the pins, by their builds' layouts.
-    pub layouts: usize,
+    /// Layouts of maps that were pinned one after the other.
+    pub layouts: BTreeSet<String>,
     /// The daemon's last lines.
     pub words: String,
 }
@@ -84,6 +84,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Longer than any pause of the machine.
 const BACK: Duration = Duration::from_secs(1);
 
+/// Does all of it.
+///
 /// # Errors
 /// When the lab or the daemon cannot be had, or it does not come back.
 pub fn run(binaries: &Binaries, planes: Planes, plan: &Plan) -> Result<Outcome> {
@@ -104,7 +106,7 @@ pub fn run(binaries: &Binaries, planes: Planes, plan: &Plan) -> Result<Outcome> 
     let lost = [AtomicU64::new(0), AtomicU64::new(0)];
     let client = &lab.client;
     let mut again: BTreeMap<Way, Waits> = BTreeMap::new();
-    let mut layouts = 0;
+    let mut layouts = BTreeSet::new();
     let dead = thread::scope(|scope| -> Result<u64> {
         let flows = scope.spawn(|| flows(client, plan.flows, &lost, &stop));
         let leaks = scope.spawn(|| denied(client, &counts, &stop));
@@ -128,7 +130,7 @@ pub fn run(binaries: &Binaries, planes: Planes, plan: &Plan) -> Result<Outcome> 
                     ask(client, &format!("x{fresh}.vendor.example"), BACK * 20)
                         .with_context(|| format!("{way}, round {round}\n{}", daemon.words()))?;
                     again.entry(way).or_default().add(from.elapsed());
-                    layouts = layouts.max(pinned(&lab));
+                    layouts.extend(pinned(&lab));
                 }
             }
             thread::sleep(BACK);
@@ -182,13 +184,13 @@ fn blow(
     Ok(begun)
 }
 
-/// Directories under the pins whose names are hashes of layouts.
-fn pinned(lab: &Lab) -> usize {
+/// The names of directories under the pins that are hashes of layouts.
+fn pinned(lab: &Lab) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(lab.pins()) else {
-        return 0;
+        return Vec::new();
     };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.len() == 16).count()
+    names.filter(|name| name.len() == 16).collect()
 }
 
 /// Keeps `many` flows going until `stop`, and counts datagrams sent and lost; how many are dead at the end.

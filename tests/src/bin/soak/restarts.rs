@@ -1,6 +1,6 @@
 //! Restarts, other builds, kills and halts, under thousands of flows.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use egressd_tests::lab::{Binaries, Planes, sweep_on_signal};
 use egressd_tests::soak::restarts::{Plan, run};
@@ -50,9 +50,13 @@ pub(crate) fn soak(options: &Options) -> Result<usize> {
     let ([sent, lost], [tried, leaked]) = (seen.flows, seen.denied);
     println!(
         "leaked: {leaked} of {tried}; lost: {lost} of {sent} packets of {} flows, {} of them dead; \
-         layouts of maps seen at once: {}",
-        options.flows, seen.dead, seen.layouts
+         layouts of maps: {}",
+        options.flows,
+        seen.dead,
+        seen.layouts.len()
     );
+    let unchanged = options.planes.ebpf() && options.other.is_some() && seen.layouts.len() < 2;
+    ensure!(!unchanged, "the other build has the same layout of maps");
     let failures = usize::try_from(leaked + lost + seen.dead)?;
     if failures > 0 {
         eprintln!("last words of egressd:\n{}", seen.words);
