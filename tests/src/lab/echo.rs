@@ -98,6 +98,8 @@ fn udp_socket(port: u16) -> Result<OwnedFd> {
     )?;
     setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
     setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    // A busy machine must lose nothing here that a test then misses.
+    setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
     let glance = nix::sys::time::TimeVal::new(0, 50_000);
     setsockopt(&socket, sockopt::ReceiveTimeout, &glance)?;
     let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
