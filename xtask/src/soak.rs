@@ -88,6 +88,15 @@ pub(crate) enum Soak {
         #[arg(long, value_enum, default_value_t = Planes::Both)]
         planes: Planes,
     },
+    /// A thousand connections to the control socket that mean no good: DNS answers, root is heard, memory stays.
+    Control {
+        /// How long.
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
     /// Responses made to be slow or large: time and memory of each.
     Hostile {
         /// How often each is read.
@@ -164,6 +173,7 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
             program("soak", &args.map(str::to_owned))
         }
         Soak::FirstPackets { count, planes } => in_lab("first-packets", "--count", *count, *planes),
+        Soak::Control { seconds, planes } => in_lab("control", "--seconds", *seconds, *planes),
         Soak::Churn { seconds, planes } => in_lab("churn", "--seconds", *seconds, *planes),
         Soak::Forgeries { count, planes } => in_lab("forgeries", "--count", *count, *planes),
         Soak::Kills { count, planes } => in_lab("kills", "--count", *count, *planes),

@@ -1,4 +1,8 @@
 //! The client's half: one connection, typed calls. `egressctl` and the tests use it.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: waits until it is let in"
+)]
 
 use super::protocol::{
     AllowParameters, DisallowParameters, Event, ExceptionChange, ExceptionList, ExplainParameters,
@@ -17,6 +21,10 @@ use zlink::tokio::unix::{self, Connection};
 
 /// How long one reply may take; a little longer than the server waits for the loop.
 const PATIENCE: Duration = Duration::from_secs(35);
+
+/// Between two tries to connect, and how many there are: ten seconds in all.
+const KNOCK: Duration = Duration::from_millis(5);
+const KNOCKS: u32 = 2000;
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +80,23 @@ impl Client {
     /// # Errors
     /// [`ClientError::Unreachable`].
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
-        match unix::connect(path).await {
-            Ok(connection) => Ok(Self {
-                connection,
-                path: path.to_owned(),
-            }),
-            Err(zlink::Error::Io(why)) => Err(unreachable(path, &why)),
-            Err(other) => Err(ClientError::Garbled(other.to_string())),
+        let mut knocks = 0;
+        loop {
+            match unix::connect(path).await {
+                Ok(connection) => {
+                    let path = path.to_owned();
+                    return Ok(Self { connection, path });
+                }
+                // Others wait to be let in, more than the kernel keeps a place for.
+                Err(zlink::Error::Io(why))
+                    if why.kind() == ErrorKind::WouldBlock && knocks < KNOCKS =>
+                {
+                    knocks += 1;
+                    tokio::time::sleep(KNOCK).await;
+                }
+                Err(zlink::Error::Io(why)) => return Err(unreachable(path, &why)),
+                Err(other) => return Err(ClientError::Garbled(other.to_string())),
+            }
         }
     }
 

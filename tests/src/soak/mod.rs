@@ -3,6 +3,7 @@
 
 mod chance;
 pub mod churn;
+pub mod control;
 pub mod first_packets;
 pub mod forgeries;
 pub mod hotplug;

@@ -2,6 +2,7 @@
 
 mod answers;
 mod churn;
+mod control;
 mod first_packets;
 mod floods;
 mod forgeries;
@@ -43,6 +44,8 @@ enum Soak {
     Restarts(restarts::Options),
     /// Grants taken back in every way under traffic; measures how long flows still pass.
     Revoke(revoke::Options),
+    /// A thousand bad connections to the control socket; measures what DNS and root notice.
+    Control(control::Options),
     /// Mutated frames on the kernel's programs and on the model; counts differences.
     Packets(packets::Options),
     /// Somebody takes away what enforces, in every way there is; counts what gets through.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Soak::Kills(options) => kills::soak(&options),
         Soak::Restarts(options) => restarts::soak(&options),
         Soak::Revoke(options) => revoke::soak(&options),
+        Soak::Control(options) => control::soak(&options),
         Soak::Packets(options) => packets::soak(&options),
         Soak::Tamper(options) => tamper::soak(&options),
         Soak::Hotplug(options) => hotplug::soak(&options),
