@@ -88,6 +88,8 @@ pub mod name {
     pub const HAS_VLANS: &str = "HAS_VLANS";
     /// Global: 1 where an interface is a port of a bridge.
     pub const HAS_PORTS: &str = "HAS_PORTS";
+    /// Global: the UDP port of [`super::SIGN_OF_LIFE`].
+    pub const SIGN_PORT: &str = "SIGN_PORT";
     /// Whether the kernel has a coarse clock for its programs (Linux 5.11).
     pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
 }
@@ -97,6 +99,10 @@ pub const XDP_PROGRAM: &str = "egressd_xdp";
 
 /// Entry point for TCX.
 pub const TCX_PROGRAM: &str = "egressd_tcx";
+
+/// The IPv4 address, 127.0.0.1, of a socket that the daemon has open while it lives. Nobody sends to it; the programs
+/// look whether it is there.
+pub const SIGN_OF_LIFE: u32 = 0x7f00_0001;
 
 /// Raised whenever the meaning of an entry changes while its size does not.
 const VERSION: u64 = 4;

@@ -17,8 +17,10 @@ mod tables;
 #[cfg(target_arch = "bpf")]
 mod entry {
     use crate::frame::{Skb, XdpFrame};
+    use crate::reports;
     use crate::tables::{self, Kernel};
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+    use aya_ebpf::EbpfContext as _;
     use aya_ebpf::macros::{classifier, xdp};
     use aya_ebpf::programs::{TcContext, XdpContext};
     use egressd_common::decide::decide;
@@ -34,6 +36,7 @@ mod entry {
     fn egressd_xdp(context: XdpContext) -> u32 {
         let index = context.ingress_ifindex() as u32;
         let verdict = decide(&XdpFrame(&context), index, &Kernel::of(index));
+        let verdict = reports::confirmed(verdict, context.as_ptr());
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit | Action::Refer => XDP_PASS,
@@ -47,6 +50,7 @@ mod entry {
         // SAFETY: the kernel hands a valid `__sk_buff` to the program for as long as it runs.
         let index = unsafe { (*context.skb.skb).ifindex };
         let verdict = decide(&Skb(&context), index, &Kernel::of(index));
+        let verdict = reports::confirmed(verdict, context.as_ptr());
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit | Action::Refer => TCX_NEXT,

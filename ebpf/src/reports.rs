@@ -1,13 +1,18 @@
 //! Reports of refused packets, and packets left to nft for it to report: what is told, and how seldom.
 
 use crate::tables::{self, constant};
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::bindings::{
+    BPF_RB_NO_WAKEUP, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+};
+use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use core::ffi::c_void;
 use egressd_common::MAX_ZONES;
 use egressd_common::layout::throttle::{LOST, REPEATED, REPORTS, ROUND, SPENT};
 use egressd_common::layout::{self, Referred, Report, Throttle, round_parts};
-use egressd_common::verdict::Verdict;
+use egressd_common::verdict::{Action, Verdict};
 
 #[map]
 static REFUSED: RingBuf = RingBuf::with_byte_size(layout::REFUSED_BYTES, 0);
@@ -17,6 +22,56 @@ static THROTTLE: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(1, 0);
 static TOLD: Array<u64> = Array::with_max_entries(layout::TOLD_SLOTS, 0);
 #[map]
 static REFERRED: Array<Referred> = Array::with_max_entries(MAX_ZONES as u32, 0);
+
+/// The port of the daemon's sign of life, see [`layout::SIGN_OF_LIFE`]; 0 where it has none.
+#[unsafe(no_mangle)]
+static SIGN_PORT: u16 = 0;
+
+/// The verdict, but no packet is left to nft unless the daemon lives: its table has an owner for just as long,
+/// and can be taken away by nobody else.
+#[inline(always)]
+pub(crate) fn confirmed(verdict: Verdict, context: *mut c_void) -> Verdict {
+    match verdict.action {
+        Action::Refer if !lives(context) => Verdict {
+            action: Action::Drop,
+            ..verdict
+        },
+        Action::Pass | Action::Audit | Action::Refer | Action::Drop => verdict,
+    }
+}
+
+/// Whether the daemon's socket is there, which the kernel closes with the process.
+#[inline(always)]
+fn lives(context: *mut c_void) -> bool {
+    /// The network namespace of the packet's interface (`BPF_F_CURRENT_NETNS`).
+    const HERE: u64 = -1_i64 as u64;
+    let port = constant(&SIGN_PORT).to_be();
+    let sign = layout::SIGN_OF_LIFE.to_be();
+    // Of no consequence: the socket takes datagrams from anyone.
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: sign,
+                daddr: sign,
+                sport: port,
+                dport: port,
+            },
+        },
+    };
+    let length = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
+    if port == 0 {
+        return false;
+    }
+    // SAFETY: the kernel checks the arguments, and that what is found is given back.
+    unsafe {
+        let found = bpf_sk_lookup_udp(context, &mut tuple, length, HERE, 0);
+        if found.is_null() {
+            return false;
+        }
+        bpf_sk_release(found.cast());
+    }
+    true
+}
 
 #[inline(always)]
 const fn bit(zone: u8) -> u64 {

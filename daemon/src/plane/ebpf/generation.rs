@@ -5,6 +5,7 @@ use super::grants::{Grants, seed};
 use super::kinds::Kinds;
 use super::memory::{self, Memory};
 use super::reports::{Unreported, referred_in};
+use super::sign::SignOfLife;
 use super::tables::{Tables, id};
 use crate::plane::Holdings;
 use crate::policy::ZoneId;
@@ -46,6 +47,8 @@ pub(super) struct Generation {
     round: u64,
     /// Refused packets per second and zone that may be left to nft.
     referred: u32,
+    /// While it is open the programs know that this process lives.
+    _sign: Option<SignOfLife>,
     /// Names of zones by id, for counters.
     pub(super) zones: Vec<(u8, String)>,
 }
@@ -81,6 +84,9 @@ impl Generation {
     ) -> anyhow::Result<Self> {
         let seed = seed()?;
         let secret = getrandom::u64().context("draw a secret number")?;
+        let referred = if nft_behind { image.referred } else { 0 };
+        let sign = (referred > 0).then(SignOfLife::give).flatten();
+        let sign_port = sign.as_ref().map_or(0, |sign| sign.port);
         let filter_words = grants::filter_words(learned);
         let buckets_v4 = grants::buckets(learned, V4::SLOTS);
         let buckets_v6 = grants::buckets(learned, V6::SLOTS);
@@ -98,6 +104,7 @@ impl Generation {
             .override_global(name::FILTER_MASK, &(filter_words - 1), true)
             .override_global(name::FLOW_SECRET, &secret, true)
             .override_global(name::NFT_BEHIND, &u8::from(nft_behind), true)
+            .override_global(name::SIGN_PORT, &sign_port, true)
             .override_global(name::COARSE_CLOCK, &u8::from(has_coarse_clock()), true)
             .map_max_entries(name::SOURCES_V4, entries(tables.sources.v4.len() + SPARE))
             .map_max_entries(name::SOURCES_V6, entries(tables.sources.v6.len() + SPARE))
@@ -130,7 +137,8 @@ impl Generation {
             reports,
             grants,
             round: 0,
-            referred: if nft_behind { image.referred } else { 0 },
+            referred,
+            _sign: sign,
             zones,
         };
         generation.fill(tables).context("fill the eBPF maps")?;

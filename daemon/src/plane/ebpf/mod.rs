@@ -14,6 +14,7 @@ mod memory;
 mod mend;
 mod offload;
 mod reports;
+mod sign;
 mod table;
 pub(in crate::plane) mod tables;
 #[cfg(test)]
