@@ -29,9 +29,7 @@ impl Daemon {
             let _ = give.send(keepsake(planes));
         });
         let keepsake = self.waiting_for(given, inbox).await?;
-        if let Some(keep) = self.parked.keep(keepsake) {
-            tell(keep);
-        }
+        self.parked.keep(keepsake).into_iter().for_each(tell);
         let locked = nft::lockdown::locked().context("look for a lockdown")?;
         if let Some(dropped) = locked {
             while !self.engine.is_settled() {

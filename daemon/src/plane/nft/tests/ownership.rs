@@ -172,3 +172,26 @@ fn a_kernel_without_persist_is_named() {
     let line = &plane.describe()[0];
     assert!(line.contains("not owned (no-persist)"), "{line}");
 }
+
+#[test]
+fn each_loss_of_the_owner_has_its_word() {
+    use crate::plane::drift::Word;
+    let Some(lab) = Lab::new() else { return };
+    let mut other = plane(&lab);
+    let Some(mut first) = owner(&lab) else { return };
+    let check = |plane: &mut NftPlane, flags: u32, expected: Word| {
+        let found = kernel::table(&mut plane.socket).unwrap().unwrap();
+        let standing = plane.standing.as_mut().unwrap();
+        // As if this plane had made the table that is there.
+        (standing.table.handle, standing.table.flags) = (found.handle, flags);
+        standing.table.owner = Some(plane.socket.port());
+        assert_eq!(plane.check().unwrap_err().word, expected);
+    };
+    other.standing = first.standing.take();
+    check(&mut other, OWNER | PERSIST, Word::ForeignOwner);
+    drop(first);
+    check(&mut other, OWNER | PERSIST, Word::Ownerless);
+    lab.gateway("nft flush ruleset", "");
+    lab.gateway("nft add table inet egressd", "");
+    check(&mut other, OWNER | PERSIST, Word::Plain);
+}
