@@ -15,6 +15,7 @@ mod keeping;
 pub mod late;
 #[cfg(test)]
 mod late_tests;
+mod manager;
 mod observing;
 mod opening;
 mod operators;
@@ -49,15 +50,15 @@ use arc_swap::ArcSwap;
 use engine::{Effect, Engine, Event};
 use futures_util::FutureExt;
 use keeping::Keeping;
+use manager::notify;
 use nix::time::{ClockId, clock_gettime};
-use parked::{Keep, Parked};
+use parked::Parked;
 use planes::{Job, PlaneThread};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::error::TrySendError;
@@ -702,37 +703,3 @@ const PIECE: usize = 512;
 
 /// Learned addresses from which on snapshots are taken less often.
 const MANY: usize = 20_000;
-
-/// Tells the service manager, in order.
-fn notify(states: &[NotifyState<'static>]) {
-    tell(Keep {
-        states: states.to_vec(),
-        descriptor: None,
-    });
-}
-
-/// As [`notify`], with a descriptor. On a thread of its own: the manager's socket blocks while it is full, and
-/// the loop must not wait for a manager that does not read.
-fn tell(news: Keep) {
-    static TELLER: LazyLock<std::sync::mpsc::Sender<Keep>> = LazyLock::new(|| {
-        let (sender, told) = std::sync::mpsc::channel::<Keep>();
-        let tell = move || {
-            for Keep { states, descriptor } in told {
-                // Without a service manager there is nobody to tell.
-                let _ = match descriptor {
-                    None => sd_notify::notify(&states),
-                    Some(descriptor) => sd_notify::notify_with_fds(&states, &[descriptor.as_fd()]),
-                };
-            }
-        };
-        if let Err(error) = std::thread::Builder::new()
-            .name("notify".to_owned())
-            .spawn(tell)
-        {
-            log::error!(target: "daemon", "the service manager cannot be told: {error}");
-        }
-        sender
-    });
-    // Closed: there was no thread, and that was said.
-    let _ = TELLER.send(news);
-}

@@ -1,8 +1,9 @@
 //! The end of a start: what is granted opens only now, and what keeps the nft table ours is handed over.
 
 use super::engine::Event;
+use super::manager::tell;
 use super::parked::keepsake;
-use super::{Daemon, flows, now, state, tell};
+use super::{Daemon, flows, now, state};
 use crate::control::protocol::{State, Status};
 use crate::lockdown::{keeper, mark};
 use crate::plane::nft;

@@ -1,6 +1,7 @@
 //! Descriptors that the service manager keeps while no process of egressd runs (systemd.service(5),
 //! `FileDescriptorStoreMax=`): the nft socket, so that the table never loses its owner.
 
+use super::manager::Keep;
 use crate::plane::Plane;
 use nix::sys::stat::fstat;
 use sd_notify::NotifyState;
@@ -67,13 +68,6 @@ impl Parked {
 
 fn inode(descriptor: &OwnedFd) -> Option<u64> {
     fstat(descriptor).ok().map(|stat| stat.st_ino)
-}
-
-/// What the manager is to be told, with a descriptor that goes along.
-#[derive(Debug)]
-pub(super) struct Keep {
-    pub(super) states: Vec<NotifyState<'static>>,
-    pub(super) descriptor: Option<OwnedFd>,
 }
 
 /// The one descriptor that `planes` want kept.

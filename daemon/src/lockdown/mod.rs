@@ -1,7 +1,6 @@
 //! The gateway without a daemon: `egressd lockdown` closes it, `egressd open` opens it, and the keeper closes
 //! one whose daemon stays away. What was done stands in a mark for whoever looks. Decides nothing about
 //! single packets.
-#![expect(clippy::print_stdout, reason = "shell: commands say what they did")]
 
 pub mod keeper;
 pub mod mark;

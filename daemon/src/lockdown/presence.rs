@@ -70,9 +70,12 @@ pub fn is_running(runtime: &Path) -> bool {
 }
 
 fn lock(file: File, how: FlockArg) -> Result<Flock<File>, Taken> {
-    Flock::lock(file, how).map_err(|(_, errno)| match errno {
-        Errno::EAGAIN => Taken::Running,
-        other => Taken::Unknown(other.into()),
+    Flock::lock(file, how).map_err(|(_, errno)| {
+        if errno == Errno::EAGAIN {
+            Taken::Running
+        } else {
+            Taken::Unknown(errno.into())
+        }
     })
 }
 

@@ -1,5 +1,6 @@
-//! The nft plane: owns the table `inet egressd` and nothing else, and never edits another table.
-//! What was learned stands in hash sets; the rest is described by `ruleset` and rewritten whole.
+//! The nft plane: owns the table `inet egressd` and nothing else, and never edits another table (the closed one
+//! of `lockdown` beside it is egressd's as well). What was learned stands in hash sets; the rest is described by
+//! `ruleset` and rewritten whole.
 
 use super::drift::Drift;
 use super::netlink::{Failure, Refusal, Socket};
@@ -22,11 +23,14 @@ use transaction::{Step, StepKind, Transaction};
 
 mod expression;
 mod kernel;
+mod left;
 pub mod lockdown;
 mod mend;
 mod ownership;
 mod standing;
 mod transaction;
+
+pub use left::{remove, remove_left_behind};
 
 #[cfg(test)]
 mod lab;
@@ -339,52 +343,6 @@ fn socket_with(kept: Option<OwnedFd>) -> anyhow::Result<(Socket, Ownership)> {
     }
     let found = Ownership::of(table.as_ref(), socket.port());
     Ok((socket, found))
-}
-
-/// Deletes the table that an earlier run left behind in the calling thread's network namespace: a
-/// plane that is switched off must not stay in force. To be called once other planes are in force.
-/// Returns whether there was one. A table that a living process owns stays, unless through the socket that
-/// was `kept`.
-///
-/// # Errors
-/// When the kernel cannot be asked, or refuses.
-pub fn remove_left_behind(kept: Option<OwnedFd>) -> anyhow::Result<bool> {
-    let (mut socket, found) = socket_with(kept)?;
-    match found {
-        Ownership::Absent => Ok(false),
-        // With its socket an owner loses the table: who is named here lives.
-        Ownership::ForeignOwned(owner) => {
-            log::warn!(target: "plane", plane = "nft"; "{}", belongs_to(owner));
-            Ok(false)
-        }
-        Ownership::Ours | Ownership::Ownerless | Ownership::Plain => {
-            delete(&mut socket).map(|()| true)
-        }
-    }
-}
-
-/// Deletes the table, whoever made it, unless a living socket owns it. Returns whether there was one.
-///
-/// # Errors
-/// When it has an owner, the kernel cannot be asked, or refuses.
-pub fn remove() -> anyhow::Result<bool> {
-    let (mut socket, found) = socket_with(None)?;
-    match found {
-        Ownership::Absent => Ok(false),
-        Ownership::ForeignOwned(owner) => bail!(belongs_to(owner)),
-        Ownership::Ours | Ownership::Ownerless | Ownership::Plain => {
-            delete(&mut socket).map(|()| true)
-        }
-    }
-}
-
-fn delete(socket: &mut Socket) -> anyhow::Result<()> {
-    let mut scratch = Vec::new();
-    let mut transaction = Transaction::new(&mut scratch);
-    transaction.remove_table();
-    transaction
-        .commit(socket)
-        .context("remove the nft table that was left behind")
 }
 
 /// Whether others can change the table that is in the calling thread's network namespace. In doubt they
