@@ -32,7 +32,7 @@ fn booted(bench: &Bench) -> Result<Verdict> {
     ensure!(seen.locked.arrived == [0; 3], "{seen:?}");
     let [denied, older, granted] = seen.started.arrived;
     ensure!((denied, older) == (0, 0), "{seen:?}");
-    ensure!(granted > 100, "{seen:?}");
+    ensure!(granted >= 300, "{seen:?}");
     println!(
         "0 of {:?} packets passed before the policy, 0 of {:?} after it, {granted} of {} granted ones",
         seen.locked.sent,
@@ -205,6 +205,17 @@ fn opened(bench: &Bench) -> Result<Verdict> {
     let open = ["open", "--reason", "locked out\u{e9}"];
     says(bench, lab, &open, false, "egressd is running")?;
     fails(client, host(13, 1), NEVER)?;
+    if bench.planes.nft() {
+        // Where the daemon's folder cannot be known, the table's owner tells.
+        let config = lab.dir().join("egressd.toml");
+        let text = std::fs::read_to_string(&config)?;
+        let elsewhere = format!("socket = \"{}/x/control.sock\"", lab.dir().display());
+        let here = format!("socket = \"{}/control.sock\"", lab.dir().display());
+        std::fs::write(&config, text.replace(&here, &elsewhere))?;
+        says(bench, lab, &open, false, "foreign-owned")?;
+        fails(client, host(13, 1), NEVER)?;
+        std::fs::write(&config, text)?;
+    }
     daemon.terminate()?;
     says(bench, lab, &["open", "--reason", " "], false, "--reason")?;
     let (success, text) = command(bench, lab, &open, Some(65_534))?;

@@ -282,6 +282,7 @@ impl Daemon {
         self.observing = self.open_observing(&self.settings)?;
         self.first_commit(&mut inbox).await?;
         clear_switched_off(&self.settings, &mut self.parked);
+        self.prepare_to_open(&mut inbox).await?;
         self.watch_kernel();
         self.edge = Some(self.open_edge(&self.settings.dns)?);
         let (calls, mut called) = mpsc::unbounded_channel::<Call>();

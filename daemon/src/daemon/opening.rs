@@ -15,12 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 impl Daemon {
-    /// Ends a lockdown of before. Every plane is in force; flows that nobody grants are cut first, so that no
-    /// packet of theirs passes.
+    /// Hands over what keeps the planes ours, and sees to it that no flow is left that nobody grants where a
+    /// lockdown is about to end. Every plane is in force.
     ///
     /// # Errors
-    /// When a thread of the daemon ended, or the kernel keeps the lockdown: everything stays closed.
-    pub(super) async fn open_what_is_granted(
+    /// When a thread of the daemon ended, or the kernel cannot be asked: everything stays closed.
+    pub(super) async fn prepare_to_open(
         &mut self,
         inbox: &mut mpsc::Receiver<Event>,
     ) -> anyhow::Result<()> {
@@ -31,11 +31,22 @@ impl Daemon {
         });
         let keepsake = self.waiting_for(given, inbox).await?;
         self.parked.keep(keepsake).into_iter().for_each(tell);
-        let locked = nft::lockdown::locked().context("look for a lockdown")?;
-        if let Some(dropped) = locked {
-            while !self.engine.is_settled() {
-                self.next(inbox).await?;
-            }
+        if is_locked()?.is_some() {
+            self.settle(inbox).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a lockdown of before, as the last thing of a start.
+    ///
+    /// # Errors
+    /// When a thread of the daemon ended, or the kernel keeps the lockdown: everything stays closed.
+    pub(super) async fn open_what_is_granted(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Event>,
+    ) -> anyhow::Result<()> {
+        if let Some(dropped) = is_locked()? {
+            self.settle(inbox).await?;
             let (done, lifted) = oneshot::channel();
             // Behind the cuts that the sweep led to.
             self.send_flows(flows::Job::Then(Box::new(move || {
@@ -50,6 +61,14 @@ impl Daemon {
         }
         mark::clear(runtime);
         self.live();
+        Ok(())
+    }
+
+    /// Waits until every plane is in force and every live flow was judged.
+    async fn settle(&mut self, inbox: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        while !self.engine.is_settled() || self.engine.fault().is_some() {
+            self.next(inbox).await?;
+        }
         Ok(())
     }
 
@@ -93,6 +112,10 @@ impl Daemon {
             }
         });
     }
+}
+
+fn is_locked() -> anyhow::Result<Option<u64>> {
+    nft::lockdown::locked().context("look for a lockdown")
 }
 
 /// Adds that everything is refused, whatever the planes say.

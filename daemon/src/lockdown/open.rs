@@ -1,10 +1,10 @@
 //! `egressd open`: the only way to open a gateway. It takes away what refuses, and leaves word.
 
-use super::presence::{Presence, Taken};
+use super::presence::Presence;
 use super::{Mark, Place, Word, mark, tell};
 use crate::config::DEFAULT_PINS;
 use crate::plane::{ebpf, nft};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::unistd::geteuid;
 use std::path::Path;
 
@@ -24,33 +24,25 @@ pub fn open(path: &Path, reason: &str) -> anyhow::Result<()> {
     let Place {
         runtime, settings, ..
     } = Place::read(path);
-    let _presence = match Presence::take(&runtime) {
-        Ok(presence) => presence,
-        Err(taken @ (Taken::Running | Taken::Unknown(_))) => {
-            return Err(anyhow::Error::from(taken).context("the gateway stays as it is"));
-        }
-    };
+    let _presence = Presence::take(&runtime).context("the gateway stays as it is")?;
+    let before = mark::read(&runtime);
     let mark = Mark::now(Word::Open, reason);
     mark::write(&runtime, &mark)
         .context("the gateway stays as it is: no word of it can be left")?;
-    let line = format!("OPEN by {}: {reason}", mark.who);
-    log::warn!(target: "daemon", "{line}");
-    if !tell::system_log(Path::new(tell::SYSLOG), &line) {
-        log::warn!(target: "daemon", "there is no system log to take note of that");
-    }
+    record(&format!("OPEN by {}: {reason}", mark.who));
     let pins = settings.map_or_else(|| DEFAULT_PINS.into(), |settings| settings.pins);
-    let done = [
-        remove("programs", || {
-            ebpf::sweep_pins(&pins).map(|links| links > 0)
-        }),
-        remove("table inet egressd", nft::remove),
-        remove("the lockdown", nft::lockdown::lift),
-    ];
-    let failed: Vec<String> = done.into_iter().filter_map(Result::err).collect();
-    if !failed.is_empty() {
-        mark::clear(&runtime);
-        bail!("the gateway is not open: {}", failed.join("; "));
+    // The table first: where somebody alive owns it, nothing has been touched.
+    let done = remove("table inet egressd", nft::remove)
+        .and_then(|()| remove("the programs", || Ok(ebpf::sweep_pins(&pins)? > 0)))
+        .and_then(|()| remove("the lockdown", nft::lockdown::lift));
+    if let Err(error) = &done {
+        record(&format!("not open after all: {error:#}"));
+        match before.map(|before| mark::write(&runtime, &before)) {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => mark::clear(&runtime),
+        }
     }
+    done.context("the gateway is not open")?;
     println!(
         "open: egressd refuses nothing until it is started again (`systemctl start egressd`), and clients that \
          need its answers get none"
@@ -58,16 +50,20 @@ pub fn open(path: &Path, reason: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes one thing away and says so, or why not.
-fn remove(what: &str, act: impl FnOnce() -> anyhow::Result<bool>) -> Result<(), String> {
-    match act() {
-        Ok(true) => {
-            println!("removed: {what}");
-            Ok(())
-        }
-        Ok(false) => Ok(()),
-        Err(error) => Err(format!("{what} cannot be removed: {error:#}")),
+/// Tells standard error and the machine's log.
+fn record(line: &str) {
+    log::warn!(target: "daemon", "{line}");
+    if !tell::system_log(Path::new(tell::SYSLOG), line) {
+        log::warn!(target: "daemon", "there is no system log to take note of that");
     }
+}
+
+/// Takes one thing away and says so.
+fn remove(what: &str, act: impl FnOnce() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    if act().with_context(|| format!("remove {what}"))? {
+        println!("removed: {what}");
+    }
+    Ok(())
 }
 
 /// A reason that people can read in a log.

@@ -125,6 +125,10 @@ pub fn run(binaries: &Binaries, planes: Planes) -> Result<Outcome> {
                 PATIENCE,
             )?;
             ensure!(learned, "a learned address passes\n{}", daemon.words());
+            until(PATIENCE, "what is granted passes", || {
+                let [_, _, granted] = read()?.since(started_at).arrived;
+                Ok((granted >= EACH).then_some(()))
+            })?;
             let started = further(started_at)?;
             Ok(Outcome {
                 router,

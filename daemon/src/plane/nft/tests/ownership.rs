@@ -13,6 +13,8 @@ fn owner(lab: &Lab) -> Option<NftPlane> {
     assert_eq!(plane.found, Ownership::Absent);
     plane.replace(&image()).unwrap();
     if plane.standing.as_ref().unwrap().table.owner.is_none() {
+        let line = &plane.describe()[0];
+        assert!(line.contains("not owned (no-persist)"), "{line}");
         eprintln!("SKIPPED: the kernel is older than 6.9, nothing is owned");
         return None;
     }
