@@ -116,7 +116,10 @@ async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
     recall(&mut policy, &mut store, unread);
 
     let (events, inbox) = mpsc::channel(BACKLOG);
-    let planes = PlaneThread::spawn(open_planes(&settings, &mut parked)?, blocking(&events))?;
+    let planes = open_planes(&settings, &mut parked)?;
+    // Before there is a table: no kill may find one without an owner who stays.
+    parked.keep(parked::keepsake(&planes)).into_iter().for_each(manager::tell);
+    let planes = PlaneThread::spawn(planes, blocking(&events))?;
     let flows = flows::spawn(blocking(&events))?;
     let (news, links_told) = tokio::sync::watch::channel(policy.rules().links().clone());
     let followed = tokio::task::spawn_local(links::follow(move |links| {

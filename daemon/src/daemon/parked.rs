@@ -43,16 +43,17 @@ impl Parked {
     }
 
     /// What to tell the manager, in order, so that it keeps `keepsake` and nothing else.
-    pub(super) fn keep(&self, keepsake: Option<OwnedFd>) -> Vec<Keep> {
+    pub(super) fn keep(&mut self, keepsake: Option<OwnedFd>) -> Vec<Keep> {
         let wanted = keepsake.as_ref().and_then(inode);
         if wanted.is_some() && self.known == wanted.as_slice() {
             return Vec::new();
         }
+        let known = std::mem::replace(&mut self.known, wanted.into_iter().collect());
         let forget = Keep {
             states: vec![NotifyState::FdStoreRemove, NotifyState::FdName(NFT)],
             descriptor: None,
         };
-        let forget = (!self.known.is_empty()).then_some(forget);
+        let forget = (!known.is_empty()).then_some(forget);
         let keep = keepsake.map(|descriptor| Keep {
             // A full receive buffer is an error on the socket, for which the manager would drop it.
             states: vec![
@@ -89,7 +90,7 @@ mod tests {
             let passed = passed
                 .iter()
                 .map(|(name, descriptor)| (Some((*name).to_owned()), copy(descriptor)));
-            let parked = Parked::of(passed);
+            let mut parked = Parked::of(passed);
             let told: Vec<String> = (parked.keep(keepsake.map(copy)).iter())
                 .map(|keep| {
                     let states = keep.states.iter().map(NotifyState::to_string);
@@ -99,6 +100,8 @@ mod tests {
                 })
                 .collect();
             assert_eq!(told, expected);
+            // Said once.
+            assert!(parked.keep(keepsake.map(copy)).is_empty());
         };
         let store = "FDSTORE=1 FDNAME=nft FDPOLL=0";
         let remove = "FDSTOREREMOVE=1 FDNAME=nft";

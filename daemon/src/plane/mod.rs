@@ -111,7 +111,8 @@ pub trait Plane: Send {
     fn rely(&mut self, _in_place: bool) {}
 
     /// What a service manager may hold while no process of egressd runs, so that what is in force stays this
-    /// program's own: to be given to the next process before it opens the plane.
+    /// program's own: to be given to the next process before it opens the plane. Better asked for before the
+    /// first replacement; only after it is known whether the kernel makes any use of it.
     fn keepsake(&self) -> Option<OwnedFd> {
         None
     }

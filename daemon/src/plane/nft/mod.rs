@@ -577,8 +577,7 @@ impl Plane for NftPlane {
     }
 
     fn keepsake(&self) -> Option<OwnedFd> {
-        let owner = self.standing.as_ref()?.table.owner?;
-        if owner != self.socket.port() {
+        if self.ownable == Some(false) {
             return None;
         }
         match self.socket.as_fd().try_clone_to_owned() {

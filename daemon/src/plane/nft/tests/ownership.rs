@@ -11,10 +11,12 @@ fn open_with(lab: &Lab, kept: Option<OwnedFd>) -> anyhow::Result<NftPlane> {
 fn owner(lab: &Lab) -> Option<NftPlane> {
     let mut plane = plane(lab);
     assert_eq!(plane.found, Ownership::Absent);
+    assert!(plane.keepsake().is_some(), "it may be of use");
     plane.replace(&image()).unwrap();
     if plane.standing.as_ref().unwrap().table.owner.is_none() {
         let line = &plane.describe()[0];
         assert!(line.contains("not owned (no-persist)"), "{line}");
+        assert!(plane.keepsake().is_none(), "it is of no use");
         eprintln!("SKIPPED: the kernel is older than 6.9, nothing is owned");
         return None;
     }
