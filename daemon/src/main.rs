@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use egressd::{check, config, daemon, links, logging};
+use egressd::{check, config, daemon, links, lockdown, logging};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,6 +39,28 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Close the gateway, also to established flows, until `run` has its policy in force.
+    ///
+    /// Without a usable configuration everything that is forwarded is dropped. Exit status 0: it is closed.
+    Lockdown {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/egressd/egressd.toml")]
+        config: PathBuf,
+        /// Only if no daemon was alive for as long as `[service] unattended` says: for the keeper's timer.
+        #[arg(long)]
+        if_unattended: bool,
+    },
+    /// Open the gateway: take away everything by which egressd refuses, until it is started again.
+    ///
+    /// For root alone, while egressd is stopped. Logged, and shown by `egressctl status`.
+    Open {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/egressd/egressd.toml")]
+        config: PathBuf,
+        /// Why; everybody who looks will read it.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,7 +68,19 @@ fn main() -> ExitCode {
     let result = logging::init(cli.log, cli.log_level).and_then(|()| match cli.command {
         Command::Run { config } => daemon::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => run_check(&config, json),
+        Command::Lockdown {
+            config,
+            if_unattended: false,
+        } => lockdown::lock(&config).map(|()| ExitCode::SUCCESS),
+        Command::Lockdown {
+            config,
+            if_unattended: true,
+        } => lockdown::lock_if_unattended(&config).map(|()| ExitCode::SUCCESS),
+        Command::Open { config, reason } => {
+            lockdown::open(&config, &reason).map(|()| ExitCode::SUCCESS)
+        }
     });
+    log::logger().flush();
     result.unwrap_or_else(|error| {
         eprintln!("egressd: {error:#}");
         ExitCode::FAILURE

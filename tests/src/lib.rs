@@ -10,3 +10,5 @@ pub mod fuzz;
 pub mod lab;
 pub mod oracle;
 pub mod soak;
+#[cfg(test)]
+mod units;

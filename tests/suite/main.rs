@@ -11,6 +11,7 @@ mod flows;
 mod fragments;
 mod grants;
 mod late;
+mod lockdown;
 mod modes;
 mod observe;
 mod refused;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         flows::TESTS,
         fragments::TESTS,
         late::TESTS,
+        lockdown::TESTS,
         modes::TESTS,
         observe::TESTS,
         refused::TESTS,

@@ -10,7 +10,7 @@ use egressd::control::protocol::{
     AllowParameters, DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters,
     LateParameters, RevokeParameters, Verdict,
 };
-use egressd::control::{exception, late, revoked, text};
+use egressd::control::{absent, exception, late, revoked, text};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
@@ -179,7 +179,17 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         | Command::Watch
         | Command::Reload { .. } => (None, None),
     };
-    let mut client = Client::connect(&socket).await?;
+    let mut client = match Client::connect(&socket).await {
+        Ok(client) => client,
+        Err(error) => {
+            if let Command::Status = command
+                && let Some(status) = absent::status(&socket)
+            {
+                print(json, &status, text::status)?;
+            }
+            return Err(error.into());
+        }
+    };
     match command {
         Command::Status => print(json, &client.status().await?, text::status)?,
         Command::Zones => print(json, &client.zones().await?, text::zones)?,

@@ -47,7 +47,7 @@ pub fn parse(
     let (mut dns, nat64, observed) = dns::dns(root.table("dns"), read);
     let planes = sections::planes(root.table("planes"));
     let control = sections::control(root.table("control"));
-    let (state, pins) = sections::service(root.table("service"));
+    let service = sections::service(root.table("service"));
     let (limits, clients) = sections::limits(root.table("limits"));
     dns.clients = clients;
     let catalogues = Catalogues::take(root.tables("catalogue"), read);
@@ -76,8 +76,9 @@ pub fn parse(
         dns,
         planes,
         control,
-        state,
-        pins,
+        state: service.state,
+        pins: service.pins,
+        unattended: service.unattended,
     })
 }
 
@@ -96,6 +97,22 @@ pub struct Settings {
     pub state: PathBuf,
     /// `[service] bpf`: a folder in a bpffs, where programs, links and maps are pinned.
     pub pins: PathBuf,
+    /// `[service] unattended`: after so long without a daemon the keeper locks down; `None`: never.
+    pub unattended: Option<Duration>,
+}
+
+/// `[service] bpf`, unless written.
+pub const DEFAULT_PINS: &str = "/run/egressd/bpf";
+
+/// `[service] unattended`, unless written.
+pub const DEFAULT_UNATTENDED: Duration = Duration::from_hours(24);
+
+impl Settings {
+    /// Where marks of what happens to this run of the machine are: the control socket's folder.
+    #[must_use]
+    pub fn runtime(&self) -> &Path {
+        self.control.socket.parent().unwrap_or(Path::new("/"))
+    }
 }
 
 /// `[dns]`.

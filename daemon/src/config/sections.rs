@@ -1,6 +1,8 @@
 //! `[gateway]`, `[planes]`, `[control]`, `[service]` and `[limits]`.
 
-use super::{ClientLimits, ControlSettings, EbpfMode, PlaneSettings};
+use super::{
+    ClientLimits, ControlSettings, DEFAULT_PINS, DEFAULT_UNATTENDED, EbpfMode, PlaneSettings,
+};
 use crate::catalogue_import::targets::network;
 use crate::document::Table;
 use crate::policy::image::Unzoned;
@@ -87,11 +89,35 @@ pub(super) fn control(mut table: Table<'_, '_>) -> ControlSettings {
     control
 }
 
-pub(super) fn service(mut table: Table<'_, '_>) -> (PathBuf, PathBuf) {
-    let state = folder_or_file(&mut table, "state", "/var/lib/egressd");
-    let pins = folder_or_file(&mut table, "bpf", "/run/egressd/bpf");
+/// `[service]`.
+pub(super) struct Service {
+    pub(super) state: PathBuf,
+    pub(super) pins: PathBuf,
+    pub(super) unattended: Option<Duration>,
+}
+
+pub(super) fn service(mut table: Table<'_, '_>) -> Service {
+    let service = Service {
+        state: folder_or_file(&mut table, "state", "/var/lib/egressd"),
+        pins: folder_or_file(&mut table, "bpf", DEFAULT_PINS),
+        unattended: unattended(&mut table),
+    };
     table.finish();
-    (state, pins)
+    service
+}
+
+/// How long the daemon may stay away; `None` for ever.
+fn unattended(table: &mut Table<'_, '_>) -> Option<Duration> {
+    const SHORTEST: Duration = Duration::from_mins(5);
+    const LONGEST: Duration = Duration::from_hours(365 * 24);
+    let Some(value) = table.take("unattended") else {
+        return Some(DEFAULT_UNATTENDED);
+    };
+    if value.is("never") {
+        return None;
+    }
+    let time = value.duration(SHORTEST, LONGEST);
+    Some(time.unwrap_or(DEFAULT_UNATTENDED))
 }
 
 fn folder_or_file(table: &mut Table<'_, '_>, key: &'static str, default: &str) -> PathBuf {

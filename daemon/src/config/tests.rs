@@ -65,6 +65,10 @@ fn the_example_writes_the_defaults() {
     assert_eq!(example.planes, bare.planes);
     assert_eq!(example.control, bare.control);
     assert_eq!((example.state, example.pins), (bare.state, bare.pins));
+    assert_eq!(
+        (example.unattended, bare.unattended),
+        (Some(DEFAULT_UNATTENDED), Some(DEFAULT_UNATTENDED))
+    );
     assert_eq!(example.intent.limits, bare.intent.limits);
     let dns = |dns: DnsSettings| (dns.timeout, dns.race, dns.hold, dns.unlisted, dns.local);
     let services = |dns: &DnsSettings| (dns.hints, dns.ech);
@@ -87,7 +91,7 @@ fn values_reach_the_settings() {
          [[zone.rule]]\nnetworks = ['192.0.2.1']\nudp = [123]\n\
          [gateway]\nunzoned = 'accept'\ninternal = ['10.0.0.0/8']\n\
          [planes]\nnft = false\nebpf = 'tc'\nown_table = false\nlog_group = 5\n\
-         [control]\nsocket = '/s'\ngroup = 'wheel'\n[service]\nstate = '/st'\nbpf = '/b'\n\
+         [control]\nsocket = '/s'\ngroup = 'wheel'\n[service]\nstate = '/st'\nbpf = '/b'\nunattended = 'never'\n\
          [limits]\nttl_floor = 5\ngrace = '2m'\nlearned = 10\nidle = '9s'\nper_client = 7\nreferred = 0\n\
          questions = 0\nconnections = 100\nconnections_per_client = 3\n\
          [[catalogue]]\nname = 'intune'\nrequired_only = true\n",
@@ -121,7 +125,9 @@ fn values_reach_the_settings() {
         }
     );
     assert_eq!(settings.control.group.as_deref(), Some("wheel"));
+    assert_eq!(settings.runtime(), Path::new("/"));
     assert_eq!((settings.state, settings.pins), ("/st".into(), "/b".into()));
+    assert_eq!(settings.unattended, None);
     let limits = settings.intent.limits;
     assert_eq!((limits.per_zone, limits.per_client), (10, 7));
     assert_eq!(limits.referred, 0);
@@ -546,4 +552,30 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_absence_is_a_time_or_never() {
+    fn check(text: &str, expected: Result<Option<u64>, &str>) {
+        let text = format!("{GOOD}[service]\nunattended = {text}\n");
+        let found = parse(&text, "e.toml", &no_file);
+        let found = found.map(|settings| settings.unattended.map(|time| time.as_secs()));
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+            (Err(problems), Err(expected)) => {
+                let problems = problems.to_string();
+                assert!(problems.contains(expected), "{problems}");
+            }
+            (found, expected) => panic!("{text}: {found:?}, {expected:?}"),
+        }
+    }
+    check("'24h'", Ok(Some(86_400)));
+    check("'5m'", Ok(Some(300)));
+    check("'never'", Ok(None));
+    check(
+        "'4m'",
+        Err("`'4m'` does not fit here; write a time from 300s"),
+    );
+    check("'nver'", Err("write a time such as"));
+    check("0", Err("write a time such as"));
 }

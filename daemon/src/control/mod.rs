@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+pub mod absent;
 mod call;
 pub mod client;
 pub mod exception;

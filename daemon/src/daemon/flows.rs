@@ -36,6 +36,8 @@ pub(super) enum Job {
         /// The present.
         now: Moment,
     },
+    /// Run this, after all that was asked for before.
+    Then(Box<dyn FnOnce() + Send>),
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -87,6 +89,10 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                 swept
             }
             Job::Cut(keys) => cut(&keys, &mut reported),
+            Job::Then(act) => {
+                act();
+                Ok(())
+            }
             Job::CheckUse {
                 rules,
                 due,

@@ -15,8 +15,11 @@ mod keeping;
 pub mod late;
 #[cfg(test)]
 mod late_tests;
+mod manager;
 mod observing;
+mod opening;
 mod operators;
+mod parked;
 pub mod planes;
 mod quotas;
 pub mod refusals;
@@ -30,6 +33,8 @@ use crate::config::{self, DnsSettings, EbpfMode, Settings};
 use crate::control::{self, Reply, Request};
 use crate::dns::{self, Release};
 use crate::links;
+use crate::lockdown::keeper::Pulse;
+use crate::lockdown::presence::Presence;
 use crate::observe::{self, Happening};
 use crate::plane::Plane;
 use crate::plane::ebpf::{self, EbpfOptions, EbpfPlane};
@@ -45,13 +50,15 @@ use arc_swap::ArcSwap;
 use engine::{Effect, Engine, Event};
 use futures_util::FutureExt;
 use keeping::Keeping;
+use manager::notify;
 use nix::time::{ClockId, clock_gettime};
+use parked::Parked;
 use planes::{Job, PlaneThread};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::error::TrySendError;
@@ -78,15 +85,17 @@ pub fn now() -> Moment {
 /// # Errors
 /// When it cannot start: the configuration, a plane or a socket, with what to do about it.
 pub fn run(path: &Path) -> anyhow::Result<()> {
+    let parked = Parked::take();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the loop")?;
-    tokio::task::LocalSet::new().block_on(&runtime, start(path))
+    tokio::task::LocalSet::new().block_on(&runtime, start(path, parked))
 }
 
-async fn start(path: &Path) -> anyhow::Result<()> {
+async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
     let mut settings = config::load(path)?;
+    let _presence = Presence::take(settings.runtime())?;
     let links = links::read().await.context("read the interfaces")?;
     let (mut exceptions, unread) = keeping::load(&settings.state, now());
     if let Some(why) = &unread {
@@ -107,7 +116,10 @@ async fn start(path: &Path) -> anyhow::Result<()> {
     recall(&mut policy, &mut store, unread);
 
     let (events, inbox) = mpsc::channel(BACKLOG);
-    let planes = PlaneThread::spawn(open_planes(&settings)?, blocking(&events))?;
+    let planes = open_planes(&settings, &mut parked)?;
+    // Before there is a table: no kill may find one without an owner who stays.
+    parked.keep(parked::keepsake(&planes)).into_iter().for_each(manager::tell);
+    let planes = PlaneThread::spawn(planes, blocking(&events))?;
     let flows = flows::spawn(blocking(&events))?;
     let (news, links_told) = tokio::sync::watch::channel(policy.rules().links().clone());
     let followed = tokio::task::spawn_local(links::follow(move |links| {
@@ -140,6 +152,8 @@ async fn start(path: &Path) -> anyhow::Result<()> {
             draft: None,
             writing: None,
         },
+        parked,
+        pulse: Pulse::default(),
         started: now(),
         since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
     };
@@ -178,10 +192,11 @@ fn recall(policy: &mut Policy, store: &mut state::Store, unread: Option<String>)
     }
 }
 
-fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
+fn open_planes(settings: &Settings, parked: &mut Parked) -> anyhow::Result<Vec<Box<dyn Plane>>> {
     let mut planes: Vec<Box<dyn Plane>> = Vec::new();
     if settings.planes.nft {
-        let plane = NftPlane::open(settings.planes.log_group).context("open the nft plane")?;
+        let plane = NftPlane::open_with(settings.planes.log_group, parked.nft.take())
+            .context("open the nft plane")?;
         planes.push(Box::new(if settings.planes.own_table {
             plane
         } else {
@@ -204,7 +219,7 @@ fn open_planes(settings: &Settings) -> anyhow::Result<Vec<Box<dyn Plane>>> {
 
 /// Takes out of force what an earlier run left of planes that are now switched off: it would refuse
 /// what today's policy grants. The other plane is in force already.
-fn clear_switched_off(settings: &Settings) {
+fn clear_switched_off(settings: &Settings, parked: &mut Parked) {
     let cleared = |plane: &str, done: anyhow::Result<bool>| match done {
         Ok(true) => log::info!(target: "plane", "{plane} is switched off; what it left is removed"),
         Ok(false) => {}
@@ -219,7 +234,7 @@ fn clear_switched_off(settings: &Settings) {
         );
     }
     if !settings.planes.nft {
-        cleared("nft", nft::remove_left_behind());
+        cleared("nft", nft::remove_left_behind(parked.nft.take()));
     }
 }
 
@@ -251,6 +266,8 @@ struct Daemon {
     acting: Vec<operators::Acting>,
     store: state::Store,
     saved: Saved,
+    parked: Parked,
+    pulse: Pulse,
     started: Moment,
     since: String,
 }
@@ -267,7 +284,8 @@ impl Daemon {
         // Before its rules are in force: what they copy and hold back finds a reader.
         self.observing = self.open_observing(&self.settings)?;
         self.first_commit(&mut inbox).await?;
-        clear_switched_off(&self.settings);
+        clear_switched_off(&self.settings, &mut self.parked);
+        self.prepare_to_open(&mut inbox).await?;
         self.watch_kernel();
         self.edge = Some(self.open_edge(&self.settings.dns)?);
         let (calls, mut called) = mpsc::unbounded_channel::<Call>();
@@ -283,6 +301,7 @@ impl Daemon {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut save = tokio::time::interval(Duration::from_secs(2));
         save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.open_what_is_granted(&mut inbox).await?;
         notify(&[NotifyState::Ready]);
         log::info!(target: "daemon", "ready, revision {} in force", self.engine.committed().0);
         let watched = sd_notify::watchdog_enabled().is_some();
@@ -327,6 +346,9 @@ impl Daemon {
                     if watched && !stuck {
                         // Fed by the loop itself, so that a hang of the loop is seen.
                         notify(&[NotifyState::Watchdog]);
+                    }
+                    if !stuck {
+                        self.live();
                     }
                 }
             }
@@ -555,8 +577,10 @@ impl Daemon {
                     .observing
                     .as_ref()
                     .map(|it| views::observer(it.stats()));
+                let runtime = self.settings.runtime().to_owned();
                 self.planes.ask(move |planes| {
                     views::add_planes(&mut status, planes);
+                    opening::add_lock(&mut status, &runtime);
                     let _ = reply.send(Reply::Status(Box::new(status)));
                 });
             }
@@ -683,27 +707,3 @@ const PIECE: usize = 512;
 
 /// Learned addresses from which on snapshots are taken less often.
 const MANY: usize = 20_000;
-
-/// Tells the service manager, in order. On a thread of its own: the manager's socket blocks while it
-/// is full, and the loop must not wait for a manager that does not read.
-fn notify(states: &[NotifyState<'static>]) {
-    static TELLER: LazyLock<std::sync::mpsc::Sender<Vec<NotifyState<'static>>>> =
-        LazyLock::new(|| {
-            let (sender, told) = std::sync::mpsc::channel::<Vec<NotifyState<'static>>>();
-            let tell = move || {
-                for states in told {
-                    // Without a service manager there is nobody to tell.
-                    let _ = sd_notify::notify(&states);
-                }
-            };
-            if let Err(error) = std::thread::Builder::new()
-                .name("notify".to_owned())
-                .spawn(tell)
-            {
-                log::error!(target: "daemon", "the service manager cannot be told: {error}");
-            }
-            sender
-        });
-    // Closed: there was no thread, and that was said.
-    let _ = TELLER.send(states.to_vec());
-}

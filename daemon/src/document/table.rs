@@ -210,6 +210,12 @@ impl<'d, 't> Value<'d, 't> {
         self.value.is_integer()
     }
 
+    /// Whether it is this string.
+    #[must_use]
+    pub fn is(&self, word: &str) -> bool {
+        self.value.as_str() == Some(word)
+    }
+
     /// Whether it is an array.
     #[must_use]
     pub fn is_list(&self) -> bool {

@@ -11,8 +11,12 @@ pub enum Word {
     ForeignTable,
     /// The table is ours, but somebody changed it.
     ForeignEdit,
-    /// The table is ours, but the kernel no longer keeps others out of it.
-    OwnerLost,
+    /// The table is ours, but its owner is gone: the kernel no longer keeps others out of it.
+    Ownerless,
+    /// The table is ours, but another process owns it now.
+    ForeignOwner,
+    /// The table is ours, but made one that keeps nobody out.
+    Plain,
     /// A set lacks an address that was put into it.
     MissingElement,
     /// A set holds an address that nobody put into it.
@@ -33,11 +37,13 @@ pub enum Word {
 
 impl Word {
     /// Every word, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::MissingTable,
         Self::ForeignTable,
         Self::ForeignEdit,
-        Self::OwnerLost,
+        Self::Ownerless,
+        Self::ForeignOwner,
+        Self::Plain,
         Self::MissingElement,
         Self::ExtraElement,
         Self::XdpDetached,
@@ -55,7 +61,9 @@ impl Word {
             Self::MissingTable => "missing-table",
             Self::ForeignTable => "foreign-table",
             Self::ForeignEdit => "foreign-edit",
-            Self::OwnerLost => "owner-lost",
+            Self::Ownerless => "ownerless",
+            Self::ForeignOwner => "foreign-owned",
+            Self::Plain => "plain",
             Self::MissingElement => "missing-element",
             Self::ExtraElement => "extra-element",
             Self::XdpDetached => "xdp-detached",
@@ -74,7 +82,9 @@ impl Word {
             Self::MissingTable
             | Self::ForeignTable
             | Self::ForeignEdit
-            | Self::OwnerLost
+            | Self::Ownerless
+            | Self::ForeignOwner
+            | Self::Plain
             | Self::ExtraElement
             | Self::XdpDetached
             | Self::TcxDetached

@@ -8,6 +8,7 @@ use crate::policy::port::ClassMask;
 use drift::{Drift, Found, Outcome, Word};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 pub mod conntrack;
 pub mod copies;
@@ -108,6 +109,13 @@ pub trait Plane: Send {
     /// Says whether the planes before this one were just found in place. While they are not, nothing may
     /// be left to them.
     fn rely(&mut self, _in_place: bool) {}
+
+    /// What a service manager may hold while no process of egressd runs, so that what is in force stays this
+    /// program's own: to be given to the next process before it opens the plane. Better asked for before the
+    /// first replacement; only after it is known whether the kernel makes any use of it.
+    fn keepsake(&self) -> Option<OwnedFd> {
+        None
+    }
 
     /// How it is attached, in words for `status`, such as `table inet egressd, owned` or
     /// `lan0: xdp native`.

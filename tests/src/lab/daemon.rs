@@ -1,13 +1,14 @@
 //! The real `egressd` in the gateway's namespace, and the real `egressctl`.
 #![expect(clippy::disallowed_methods, reason = "shell: starts the daemon")]
 
+use super::store::Store;
 use super::{Lab, Process, plan};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub struct Daemon<'a> {
     config: PathBuf,
     socket: PathBuf,
     notify: UnixDatagram,
+    /// What its manager keeps, if it keeps anything.
+    store: Option<Store>,
     process: Process,
 }
 
@@ -124,9 +127,33 @@ impl<'a> Daemon<'a> {
         planes: Planes,
         text: &str,
     ) -> Result<Self> {
+        Self::begin(lab, binaries, planes, text, None)
+    }
+
+    /// As [`Daemon::start`], under a manager that keeps the descriptors it is sent and gives them to the next
+    /// process.
+    ///
+    /// # Errors
+    /// With its last words when it is not ready in time.
+    pub fn start_kept(
+        lab: &'a Lab,
+        binaries: &Binaries,
+        planes: Planes,
+        zones: &str,
+    ) -> Result<Self> {
+        let text = configuration(lab, planes, zones);
+        Self::begin(lab, binaries, planes, &text, Some(Store::default()))
+    }
+
+    fn begin(
+        lab: &'a Lab,
+        binaries: &Binaries,
+        planes: Planes,
+        text: &str,
+        store: Option<Store>,
+    ) -> Result<Self> {
         let dir = lab.dir();
-        let config = dir.join("egressd.toml");
-        std::fs::write(&config, text)?;
+        let config = Self::configure(lab, text)?;
         if planes.ebpf() {
             std::fs::create_dir_all(lab.pins()).context("a bpf file system at /sys/fs/bpf")?;
         }
@@ -136,7 +163,7 @@ impl<'a> Daemon<'a> {
         // A daemon started before in this lab had a socket of the same name.
         let _absent = std::fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path)?;
-        let process = launch(lab, binaries, &config, &path)?;
+        let process = launch(lab, binaries, &config, &path, None)?;
         let socket = dir.join("control.sock");
         let mut daemon = Self {
             lab,
@@ -144,10 +171,21 @@ impl<'a> Daemon<'a> {
             config,
             socket,
             notify,
+            store,
             process,
         };
         daemon.ready()?;
         Ok(daemon)
+    }
+
+    /// Writes a whole configuration, for commands that need no daemon; where it is.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn configure(lab: &Lab, text: &str) -> Result<PathBuf> {
+        let config = lab.dir().join("egressd.toml");
+        std::fs::write(&config, text)?;
+        Ok(config)
     }
 
     /// The part of the configuration that the lab decides: gateway, dns, planes, paths. Zones (and
@@ -302,7 +340,8 @@ impl<'a> Daemon<'a> {
         while self.notify.recv(&mut [0; 4096]).is_ok() {}
         self.notify.set_nonblocking(false)?;
         let path = self.lab.dir().join("notify");
-        self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
+        let kept = self.store.as_ref();
+        self.process = launch(self.lab, &self.binaries, &self.config, &path, kept)?;
         self.ready()
     }
 
@@ -312,7 +351,8 @@ impl<'a> Daemon<'a> {
     /// When it cannot be started.
     pub fn relaunch(&mut self) -> Result<()> {
         let path = self.lab.dir().join("notify");
-        self.process = launch(self.lab, &self.binaries, &self.config, &path)?;
+        let kept = self.store.as_ref();
+        self.process = launch(self.lab, &self.binaries, &self.config, &path, kept)?;
         Ok(())
     }
 
@@ -329,11 +369,15 @@ impl<'a> Daemon<'a> {
         let mut buffer = [0; 4096];
         super::until(READY, "egressd says READY=1", || {
             self.process.alive()?;
-            match self.notify.recv(&mut buffer) {
-                Ok(length) => {
-                    let text = String::from_utf8_lossy(&buffer[..length]);
-                    Ok(text.lines().any(|line| line == "READY=1").then_some(()))
-                }
+            let received = match &mut self.store {
+                Some(store) => store.receive(&self.notify),
+                None => self
+                    .notify
+                    .recv(&mut buffer)
+                    .map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned()),
+            };
+            match received {
+                Ok(text) => Ok(text.lines().any(|line| line == "READY=1").then_some(())),
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
@@ -358,19 +402,35 @@ fn configuration(lab: &Lab, planes: Planes, zones: &str) -> String {
     Daemon::preamble(lab, planes) + limits + zones
 }
 
-fn launch(lab: &Lab, binaries: &Binaries, config: &Path, notify: &Path) -> Result<Process> {
+fn launch(
+    lab: &Lab,
+    binaries: &Binaries,
+    config: &Path,
+    notify: &Path,
+    store: Option<&Store>,
+) -> Result<Process> {
     let path = binaries.0.join("egressd");
     ensure!(
         path.exists(),
         "{} is not there: run `cargo xtask build`",
         path.display()
     );
-    let mut command = Command::new(path);
+    let (mut command, mut input) = (Command::new(&path), Stdio::null());
+    if let Some(kept) = store.and_then(|store| store.get("nft")) {
+        // The first descriptor after the usual three, as sd_listen_fds(3) has it.
+        const PASS: &str = "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$@\"";
+        command = Command::new("sh");
+        command
+            .args(["-c", PASS, "sh"])
+            .arg(path)
+            .envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "nft")]);
+        input = Stdio::from(kept.try_clone()?);
+    }
     command
         .args(["run", "--config"])
         .arg(config)
         .env("NOTIFY_SOCKET", notify);
     // The words are kept, the frames would push them out.
     command.env("RUST_BACKTRACE", "0");
-    Process::start(&lab.gateway, "egressd", &mut command, lab.dir())
+    Process::start_with(&lab.gateway, "egressd", &mut command, input, lab.dir())
 }

@@ -9,6 +9,7 @@ mod namespace;
 mod probe;
 mod process;
 mod scripted;
+mod store;
 mod sweep;
 mod topology;
 mod web;

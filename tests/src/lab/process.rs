@@ -33,12 +33,23 @@ impl Process {
         command: &mut Command,
         dir: &Path,
     ) -> Result<Self> {
+        Self::start_with(namespace, name, command, Stdio::null(), dir)
+    }
+
+    /// As [`Process::start`], with an input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start_with(
+        namespace: &Namespace,
+        name: &str,
+        command: &mut Command,
+        input: Stdio,
+        dir: &Path,
+    ) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        command.stdin(input).stdout(file.try_clone()?).stderr(file);
         let spawn = || {
             // A child has its maker's, and `sweep_on_signal` blocks what it waits for.
             SigSet::empty().thread_set_mask()?;

@@ -1,12 +1,14 @@
 //! Proofs with large denominators that need the daemon in the lab. The namespace tests run each with a
 //! small one.
 
+pub mod boot;
 mod chance;
 pub mod churn;
 pub mod control;
 pub mod first_packets;
 pub mod forgeries;
 pub mod hotplug;
+pub mod kept;
 pub mod kills;
 mod quantile;
 pub mod restarts;

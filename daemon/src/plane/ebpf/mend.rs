@@ -98,7 +98,9 @@ impl EbpfPlane {
             | Word::MissingTable
             | Word::ForeignTable
             | Word::ForeignEdit
-            | Word::OwnerLost
+            | Word::Ownerless
+            | Word::ForeignOwner
+            | Word::Plain
             | Word::MissingElement
             | Word::ExtraElement => Some(Outcome::Replace(String::new())),
         }

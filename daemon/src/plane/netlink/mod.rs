@@ -6,6 +6,7 @@
 )]
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect,
     getsockname, recv, send, setsockopt, socket, sockopt,
@@ -116,6 +117,43 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Takes over a socket to the netfilter subsystems that [`Socket::open`] of an earlier process opened.
+    /// What the kernel had to say to that one is forgotten.
+    ///
+    /// # Errors
+    /// When it is another kind of socket, or cannot be used.
+    pub fn adopt(descriptor: OwnedFd, patience: i64) -> std::io::Result<Self> {
+        let kind = socket2::SockRef::from(&descriptor);
+        let netfilter = socket2::Protocol::from(libc::NETLINK_NETFILTER);
+        if kind.domain()? != socket2::Domain::from(libc::AF_NETLINK)
+            || kind.protocol()? != Some(netfilter)
+        {
+            return Err(std::io::Error::other("it is no socket to netfilter"));
+        }
+        fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let mut socket = Self::equip(descriptor, patience)?;
+        socket.forget()?;
+        Ok(socket)
+    }
+
+    /// Takes replies that nobody waits for any more, and the rest of a dump, if one was begun.
+    fn forget(&mut self) -> nix::Result<()> {
+        // A dump of the largest sets has some thousands of datagrams.
+        const MANY: u32 = 1 << 20;
+        for _ in 0..MANY {
+            match recv(
+                self.descriptor.as_raw_fd(),
+                &mut self.buffer,
+                MsgFlags::MSG_DONTWAIT,
+            ) {
+                Ok(_) | Err(Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EBUSY)
+    }
+
     fn of(protocol: SockProtocol, patience: i64, groups: u32) -> nix::Result<Self> {
         let descriptor = socket(
             AddressFamily::Netlink,
@@ -123,8 +161,12 @@ impl Socket {
             SockFlag::SOCK_CLOEXEC,
             protocol,
         )?;
+        bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Self::equip(descriptor, patience)
+    }
+
+    fn equip(descriptor: OwnedFd, patience: i64) -> nix::Result<Self> {
         let raw = descriptor.as_raw_fd();
-        bind(raw, &NetlinkAddr::new(0, groups))?;
         // A connected netlink socket refuses datagrams from anyone but the kernel.
         connect(raw, &NetlinkAddr::new(0, 0))?;
         setsockopt(&descriptor, sockopt::SndBufForce, &SEND_BUFFER)?;
@@ -283,7 +325,6 @@ impl Socket {
     /// # Errors
     /// When the socket refuses the flag.
     pub fn never_wait(&self) -> nix::Result<()> {
-        use nix::fcntl::{FcntlArg, OFlag, fcntl};
         fcntl(&self.descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(|_| ())
     }
 }

@@ -48,9 +48,14 @@ pub(super) struct TableState {
     pub(super) contents: u32,
 }
 
-/// The table, if there is one.
+/// The plane's own table, if there is one.
 pub(super) fn table(socket: &mut Socket) -> Result<Option<TableState>, Failure> {
-    let request = ask(libc::NFT_MSG_GETTABLE).with_text(TABLE_NAME, TABLE);
+    table_of(socket, TABLE)
+}
+
+/// A table of family `inet`, if there is one of this name.
+pub(super) fn table_of(socket: &mut Socket, name: &str) -> Result<Option<TableState>, Failure> {
+    let request = ask(libc::NFT_MSG_GETTABLE).with_text(TABLE_NAME, name);
     let mut state = None;
     let result = socket.request(request, |payload| {
         let attributes = Attributes::of_netfilter(payload);
@@ -96,11 +101,16 @@ pub(super) fn has_chain(socket: &mut Socket, name: &str) -> Result<bool, Failure
     }
 }
 
-/// How many rules the table has.
+/// How many rules the plane's own table has.
 pub(super) fn rule_count(socket: &mut Socket) -> Result<usize, Failure> {
+    rule_count_of(socket, TABLE)
+}
+
+/// How many rules a table has.
+pub(super) fn rule_count_of(socket: &mut Socket, table: &str) -> Result<usize, Failure> {
     loop {
         let mut count = 0;
-        let request = ask(libc::NFT_MSG_GETRULE).with_text(RULE_TABLE, TABLE);
+        let request = ask(libc::NFT_MSG_GETRULE).with_text(RULE_TABLE, table);
         let whole = socket.dump(request, |_| count += 1)?;
         if whole {
             return Ok(count);
@@ -144,11 +154,19 @@ pub(super) fn has(socket: &mut Socket, set: &str, address: IpAddr) -> Result<boo
     }
 }
 
-/// Packets of every named counter of the table.
+/// Packets of every named counter of the plane's own table.
 pub(super) fn counters(socket: &mut Socket) -> Result<BTreeMap<String, u64>, Failure> {
+    counters_of(socket, TABLE)
+}
+
+/// Packets of every named counter of a table.
+pub(super) fn counters_of(
+    socket: &mut Socket,
+    table: &str,
+) -> Result<BTreeMap<String, u64>, Failure> {
     let mut found = BTreeMap::new();
     let request = ask(libc::NFT_MSG_GETOBJ)
-        .with_text(OBJECT_TABLE, TABLE)
+        .with_text(OBJECT_TABLE, table)
         .with(OBJECT_TYPE, &COUNTER.to_be_bytes());
     socket.dump(request, |payload| {
         let attributes = Attributes::of_netfilter(payload);

@@ -171,6 +171,17 @@ impl Lab {
         })
     }
 
+    /// What a command in the gateway says that must fail.
+    pub(super) fn gateway_fails(&self, command: &str) -> String {
+        self.within(Place::Gateway, || {
+            let mut words = command.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            let output = command.args(words).output().unwrap();
+            assert!(!output.status.success(), "{command:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        })
+    }
+
     /// A TCP server that answers every connection with one byte, for as long as the test runs.
     pub(super) fn serve(&self, place: Place, address: &str) {
         let listener = self.within(place, || TcpListener::bind(address).unwrap());

@@ -1,6 +1,7 @@
 //! Looks whether the table is as this process made it, and makes it again from what the process
 //! remembers: another plane need not wait for that, nor the policy be asked.
 
+use super::ownership::Ownership;
 use super::standing::Standing;
 use super::{NftPlane, TABLE, kernel};
 use crate::plane::Plane as _;
@@ -36,11 +37,17 @@ impl NftPlane {
             return Err(Found::new(Word::ForeignTable, what));
         }
         if found.owner != ours.owner || found.flags != ours.flags {
-            let what = format!(
-                "table inet {TABLE} has another owner (port {:?}, flags {} instead of port {:?}, flags {})",
-                found.owner, found.flags, ours.owner, ours.flags
-            );
-            return Err(Found::new(Word::OwnerLost, what));
+            let (word, whose) = match Ownership::of(Some(&found), self.socket.port()) {
+                Ownership::ForeignOwned(owner) => (
+                    Word::ForeignOwner,
+                    format!("belongs to the socket with port {owner}"),
+                ),
+                Ownership::Ownerless => (Word::Ownerless, "lost its owner".to_owned()),
+                Ownership::Plain | Ownership::Ours | Ownership::Absent => {
+                    (Word::Plain, format!("has flags {}", found.flags))
+                }
+            };
+            return Err(Found::new(word, format!("table inet {TABLE} {whose}")));
         }
         if found.contents != ours.contents {
             let what = format!(

@@ -1,5 +1,6 @@
-//! The nft plane: owns the table `inet egressd` and nothing else, and never edits another table.
-//! What was learned stands in hash sets; the rest is described by `ruleset` and rewritten whole.
+//! The nft plane: owns the table `inet egressd` and nothing else, and never edits another table (the closed one
+//! of `lockdown` beside it is egressd's as well). What was learned stands in hash sets; the rest is described by
+//! `ruleset` and rewritten whole.
 
 use super::drift::Drift;
 use super::netlink::{Failure, Refusal, Socket};
@@ -13,16 +14,23 @@ use anyhow::{Context as _, bail, ensure};
 use kernel::{OWNER, PERSIST, TableState};
 use nftnl::MsgType;
 use nix::errno::Errno;
+use ownership::Ownership;
 use standing::{Standing, holdings, steps};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use transaction::{Step, StepKind, Transaction};
 
 mod expression;
 mod kernel;
+mod left;
+pub mod lockdown;
 mod mend;
+mod ownership;
 mod standing;
 mod transaction;
+
+pub use left::{remove, remove_left_behind};
 
 #[cfg(test)]
 mod lab;
@@ -39,6 +47,10 @@ pub struct NftPlane {
     reports: Reports,
     /// Whether the kernel knows tables that outlive their owner; `None` until the first table.
     ownable: Option<bool>,
+    /// Whether it is this kernel that does not.
+    too_old: bool,
+    /// Whose the table was when the plane was opened.
+    found: Ownership,
     /// What is in force; `None` when nobody knows, and the next `replace` starts afresh.
     standing: Option<Standing>,
     /// Packets counted by tables that are gone.
@@ -55,11 +67,26 @@ impl NftPlane {
     /// When the kernel has no nf_tables, the process no `CAP_NET_ADMIN`, or another living process
     /// owns the table.
     pub fn open(log_group: u16) -> anyhow::Result<Self> {
-        let socket = Socket::open(PATIENCE).context("open a netlink socket")?;
+        Self::open_with(log_group, None)
+    }
+
+    /// As [`NftPlane::open`], with the socket that [`Plane::keepsake`] of an earlier run gave away. It is
+    /// used if it still owns the table.
+    ///
+    /// # Errors
+    /// As [`NftPlane::open`].
+    pub fn open_with(log_group: u16, kept: Option<OwnedFd>) -> anyhow::Result<Self> {
+        let (socket, found) = socket_with(kept)?;
+        log::info!(
+            target: "plane", plane = "nft", table = found.word();
+            "{}", found.meaning()
+        );
         let mut plane = Self {
             socket,
             reports: Reports::open(log_group),
             ownable: None,
+            too_old: false,
+            found,
             standing: None,
             counted: BTreeMap::new(),
             scratch: Vec::new(),
@@ -95,15 +122,12 @@ impl NftPlane {
     /// The table that is there, if this process may have it.
     fn stranger(&mut self) -> anyhow::Result<Option<TableState>> {
         let table = kernel::table(&mut self.socket).context("read the nft table")?;
-        if let Some(owner) = table.and_then(|table| table.owner)
-            && owner != self.socket.port()
-        {
-            bail!(
-                "table inet {TABLE} belongs to another running process (netlink port {owner}, which \
-                 mostly is its pid); stop that process first"
-            );
+        match Ownership::of(table.as_ref(), self.socket.port()) {
+            Ownership::ForeignOwned(owner) => bail!(belongs_to(owner)),
+            Ownership::Absent | Ownership::Ours | Ownership::Ownerless | Ownership::Plain => {
+                Ok(table)
+            }
         }
-        Ok(table)
     }
 
     /// Puts `ruleset` and `held` in place of the table of this process: counters and what was
@@ -192,7 +216,11 @@ impl NftPlane {
                 errno: Errno::EOPNOTSUPP,
                 ..
             })) if self.ownable.is_none() => {
-                self.ownable = Some(false);
+                log::warn!(
+                    target: "plane", plane = "nft", table = NO_PERSIST;
+                    "before Linux 6.9 a table cannot outlive its owner: this one has none, and others can change it"
+                );
+                (self.ownable, self.too_old) = (Some(false), true);
                 self.recreate(ruleset, held)
             }
             Err(failure) => Err(failure),
@@ -285,35 +313,36 @@ impl NftPlane {
     }
 }
 
-/// Deletes the table that an earlier run left behind in the calling thread's network namespace: a
-/// plane that is switched off must not stay in force. To be called once other planes are in force.
-/// Returns whether there was one. A table that a living process owns stays.
-///
-/// # Errors
-/// When the kernel cannot be asked, or refuses.
-pub fn remove_left_behind() -> anyhow::Result<bool> {
+/// The word for a kernel whose tables do not outlive their owners.
+const NO_PERSIST: &str = "no-persist";
+
+fn belongs_to(owner: u32) -> String {
+    format!(
+        "foreign-owned: table inet {TABLE} belongs to another running process (netlink port {owner}, which \
+         mostly is its pid), or to one whose socket the service manager keeps; stop that process, or its \
+         service, first"
+    )
+}
+
+/// A socket, and whose the table is for it: the one that was kept, if it owns the table here.
+fn socket_with(kept: Option<OwnedFd>) -> anyhow::Result<(Socket, Ownership)> {
     let mut socket = Socket::open(PATIENCE).context("open a netlink socket")?;
     let table = kernel::table(&mut socket).context("read the nft table")?;
-    // With its socket an owner loses the table: who is named here lives.
-    match table.map(|table| table.owner) {
-        None => Ok(false),
-        Some(Some(owner)) => {
-            log::warn!(
-                target: "plane", plane = "nft";
-                "table inet {TABLE} stays: it belongs to another running process (netlink port {owner})"
-            );
-            Ok(false)
-        }
-        Some(None) => {
-            let mut scratch = Vec::new();
-            let mut transaction = Transaction::new(&mut scratch);
-            transaction.remove_table();
-            transaction
-                .commit(&mut socket)
-                .context("remove the nft table that was left behind")?;
-            Ok(true)
+    if let Some(kept) = kept {
+        match Socket::adopt(kept, PATIENCE) {
+            Ok(kept) if Ownership::of(table.as_ref(), kept.port()) == Ownership::Ours => {
+                return Ok((kept, Ownership::Ours));
+            }
+            Ok(_) => {
+                log::info!(target: "plane", plane = "nft"; "the kept socket owns no table here")
+            }
+            Err(error) => {
+                log::warn!(target: "plane", plane = "nft"; "the kept socket is of no use: {error}");
+            }
         }
     }
+    let found = Ownership::of(table.as_ref(), socket.port());
+    Ok((socket, found))
 }
 
 /// Whether others can change the table that is in the calling thread's network namespace. In doubt they
@@ -507,7 +536,10 @@ impl Plane for NftPlane {
 
     fn stands_firm(&mut self) -> bool {
         // Without an owner anyone's flush takes it away in the time between two looks.
-        let owner = self.standing.as_ref().and_then(|standing| standing.table.owner);
+        let owner = self
+            .standing
+            .as_ref()
+            .and_then(|standing| standing.table.owner);
         owner.is_some() && self.verify().is_ok()
     }
 
@@ -544,31 +576,38 @@ impl Plane for NftPlane {
         self.reports.take()
     }
 
+    fn keepsake(&self) -> Option<OwnedFd> {
+        if self.ownable == Some(false) {
+            return None;
+        }
+        match self.socket.as_fd().try_clone_to_owned() {
+            Ok(descriptor) => Some(descriptor),
+            Err(error) => {
+                log::warn!(target: "plane", plane = "nft"; "the socket cannot be given away: {error}");
+                None
+            }
+        }
+    }
+
     fn describe(&self) -> Vec<String> {
+        let found = self.found;
         let table = match &self.standing {
             None => format!("table inet {TABLE}: not in place"),
-            Some(Standing {
-                table:
-                    TableState {
-                        handle,
-                        owner: Some(_),
-                        ..
-                    },
-                ..
-            }) => {
-                format!("table inet {TABLE}, handle {handle}, owned")
+            Some(Standing { table, .. }) => {
+                let handle = table.handle;
+                let whose = match (table.owner, self.too_old) {
+                    (Some(owner), _) => format!("owned by port {owner}"),
+                    (None, true) => {
+                        format!(
+                            "not owned ({NO_PERSIST}): others can change it until egressd notices"
+                        )
+                    }
+                    (None, false) => {
+                        "not owned: others can change it until egressd notices".to_owned()
+                    }
+                };
+                format!("table inet {TABLE}, handle {handle}, {whose}; at the start it was {found}")
             }
-            Some(Standing {
-                table:
-                    TableState {
-                        handle,
-                        owner: None,
-                        ..
-                    },
-                ..
-            }) => format!(
-                "table inet {TABLE}, handle {handle}, not owned: others can change it until egressd notices"
-            ),
         };
         vec![table, self.reports.describe()]
     }

@@ -42,15 +42,26 @@ pub(super) enum StepKind {
 /// A transaction in the making.
 pub(super) struct Transaction<'a> {
     bytes: &'a mut Vec<u8>,
+    /// The name of the table that everything in it is about.
+    about: &'static str,
     sets: u32,
 }
 
 impl<'a> Transaction<'a> {
-    /// An empty transaction that builds its messages in `bytes`.
+    /// An empty transaction on the plane's own table that builds its messages in `bytes`.
     pub(super) fn new(bytes: &'a mut Vec<u8>) -> Self {
+        Self::about(bytes, TABLE)
+    }
+
+    /// As [`Transaction::new`], on another table of family `inet`.
+    pub(super) fn about(bytes: &'a mut Vec<u8>, about: &'static str) -> Self {
         bytes.clear();
         bytes.extend(Request::new(0, BATCH_BEGIN, 0, SUBSYSTEM).finish(0, 0));
-        Self { bytes, sets: 0 }
+        Self {
+            bytes,
+            about,
+            sets: 0,
+        }
     }
 
     /// Commits it.
@@ -116,7 +127,7 @@ impl<'a> Transaction<'a> {
 
     fn table(&mut self, kind: MsgType, flags: Option<u32>) {
         let table = Object::new(sys::nftnl_table_alloc, sys::nftnl_table_free);
-        let name = c(TABLE);
+        let name = c(self.about);
         // SAFETY: the table is live; libnftnl copies the name.
         unsafe {
             sys::nftnl_table_set_str(table.get(), sys::NFTNL_TABLE_NAME as u16, name.as_ptr());
@@ -136,7 +147,7 @@ impl<'a> Transaction<'a> {
 
     /// Takes every rule out of a chain.
     pub(super) fn flush(&mut self, chain: &str) {
-        let table = nftnl::Table::new(c(TABLE), ProtoFamily::Inet);
+        let table = nftnl::Table::new(c(self.about), ProtoFamily::Inet);
         let chain = nftnl::Chain::new(c(chain), &table);
         // A rule without a handle means all of them.
         self.put(&nftnl::Rule::new(&chain), MsgType::Del);
@@ -144,7 +155,7 @@ impl<'a> Transaction<'a> {
 
     /// A chain without its rules; those that the kernel calls get their hook and policy.
     pub(super) fn chain(&mut self, kind: MsgType, name: &str) {
-        let table = nftnl::Table::new(c(TABLE), ProtoFamily::Inet);
+        let table = nftnl::Table::new(c(self.about), ProtoFamily::Inet);
         let mut chain = nftnl::Chain::new(c(name), &table);
         if name == FORWARD {
             chain.set_hook(Hook::Forward, FILTER_PRIORITY);
@@ -166,7 +177,7 @@ impl<'a> Transaction<'a> {
 
     /// The rules of a chain, appended. `log_group` is where refused packets are reported.
     pub(super) fn rules(&mut self, chain: &Chain, log_group: Option<u16>) {
-        let table = nftnl::Table::new(c(TABLE), ProtoFamily::Inet);
+        let table = nftnl::Table::new(c(self.about), ProtoFamily::Inet);
         let parent = nftnl::Chain::new(c(&chain.name), &table);
         for parts in &chain.rules {
             let Some(expressions) = expression::of_rule(parts, log_group) else {
@@ -183,7 +194,7 @@ impl<'a> Transaction<'a> {
     /// A named counter.
     pub(super) fn counter(&mut self, kind: MsgType, tally: &Tally) {
         let counter = Object::new(sys::nftnl_obj_alloc, sys::nftnl_obj_free);
-        let (table, name) = (c(TABLE), c(&tally.to_string()));
+        let (table, name) = (c(self.about), c(&tally.to_string()));
         // SAFETY: the object is live; libnftnl copies the names. The type comes first: libnftnl
         // chooses by it what the numbers after it mean.
         unsafe {
@@ -308,7 +319,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn set(&mut self, kind: MsgType, name: &str, key_type: u32, key_length: u32, flags: i32) {
-        let set = named_set(name);
+        let set = named_set(self.about, name);
         self.sets += 1;
         if kind == MsgType::Add {
             // SAFETY: the set is live, and numbers are copied.
@@ -347,7 +358,7 @@ impl<'a> Transaction<'a> {
             VERDICTS_PER_MESSAGE
         };
         for chunk in elements.chunks(per_message) {
-            let set = named_set(name);
+            let set = named_set(self.about, name);
             for element in chunk {
                 element.put_into(&set);
             }
@@ -471,9 +482,9 @@ impl Element {
     }
 }
 
-fn named_set(name: &str) -> Object<sys::nftnl_set> {
+fn named_set(table: &str, name: &str) -> Object<sys::nftnl_set> {
     let set = Object::new(sys::nftnl_set_alloc, sys::nftnl_set_free);
-    let (table, name) = (c(TABLE), c(name));
+    let (table, name) = (c(table), c(name));
     // SAFETY: the set is live; libnftnl copies the names.
     unsafe {
         sys::nftnl_set_set_str(set.get(), sys::NFTNL_SET_TABLE as u16, table.as_ptr());

@@ -11,11 +11,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 mod build;
+mod lockdown;
 mod observed;
 mod redirect;
 mod text;
 
 pub(in crate::plane) use build::after;
+pub use lockdown::{LOCKDOWN_TABLE, Scope};
 
 /// Name of the one table egressd owns, in family `inet`.
 pub const TABLE: &str = "egressd";

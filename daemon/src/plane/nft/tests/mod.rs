@@ -8,6 +8,8 @@ use crate::policy::origin::Origin;
 use crate::policy::port::{ClassId, PortSet, Service};
 use std::time::{Duration, Instant};
 
+mod lockdown;
+mod ownership;
 mod packets;
 mod redirect;
 mod state;

@@ -295,7 +295,7 @@ fn other_tables_of_our_name() {
 #[test]
 fn what_an_earlier_run_left_behind_is_removed() {
     let Some(lab) = Lab::new() else { return };
-    let remove = || lab.within(Place::Gateway, || remove_left_behind().unwrap());
+    let remove = || lab.within(Place::Gateway, || remove_left_behind(None).unwrap());
     assert!(!remove(), "there was nothing");
     let mut plane = plane(&lab);
     plane.replace(&image()).unwrap();
