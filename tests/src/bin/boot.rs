@@ -71,6 +71,17 @@ fn work() -> Result<()> {
         passed += 1;
         Ok(())
     };
+    let dropped = until(PATIENCE, "the lockdown drops what is sent", || {
+        let table = command("nft", &["list", "table", "inet", "egressd_lockdown"])?;
+        let counted = table
+            .lines()
+            .filter_map(|line| line.split_once("packets ")?.1.split(' ').next());
+        let dropped: u64 = counted
+            .filter_map(|number| number.parse::<u64>().ok())
+            .sum();
+        Ok((dropped > 100).then_some(dropped))
+    })?;
+    println!("measured: boot dropped-by-lockdown={dropped}");
     active("egressd")?;
     println!("measured: boot egressd-ready={:.1}", uptime()?);
     closed(&steady, "nothing before the policy")?;
@@ -211,7 +222,8 @@ fn systemctl(args: &[&str]) -> Result<String> {
 
 fn command(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program).args(args).output()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         bail!("{program} {args:?}: {text}");
     }

@@ -78,6 +78,11 @@ const FILES: &[(&str, &str)] = &[
         "[Unit]\nConditionNeedsUpdate=\n",
     ),
     ("etc/systemd/system/boot.service", NETWORK),
+    // The worst of all orders: the network is up long before the policy.
+    (
+        "etc/systemd/system/egressd.service.d/late.conf",
+        "[Unit]\nAfter=boot.service\n[Service]\nExecStartPre=/usr/bin/sleep 2\n",
+    ),
     ("etc/egressd/egressd.toml", CONFIGURATION),
     // As an operator would enable them.
     (
