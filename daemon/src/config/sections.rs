@@ -116,6 +116,10 @@ fn unattended(table: &mut Table<'_, '_>) -> Option<Duration> {
     if value.is("never") {
         return None;
     }
+    if !value.is_duration() {
+        value.problem("`unattended` is no time; write one such as \"24h\", or \"never\"");
+        return Some(DEFAULT_UNATTENDED);
+    }
     let time = value.duration(SHORTEST, LONGEST);
     Some(time.unwrap_or(DEFAULT_UNATTENDED))
 }

@@ -576,6 +576,9 @@ fn an_absence_is_a_time_or_never() {
         "'4m'",
         Err("`'4m'` does not fit here; write a time from 300s"),
     );
-    check("'nver'", Err("write a time such as"));
-    check("0", Err("write a time such as"));
+    check(
+        "'nver'",
+        Err("e.toml:9:14: `unattended` is no time; write one such as \"24h\", or \"never\""),
+    );
+    check("0", Err("or \"never\""));
 }

@@ -210,6 +210,12 @@ impl<'d, 't> Value<'d, 't> {
         self.value.is_integer()
     }
 
+    /// Whether it is a time, however long.
+    #[must_use]
+    pub fn is_duration(&self) -> bool {
+        self.value.as_str().and_then(parse_duration).is_some()
+    }
+
     /// Whether it is this string.
     #[must_use]
     pub fn is(&self, word: &str) -> bool {
