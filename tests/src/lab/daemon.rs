@@ -5,6 +5,7 @@ use super::store::Store;
 use super::{Lab, Process, plan};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,7 @@ pub struct Daemon<'a> {
     notify: UnixDatagram,
     /// What its manager keeps, if it keeps anything.
     store: Option<Store>,
+    environment: Vec<(String, OsString)>,
     process: Process,
 }
 
@@ -127,7 +129,7 @@ impl<'a> Daemon<'a> {
         planes: Planes,
         text: &str,
     ) -> Result<Self> {
-        Self::begin(lab, binaries, planes, text, None)
+        Self::start_in(lab, binaries, planes, text, Vec::new())
     }
 
     /// As [`Daemon::start`], under a manager that keeps the descriptors it is sent and gives them to the next
@@ -142,7 +144,23 @@ impl<'a> Daemon<'a> {
         zones: &str,
     ) -> Result<Self> {
         let text = configuration(lab, planes, zones);
-        Self::begin(lab, binaries, planes, &text, Some(Store::default()))
+        let store = Some(Store::default());
+        Self::begin(lab, binaries, planes, &text, (store, Vec::new()))
+    }
+
+    /// As [`Daemon::start_with`], with these variables in its environment, now and whenever it is started
+    /// again.
+    ///
+    /// # Errors
+    /// With its last words when it is not ready in time.
+    pub fn start_in(
+        lab: &'a Lab,
+        binaries: &Binaries,
+        planes: Planes,
+        text: &str,
+        environment: Vec<(String, OsString)>,
+    ) -> Result<Self> {
+        Self::begin(lab, binaries, planes, text, (None, environment))
     }
 
     fn begin(
@@ -150,7 +168,7 @@ impl<'a> Daemon<'a> {
         binaries: &Binaries,
         planes: Planes,
         text: &str,
-        store: Option<Store>,
+        (store, environment): (Option<Store>, Vec<(String, OsString)>),
     ) -> Result<Self> {
         let dir = lab.dir();
         let config = Self::configure(lab, text)?;
@@ -163,7 +181,7 @@ impl<'a> Daemon<'a> {
         // A daemon started before in this lab had a socket of the same name.
         let _absent = std::fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path)?;
-        let process = launch(lab, binaries, &config, &path, None)?;
+        let process = launch(lab, binaries, &config, &path, (None, &environment))?;
         let socket = dir.join("control.sock");
         let mut daemon = Self {
             lab,
@@ -172,6 +190,7 @@ impl<'a> Daemon<'a> {
             socket,
             notify,
             store,
+            environment,
             process,
         };
         daemon.ready()?;
@@ -340,7 +359,7 @@ impl<'a> Daemon<'a> {
         while self.notify.recv(&mut [0; 4096]).is_ok() {}
         self.notify.set_nonblocking(false)?;
         let path = self.lab.dir().join("notify");
-        let kept = self.store.as_ref();
+        let kept = (self.store.as_ref(), &self.environment[..]);
         self.process = launch(self.lab, &self.binaries, &self.config, &path, kept)?;
         self.ready()
     }
@@ -351,9 +370,17 @@ impl<'a> Daemon<'a> {
     /// When it cannot be started.
     pub fn relaunch(&mut self) -> Result<()> {
         let path = self.lab.dir().join("notify");
-        let kept = self.store.as_ref();
+        let kept = (self.store.as_ref(), &self.environment[..]);
         self.process = launch(self.lab, &self.binaries, &self.config, &path, kept)?;
         Ok(())
+    }
+
+    /// Makes sure that it still runs.
+    ///
+    /// # Errors
+    /// With its last words when it does not.
+    pub fn alive(&mut self) -> Result<()> {
+        self.process.alive()
     }
 
     /// Takes what it told its manager so far: it waits for room to tell more.
@@ -407,7 +434,7 @@ fn launch(
     binaries: &Binaries,
     config: &Path,
     notify: &Path,
-    store: Option<&Store>,
+    (store, environment): (Option<&Store>, &[(String, OsString)]),
 ) -> Result<Process> {
     let path = binaries.0.join("egressd");
     ensure!(
@@ -429,7 +456,8 @@ fn launch(
     command
         .args(["run", "--config"])
         .arg(config)
-        .env("NOTIFY_SOCKET", notify);
+        .env("NOTIFY_SOCKET", notify)
+        .envs(environment.iter().map(|(name, value)| (name, value)));
     // The words are kept, the frames would push them out.
     command.env("RUST_BACKTRACE", "0");
     Process::start_with(&lab.gateway, "egressd", &mut command, input, lab.dir())

@@ -5,6 +5,7 @@ pub mod boot;
 mod chance;
 pub mod churn;
 pub mod control;
+pub mod faults;
 pub mod first_packets;
 pub mod forgeries;
 pub mod hotplug;

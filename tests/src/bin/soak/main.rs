@@ -3,6 +3,7 @@
 mod answers;
 mod churn;
 mod control;
+mod faults;
 mod first_packets;
 mod floods;
 mod forgeries;
@@ -50,6 +51,8 @@ enum Soak {
     Packets(packets::Options),
     /// Somebody takes away what enforces, in every way there is; counts what gets through.
     Tamper(tamper::Options),
+    /// Calls to the kernel fail, each in its turn; counts what gets through and what stays closed.
+    Faults(faults::Options),
     /// Interfaces come, go and change; counts what gets through and times XDP.
     Hotplug(hotplug::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Soak::Control(options) => control::soak(&options),
         Soak::Packets(options) => packets::soak(&options),
         Soak::Tamper(options) => tamper::soak(&options),
+        Soak::Faults(options) => faults::soak(&options),
         Soak::Hotplug(options) => hotplug::soak(&options),
     };
     match failures {
