@@ -28,6 +28,9 @@ const QUIET: Duration = Duration::from_millis(2);
 /// A change waits for quiet no longer than this.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// A reply that takes longer was lost.
+const REPLY: Duration = Duration::from_secs(2);
+
 /// The interfaces and addresses of this network namespace, now.
 ///
 /// # Errors
@@ -116,11 +119,21 @@ pub async fn route_in(source: IpAddr) -> anyhow::Result<Option<u32>> {
     .await;
     match answer {
         Ok(route) => Ok(route.as_ref().and_then(interface_of)),
-        // The kernel says "no route" with an error of its own choice (RTM_GETROUTE):
-        // ENETUNREACH, EHOSTUNREACH, EACCES for `prohibit`, EINVAL for `blackhole`.
-        Err(rtnetlink::Error::NetlinkError(_)) => Ok(None),
+        Err(rtnetlink::Error::NetlinkError(refusal)) if is_no_route(refusal.raw_code()) => Ok(None),
         Err(why) => Err(why).context("ask for a route"),
     }
+}
+
+/// The kernel says "no route" with an error of its own choice (RTM_GETROUTE): EACCES for `prohibit`,
+/// EINVAL for `blackhole`. Any other says nothing about the route.
+fn is_no_route(code: i32) -> bool {
+    [
+        libc::ENETUNREACH,
+        libc::EHOSTUNREACH,
+        libc::EACCES,
+        libc::EINVAL,
+    ]
+    .contains(&-code)
 }
 
 fn interface_of(route: &RouteMessage) -> Option<u32> {
@@ -133,7 +146,8 @@ fn interface_of(route: &RouteMessage) -> Option<u32> {
     })
 }
 
-/// Runs `work` with a netlink socket of its own.
+/// Runs `work` with a netlink socket of its own. A reply that the kernel had no room for never comes, and
+/// nobody says so.
 async fn ask<T, E, F>(work: impl FnOnce(Handle) -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
@@ -145,6 +159,7 @@ where
     tokio::select! {
         result = work(handle) => result,
         () = connection => Err(rtnetlink::Error::RequestFailed.into()),
+        () = sleep(REPLY) => Err(rtnetlink::Error::RequestFailed.into()),
     }
 }
 
@@ -420,6 +435,19 @@ mod tests {
             assert!(links.is_bridge_port(&links.0[&port]));
             assert!(!links.is_bridge_port(&links.0[&bridge]));
         });
+    }
+
+    #[test]
+    fn only_some_errors_tell_of_a_route() {
+        fn check(errno: i32, expected: bool) {
+            assert_eq!(is_no_route(-errno), expected, "{errno}");
+        }
+        check(libc::ENETUNREACH, true);
+        check(libc::EACCES, true);
+        check(libc::ENOMEM, false);
+        check(libc::ENOBUFS, false);
+        check(libc::EPERM, false);
+        check(0, false);
     }
 
     #[test]

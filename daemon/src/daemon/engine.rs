@@ -55,6 +55,8 @@ pub enum Event {
     Flows(Vec<ZonedFlow>),
     /// The flows' thread has reported all flows of a sweep, or could not read them.
     Swept(Result<(), String>),
+    /// The flows' thread could not cut all it was told to.
+    NotCut(String),
     /// The interfaces or addresses changed.
     Links(Links),
     /// A client was told addresses that it was not granted by that.
@@ -353,6 +355,12 @@ impl Engine {
                 self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
                 self.record_plane(format!(
                     "live flows could not be judged, trying again: {what}"
+                ));
+            }
+            Event::NotCut(what) => {
+                self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
+                self.record_plane(format!(
+                    "live flows could not be cut, trying again: {what}"
                 ));
             }
             Event::Links(links) => self.follow(links),

@@ -433,6 +433,22 @@ fn a_reload_takes_back_and_sweeps() {
 }
 
 #[test]
+fn what_cannot_be_judged_or_cut_is_tried_again() {
+    fn check(event: Event) {
+        let mut world = World::ready();
+        let before = world.sweeps;
+        world.event(event);
+        assert_eq!(world.sweeps, before, "not at once");
+        world.now = world.now.after_seconds(1);
+        world.engine.tick(world.now);
+        world.drain();
+        assert_eq!(world.sweeps, before + 1);
+    }
+    check(Event::NotCut("out of memory".to_owned()));
+    check(Event::Swept(Err("out of memory".to_owned())));
+}
+
+#[test]
 fn a_sweep_cuts_what_nothing_grants() {
     fn check(mode: Mode, destination: &str, port: u16, cut: bool) {
         let mut intent = intent(&["c"], &[]);

@@ -8,6 +8,7 @@ use crate::policy::port::{SCTP, TCP, UDP};
 use crate::policy::redirect::{self, Fate};
 use crate::policy::rules::Rules;
 use crate::policy::{Moment, ZoneId};
+use anyhow::Context as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -88,7 +89,13 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
                 }));
                 swept
             }
-            Job::Cut(keys) => cut(&keys, &mut reported),
+            Job::Cut(keys) => {
+                let done = cut(&keys, &mut reported);
+                if let Err(error) = &done {
+                    report(Event::NotCut(format!("{error:#}")));
+                }
+                done
+            }
             Job::Then(act) => {
                 act();
                 Ok(())
@@ -140,10 +147,10 @@ fn sweep(rules: &Rules, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec
     let places: BTreeMap<IpAddr, Place> = runtime.block_on(async {
         let mut places = BTreeMap::new();
         for source in sources {
-            places.insert(source, place(rules, source).await);
+            places.insert(source, place(rules, source).await?);
         }
-        places
-    });
+        anyhow::Ok(places)
+    })?;
     let zoned = flows
         .into_iter()
         .filter_map(|flow| match places.get(&flow.original.source)? {
@@ -221,30 +228,27 @@ enum Place {
     Exempt,
 }
 
-/// Where a flow's first packet entered. Conntrack does not say: the way back to its source does.
-async fn place(rules: &Rules, source: IpAddr) -> Place {
-    let interface = match links::route_in(source).await {
-        Ok(Some(interface)) => interface,
+/// Where a flow's first packet entered. Conntrack does not say: the way back to its source does. Where the
+/// kernel cannot be asked, nothing is known: the flow must not pass for one that is nobody's business.
+async fn place(rules: &Rules, source: IpAddr) -> anyhow::Result<Place> {
+    let asked = links::route_in(source).await;
+    let Some(interface) = asked.with_context(|| format!("route to {source}"))? else {
         // No way back: the flow is dead whatever we do.
-        Ok(None) => return Place::Exempt,
-        Err(error) => {
-            log::warn!(target: "flow", "route to {source}: {error:#}");
-            return Place::Exempt;
-        }
+        return Ok(Place::Exempt);
     };
     if let Some(zone) = rules.zone_of(interface, source) {
-        return Place::Zone(zone);
+        return Ok(Place::Zone(zone));
     }
     let upstream = rules
         .links()
         .matching(&rules.intent().upstream)
         .any(|(index, _)| index == interface);
-    match rules.intent().unzoned {
+    Ok(match rules.intent().unzoned {
         crate::policy::image::Unzoned::Drop if !upstream => Place::Nowhere,
         crate::policy::image::Unzoned::Drop | crate::policy::image::Unzoned::Accept => {
             Place::Exempt
         }
-    }
+    })
 }
 
 fn cut(keys: &[u64], reported: &mut BTreeMap<u64, Flow>) -> anyhow::Result<()> {
@@ -276,12 +280,12 @@ fn in_use(
     let used: BTreeSet<(ZoneId, IpAddr)> = runtime.block_on(async {
         let mut used = BTreeSet::new();
         for (source, destination) in live {
-            if let Place::Zone(zone) = place(rules, source).await {
+            if let Place::Zone(zone) = place(rules, source).await? {
                 used.insert((zone, destination));
             }
         }
-        used
-    });
+        anyhow::Ok(used)
+    })?;
     let recently = |at: &u64| Moment(*at).after_seconds(idle) > now;
     let keep =
         |grant: &&(ZoneId, IpAddr)| used.contains(*grant) || seen.get(*grant).is_some_and(recently);

@@ -529,7 +529,10 @@ impl Stage<'_> {
                 if !done {
                     let text = configuration(self.lab, self.planes, self.scene, self.round);
                     let outcome = self.daemon.reload_with(&text)?;
-                    ensure!(outcome.status.success(), "{}", outcome.text);
+                    if !outcome.status.success() {
+                        fared.late += 1;
+                        wrong.push(format!("a second reload: {}", outcome.text));
+                    }
                 }
                 if listed { &mut open } else { &mut closed }.push(LISTED);
             }
@@ -537,7 +540,10 @@ impl Stage<'_> {
                 if !done {
                     let name = format!("x{number}.vendor.example");
                     let outcome = self.daemon.ctl(&["revoke", &name])?;
-                    ensure!(outcome.status.success(), "{}", outcome.text);
+                    if !outcome.status.success() {
+                        fared.late += 1;
+                        wrong.push(format!("a second word: {}", outcome.text));
+                    }
                 }
                 closed.push(address(number).into());
             }
