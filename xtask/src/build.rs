@@ -19,6 +19,9 @@ const TARGET: &str = "bpfel-unknown-none";
 /// Names the object to the daemon's build script.
 pub(crate) const OBJECT: &str = "EGRESSD_EBPF_OBJECT";
 
+/// Names the shim to the tests and soaks.
+pub(crate) const SHIM: &str = "EGRESSD_SHIM_LIB";
+
 /// Sets up and builds everything a gateway runs.
 ///
 /// # Errors
@@ -61,6 +64,15 @@ pub(crate) fn generator() -> Result<PathBuf> {
 /// As [`object`].
 pub(crate) fn cost() -> Result<PathBuf> {
     kernel("egressd-cost")
+}
+
+/// Builds the library that lets a daemon's calls to the kernel fail in tests.
+///
+/// # Errors
+/// When it does not compile.
+pub(crate) fn shim() -> Result<PathBuf> {
+    run(cargo().args(["build", "--package", "egressd-shim"])).context("build the shim")?;
+    Ok(target().join("debug/libegressd_shim.so"))
 }
 
 fn kernel(program: &str) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! Proofs with large denominators, and the fuzzer.
 
-use crate::build::{OBJECT, object};
+use crate::build::{self, OBJECT, object};
 use crate::lab::{Planes, program};
 use crate::setup::{Group, bpffs, packages};
 use crate::shell::{as_root, cargo, command, run as must, succeeds, target};
@@ -139,6 +139,29 @@ pub(crate) enum Soak {
         #[arg(long, value_enum, default_value_t = Planes::Both)]
         planes: Planes,
     },
+    /// Every call of bpf(2) and of netlink that the planes make fails once, with each error that fits, under
+    /// granted and forbidden traffic: nothing may leak or be lost, and all is well within 5 s.
+    Faults {
+        /// At most so many calls of each kind, spread over all there are.
+        #[arg(long, default_value_t = 200)]
+        most: u32,
+        /// Print one JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
+    /// Reloads of mutated configurations and catalogues under traffic: each is in force whole, or refused
+    /// with file, line and column and nothing changed.
+    Reloads {
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
+        count: u32,
+        /// Which planes enforce.
+        #[arg(long, value_enum, default_value_t = Planes::Both)]
+        planes: Planes,
+    },
     /// The programs are replaced again and again under granted and forbidden traffic: none of the one
     /// may be lost, none of the other pass.
     Swaps {
@@ -216,6 +239,11 @@ pub(crate) fn run(soak: &Soak) -> Result<bool> {
             json,
             planes,
         } => told(["hotplug", "--changes"], *changes, *planes, *json),
+        Soak::Faults { most, json, planes } => {
+            build::shim()?;
+            told(["faults", "--most"], (*most).into(), *planes, *json)
+        }
+        Soak::Reloads { count, planes } => in_lab("reloads", "--count", *count, *planes),
     }
 }
 

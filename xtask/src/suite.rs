@@ -1,6 +1,6 @@
 //! All tests: those any machine can run, then the namespace tests with each choice of planes.
 
-use crate::build::{Built, OBJECT};
+use crate::build::{self, Built, OBJECT, SHIM};
 use crate::lab::{Planes, ready};
 use crate::shell::{as_root, capture, cargo, follow, say};
 use anyhow::{Context, Result};
@@ -52,6 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         cargo().args(["test", "--package", "egressd-tests", "--test", "namespaces"]),
         "namespaces",
     )?;
+    let shim = build::shim()?;
     let chosen = match options.planes.as_slice() {
         [] => &[Planes::Nft, Planes::Ebpf, Planes::Both],
         chosen => chosen,
@@ -61,7 +62,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         let mut tests = as_root(&suite, "making network namespaces")?;
         tests
             .env("EGRESSD_PLANES", planes.word())
-            .env("EGRESSD_BIN_DIR", &binaries);
+            .env("EGRESSD_BIN_DIR", &binaries)
+            .env(SHIM, &shim);
         tests.args(&options.filter);
         good &= follow(&mut tests, |line| total.read(line))?;
     }

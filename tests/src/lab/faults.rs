@@ -120,7 +120,9 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.refused { "refused: " } else { "" };
-        write!(f, "{} #{}: {how}{:?}", self.class, self.first, self.errno)
+        let which = if self.count == 1 { "" } else { " and later" };
+        let (class, first, errno) = (self.class, self.first, self.errno);
+        write!(f, "{class} #{first}{which}: {how}{errno:?}")
     }
 }
 

@@ -7,9 +7,9 @@
 )]
 
 use super::Waits;
-use super::traffic::{Counts, UDP, address, ask, authority, denied, granted, learn_others};
+use super::traffic::{Counts, TCP, UDP, address, ask, authority, denied, granted, learn_others};
 use crate::lab::wire;
-use crate::lab::{Binaries, Class, Daemon, Echo, Fault, Faults, Lab, Planes, plan, udp};
+use crate::lab::{Binaries, Class, Daemon, Echo, Fault, Faults, Flow, Lab, Planes, plan, udp};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use serde_json::{Value, json};
@@ -234,7 +234,7 @@ fn play(
 ) -> Result<()> {
     let lab = Lab::new()?;
     let _authority = authority(&lab)?;
-    let _echo = Echo::start(&lab.internet, &[], &[UDP])?;
+    let _echo = Echo::start(&lab.internet, &[TCP], &[UDP])?;
     let faults = Faults::new(&lab, &plan.library)?;
     let environment = faults.environment();
     let text = configuration(&lab, planes, scene, 0);
@@ -249,6 +249,7 @@ fn play(
         daemon,
         faults,
         counts,
+        live: None,
         round: 0,
     };
     thread::scope(|scope| -> Result<()> {
@@ -276,10 +277,12 @@ fn configuration(lab: &Lab, planes: Planes, scene: Scene, round: u32) -> String 
     text += &format!(
         "[limits]\nquestions = 0\nper_client = 1000000\n\n\
          [[zone]]\nname = \"managed\"\ninterfaces = [\"lan0\"]\nsources = [\"10.20.0.0/16\"]\n\
-         [[zone.rule]]\nnames = [\"*.vendor.example\"]\nudp = [{UDP}]\n"
+         [[zone.rule]]\nnames = [\"*.vendor.example\"]\ntcp = [{TCP}]\nudp = [{UDP}]\n"
     );
     if round % 2 == 1 {
-        text += &format!("[[zone.rule]]\nnetworks = [\"52.98.0.0/24\"]\nudp = [{UDP}]\n");
+        text += &format!(
+            "[[zone.rule]]\nnetworks = [\"52.98.0.0/24\"]\ntcp = [{TCP}]\nudp = [{UDP}]\n"
+        );
     }
     text
 }
@@ -298,6 +301,8 @@ struct Stage<'a> {
     daemon: Daemon<'a>,
     faults: Faults,
     counts: &'a Counts,
+    /// To what is about to be taken back.
+    live: Option<Flow>,
     /// How often something was done; odd while the listed network is open.
     round: u32,
 }
@@ -351,11 +356,13 @@ impl Stage<'_> {
         wrong: &mut Vec<String>,
     ) -> Result<()> {
         let stride = fared.calls.div_ceil(most).max(1);
-        for first in (1..=fared.calls).step_by(usize::try_from(stride)?) {
+        let each = (1..=fared.calls).step_by(usize::try_from(stride)?);
+        // And once all of them, until the deed is done.
+        for (first, count) in each.map(|first| (first, 1)).chain([(1, u64::MAX)]) {
             let fault = Fault {
                 class,
                 first,
-                count: 1,
+                count,
                 errno,
                 refused,
             };
@@ -376,6 +383,7 @@ impl Stage<'_> {
         let name = format!("x{number}.vendor.example");
         if self.scene == Scene::Revoke {
             ask(&self.lab.client, &name, SOON)?;
+            self.open_flow(address(number).into())?;
         }
         if self.scene == Scene::Start {
             self.daemon.kill()?;
@@ -435,6 +443,22 @@ impl Stage<'_> {
             }
         }
         self.again(number, done.well, fared, &mut wrong)?;
+        if let Some(mut flow) = self
+            .live
+            .take_if(|_| self.scene != Scene::Reload || self.round % 2 == 0)
+        {
+            let end = ended + SOON;
+            while flow.echoes(Duration::from_millis(100)) {
+                if Instant::now() > end {
+                    fared.leaked += 1;
+                    wrong.push("a live flow that nothing grants any more goes on".to_owned());
+                    break;
+                }
+            }
+        }
+        if self.scene == Scene::Reload && self.round % 2 == 1 {
+            self.open_flow(LISTED)?;
+        }
         let after = self.counts.read();
         let [lost, leaked] = [1, 3].map(|at| after[at] - before[at]);
         if lost + leaked > 0 {
@@ -443,6 +467,12 @@ impl Stage<'_> {
             wrong.push(format!("{lost} packets lost, {leaked} leaked"));
         }
         Ok((!wrong.is_empty()).then(|| wrong.join("; ")))
+    }
+
+    fn open_flow(&mut self, to: IpAddr) -> Result<()> {
+        let to = SocketAddr::new(to, TCP);
+        self.live = Some(Flow::open(&self.lab.client, to, SOON)?);
+        Ok(())
     }
 
     /// What the scene is about.

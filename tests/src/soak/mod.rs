@@ -12,6 +12,7 @@ pub mod hotplug;
 pub mod kept;
 pub mod kills;
 mod quantile;
+pub mod reloads;
 pub mod restarts;
 pub mod revocations;
 pub mod steady;

@@ -26,13 +26,9 @@ pub(crate) struct Options {
     /// Where `egressd` and `egressctl` are.
     #[arg(long, env = "EGRESSD_BIN_DIR", default_value = "target/release")]
     binaries: PathBuf,
-    /// What lets calls fail.
-    #[arg(
-        long,
-        env = "EGRESSD_SHIM_LIB",
-        default_value = "target/debug/libegressd_shim.so"
-    )]
-    library: PathBuf,
+    /// What lets calls fail; beside this program where it is not said.
+    #[arg(long, env = "EGRESSD_SHIM_LIB")]
+    library: Option<PathBuf>,
 }
 
 /// How much leaked, was lost, differed or did not come back.
@@ -41,8 +37,9 @@ pub(crate) fn soak(options: &Options) -> Result<usize> {
     let chosen = |scene: &Scene| {
         options.only.is_empty() || options.only.iter().any(|word| word == scene.word())
     };
+    let beside = || std::env::current_exe().map(|own| own.with_file_name("libegressd_shim.so"));
     let plan = Plan {
-        library: options.library.clone(),
+        library: options.library.clone().map_or_else(beside, Ok)?,
         scenes: Scene::ALL.into_iter().filter(chosen).collect(),
         most: options.most,
         quick: options.quick,

@@ -11,6 +11,7 @@ mod hostile;
 mod hotplug;
 mod kills;
 mod packets;
+mod reloads;
 mod restarts;
 mod revoke;
 mod tamper;
@@ -53,6 +54,8 @@ enum Soak {
     Tamper(tamper::Options),
     /// Calls to the kernel fail, each in its turn; counts what gets through and what stays closed.
     Faults(faults::Options),
+    /// Mutated configurations and catalogues are reloaded; counts what is in force by halves.
+    Reloads(reloads::Options),
     /// Interfaces come, go and change; counts what gets through and times XDP.
     Hotplug(hotplug::Options),
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Soak::Packets(options) => packets::soak(&options),
         Soak::Tamper(options) => tamper::soak(&options),
         Soak::Faults(options) => faults::soak(&options),
+        Soak::Reloads(options) => reloads::soak(&options),
         Soak::Hotplug(options) => hotplug::soak(&options),
     };
     match failures {
