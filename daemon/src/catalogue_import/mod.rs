@@ -5,7 +5,7 @@ mod toml;
 
 pub use toml::toml;
 
-use crate::document::Problems;
+use crate::document::{self, Problems};
 use crate::policy::catalogue::Catalogue;
 
 /// A format that catalogues come in.
@@ -38,11 +38,12 @@ pub fn detect(bytes: &[u8]) -> Option<Format> {
 /// Reads a catalogue of any known format. Problems call it `file`.
 ///
 /// # Errors
-/// When the format is not known, or with everything wrong in it.
+/// When it is no text, the format is not known, or with everything wrong in it.
 pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
-    match (detect(bytes), std::str::from_utf8(bytes)) {
-        (Some(Format::Toml), Ok(text)) => toml(text, file),
-        (Some(Format::Toml), Err(_)) | (None, _) => Err(Problems::with_file(
+    let text = document::text(bytes, file)?;
+    match detect(bytes) {
+        Some(Format::Toml) => toml(text, file),
+        None => Err(Problems::with_file(
             file,
             "not supported yet: a catalogue in another format than egressd's TOML; \
              write it as [[set]] tables"

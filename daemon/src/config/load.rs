@@ -5,6 +5,7 @@
 )]
 
 use super::{Problems, Settings, parse};
+use crate::document;
 use std::fs;
 use std::path::Path;
 
@@ -15,9 +16,10 @@ use std::path::Path;
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let file = path.display().to_string();
     let folder = path.parent().unwrap_or(Path::new(""));
-    let text = fs::read_to_string(path)
+    let bytes = fs::read(path)
         .map_err(|error| Problems::with_file(&file, format!("it cannot be read: {error}")))?;
-    parse(&text, &file, &|name| fs::read(folder.join(name)))
+    let text = document::text(&bytes, &file)?;
+    parse(text, &file, &|name| fs::read(folder.join(name)))
 }
 
 #[cfg(test)]

@@ -67,6 +67,23 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// The text of a file that problems will call `file`.
+///
+/// # Errors
+/// With the place of the first byte that is not UTF-8.
+pub fn text<'b>(bytes: &'b [u8], file: &str) -> Result<&'b str, Problems> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let document = Document::new(&good, file);
+        let what = format!(
+            "the byte {:#04x} is not UTF-8; write text in that encoding",
+            bytes[good.len()]
+        );
+        document.problem(&(good.len()..good.len()), what);
+        Problems(document.problems.into_inner())
+    })
+}
+
 /// A text being read, and what was found wrong with it so far.
 #[derive(Debug)]
 pub struct Document<'t> {
@@ -150,5 +167,25 @@ impl<'t> Document<'t> {
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = before.matches('\n').count() + 1;
         (line, before[line_start..].chars().count() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_has_a_place() {
+        fn check(bytes: &[u8], expected: Result<&str, &str>) {
+            let read = text(bytes, "e.toml").map_err(|problems| problems.to_string());
+            let expected = expected.map_err(|place| {
+                format!("e.toml:{place} is not UTF-8; write text in that encoding")
+            });
+            assert_eq!(read, expected);
+        }
+        check(b"a = 1", Ok("a = 1"));
+        check("ä\nöa\u{1F600}".as_bytes(), Ok("ä\nöa\u{1F600}"));
+        check(b"\xff", Err("1:1: the byte 0xff"));
+        check(b"a\nb\xc3\xa4\xc3", Err("2:3: the byte 0xc3"));
     }
 }

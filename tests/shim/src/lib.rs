@@ -1,9 +1,11 @@
 //! Preloaded into a daemon under test: counts its calls of bpf(2) and of netlink, and lets the one fail
-//! that a control file names. Nothing of it is in the product. Takes no lock and allocates nothing,
+//! that a control file names; moves its wall clock. Nothing of it is in the product. Takes no lock and allocates nothing,
 //! because the standard library waits for locks and for memory through the very calls that it wraps.
 #![expect(unsafe_code, reason = "it stands in for functions of the C library")]
 
-use libc::{c_int, c_long, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{
+    c_int, c_long, c_void, clockid_t, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
+};
 use std::ffi::CStr;
 use std::mem::transmute;
 use std::ptr::{null, null_mut};
@@ -26,6 +28,8 @@ mod slot {
     pub(super) const HITS: usize = 5;
     /// Calls that failed since the class was set.
     pub(super) const FAILED: usize = 6;
+    /// Seconds that the wall clock is ahead, as a signed number.
+    pub(super) const AHEAD: usize = 7;
     /// Calls so far, by class.
     pub(super) const CALLS: usize = 16;
     pub(super) const ALL: usize = 128;
@@ -391,6 +395,24 @@ pub unsafe extern "C" fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_i
     let next = original!(c"recvmsg", fn(c_int, *mut msghdr, c_int) -> ssize_t);
     // SAFETY: the caller's own arguments.
     received(socket, || unsafe { next(socket, message, flags) })
+}
+
+/// # Safety
+/// As clock_gettime(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+    let next = original!(c"clock_gettime", fn(clockid_t, *mut timespec) -> c_int);
+    // SAFETY: the caller's own arguments.
+    let done = unsafe { next(clock, time) };
+    let wall = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE];
+    if done == 0
+        && wall.contains(&clock)
+        && let Some(control) = control()
+    {
+        // SAFETY: the kernel just wrote to it.
+        unsafe { (*time).tv_sec += control[slot::AHEAD].load(SeqCst).cast_signed() };
+    }
+    done
 }
 
 /// Receives, unless it is to fail. Only what brings something is counted.

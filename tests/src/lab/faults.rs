@@ -1,4 +1,5 @@
-//! Which of a daemon's calls to the kernel fail, by way of a library that is preloaded into it.
+//! Which of a daemon's calls to the kernel fail and what its wall clock says, by way of a library that is
+//! preloaded into it.
 #![expect(
     clippy::disallowed_methods,
     reason = "shell: shares a file with the library"
@@ -130,6 +131,7 @@ impl fmt::Display for Fault {
 const CLASS: u64 = 0;
 const HITS: u64 = 5;
 const FAILED: u64 = 6;
+const AHEAD: u64 = 7;
 const CALLS: u64 = 16;
 const ALL: u64 = 128;
 
@@ -200,6 +202,14 @@ impl Faults {
     /// When the file cannot be written.
     pub fn disarm(&self) -> Result<()> {
         self.set(CLASS, 0)
+    }
+
+    /// Moves the daemon's wall clock, and no other, ahead of the machine's.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn wall_clock_ahead(&self, seconds: i64) -> Result<()> {
+        self.set(AHEAD, seconds.cast_unsigned())
     }
 
     /// Calls of the armed class since it was armed, and how many of them failed.

@@ -146,6 +146,7 @@ fn sweep(
         runtime,
         client,
         netlink: lab.gateway.enter(|| Socket::open(5))??,
+        last: None,
         outcome,
     };
     let mut chance = Chance::new(7);
@@ -230,6 +231,8 @@ struct Stage<'a> {
     runtime: Runtime,
     client: Client,
     netlink: Socket,
+    /// After the last reload; only reloads change it.
+    last: Option<Present>,
     outcome: &'a mut Outcome,
 }
 
@@ -244,7 +247,10 @@ struct Present {
 
 impl Stage<'_> {
     fn once(&mut self, number: u64, chance: &mut Chance) -> Result<()> {
-        let before = self.present()?;
+        let before = match self.last.take() {
+            Some(last) => last,
+            None => self.present()?,
+        };
         let force = chance.below(2) == 0;
         let began = Instant::now();
         let told = self.runtime.block_on(self.client.reload(force));
@@ -259,7 +265,9 @@ impl Stage<'_> {
                         reloaded.revision, before.revision
                     ));
                 }
-                self.taken(number)
+                self.taken(number)?;
+                self.last = Some(self.present()?);
+                Ok(())
             }
             Err(ClientError::Failed(Failure::ConfigRefused { text })) => {
                 self.outcome.reloads[1] += 1;
@@ -315,13 +323,16 @@ impl Stage<'_> {
             self.half(format!("refused ({text}), but {before:?} became {after:?}"));
         }
         let shrank = !force && text.contains("--force");
-        if !shrank && !has_place(text) {
+        // Of another vendor's format nothing can be said but that.
+        let foreign = text.contains("a catalogue in another format");
+        if !shrank && !foreign && !has_place(text) {
             eprintln!("nowhere: {text}");
             self.outcome.nowhere += 1;
         }
         if !shrank && self.policy().is_ok() {
             self.half(format!("refused, and could be read: {text}"));
         }
+        self.last = Some(after);
         Ok(())
     }
 
