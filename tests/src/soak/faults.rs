@@ -357,8 +357,9 @@ impl Stage<'_> {
     ) -> Result<()> {
         let stride = fared.calls.div_ceil(most).max(1);
         let each = (1..=fared.calls).step_by(usize::try_from(stride)?);
-        // And once all of them, until the deed is done.
-        for (first, count) in each.map(|first| (first, 1)).chain([(1, u64::MAX)]) {
+        // And once all of them, until the deed is done. Nobody is interrupted for ever.
+        let all = (errno != Errno::EINTR).then_some((1, u64::MAX));
+        for (first, count) in each.map(|first| (first, 1)).chain(all) {
             let fault = Fault {
                 class,
                 first,

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +54,7 @@ struct Kept {
     zone: String,
     name: String,
     address: IpAddr,
-    /// Milliseconds since 1970: a clock that survives a reboot.
+    /// Milliseconds since 1970: a clock that survives a reboot. 0 in the journal.
     end: u64,
     /// In the journal: from here on it is not learned.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -318,8 +319,9 @@ impl Store {
         &mut self,
         news: impl Iterator<Item = (&'a str, &'a Name, IpAddr, bool)>,
     ) -> anyhow::Result<()> {
-        // Its lifetime in this run does not matter: a restored answer gets the grace at least.
-        let end = wall_clock();
+        // Its lifetime in this run does not matter: a restored answer gets the grace at least. The wall
+        // clock's word would be taken by the snapshot's clock, which may have been another.
+        let end = 0;
         let mut lines = Vec::new();
         for (zone, name, address, revoked) in news {
             let kept = Kept {
@@ -452,7 +454,10 @@ fn settle(news: Vec<Kept>) -> Vec<Kept> {
 /// When it cannot be read, or is longer than any that egressd writes.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     let read = || -> anyhow::Result<Option<Vec<u8>>> {
-        let file = match File::open(path) {
+        // Without waiting for whoever may write to a pipe.
+        let mut options = File::options();
+        let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };

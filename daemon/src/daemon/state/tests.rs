@@ -207,6 +207,12 @@ fn six_broken_kinds() {
         fs::create_dir(directory.join("state.json")).unwrap();
     };
     check(unreadable, Some("read "), false);
+    let pipe = |directory: &Path| {
+        fs::remove_file(directory.join("state.json")).unwrap();
+        let rights = nix::sys::stat::Mode::S_IRUSR;
+        nix::unistd::mkfifo(&directory.join("state.json"), rights).unwrap();
+    };
+    check(pipe, Some("no regular file"), true);
     // A disk without room.
     let full = |directory: &Path| {
         std::os::unix::fs::symlink("/dev/full", directory.join("state.json.new")).unwrap();
@@ -257,6 +263,26 @@ fn the_disk_comes_back() {
         .health
         .saved(Store::save(folder.path(), &State::default()));
     assert_eq!(store.health.trouble(), None);
+}
+
+/// The snapshot was written before the clock jumped, the journal after it.
+#[test]
+fn what_is_in_the_journal_lives_for_the_grace_whatever_the_wall_clock_says() {
+    for years in [-10, 10] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::new(folder.path());
+        let (name, address) = ("x.a.example".parse().unwrap(), "20.0.0.2".parse().unwrap());
+        store.append([("z", &name, address)].into_iter()).unwrap();
+        let (mut state, _) = store.load();
+        let mut stamp = Stamp::now(Moment(0));
+        stamp.wall = stamp.wall.saturating_add_signed(years * 365 * 86_400_000);
+        state.stamp = Some(stamp);
+        let mut back = policy();
+        restore(&mut back, &state, Moment(0));
+        let grants: Vec<_> = back.grants().collect();
+        let end = grants[0].2.lessons[0].end.seconds_from(Moment(0));
+        assert_eq!(end, RESTORE_GRACE, "{years}");
+    }
 }
 
 #[test]
