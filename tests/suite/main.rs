@@ -6,6 +6,7 @@ mod canary;
 mod clients;
 mod crash;
 mod dnssec;
+mod faults;
 mod floods;
 mod flows;
 mod fragments;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         crash::TESTS,
         clients::TESTS,
         dnssec::TESTS,
+        faults::TESTS,
         soaks::TESTS,
         steer::TESTS,
         tamper::TESTS,

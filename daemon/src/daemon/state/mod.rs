@@ -461,7 +461,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        anyhow::ensure!(file.metadata()?.is_file(), "it is no regular file");
+        let metadata = file.metadata()?;
+        anyhow::ensure!(metadata.is_file(), "it is no regular file");
+        anyhow::ensure!(metadata.len() < LONGEST, "it is longer than egressd writes");
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes)?;
         anyhow::ensure!(
