@@ -162,8 +162,15 @@ impl Daemon {
                 None => Ok(reload.summary.clone()),
                 Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),
             };
-            observe::record(Happening::Reloaded {
-                outcome: outcome.clone(),
+            observe::record(match &outcome {
+                Ok(_) => Happening::Reloaded {
+                    outcome: outcome.clone(),
+                },
+                // It was not refused: what is tried again is the new one.
+                Err(text) => Happening::Plane {
+                    plane: "planes",
+                    what: format!("the configuration that was read is {text}"),
+                },
             });
             let Some(reply) = reload.reply else { continue };
             let message = match outcome {

@@ -89,7 +89,11 @@ impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(number) = self.0.checked_sub(NETLINK) {
             let call = ["socket", "send", "receive"].get(number % 4);
-            let with = PARTNERS.get(number / 4);
+            // To whom a new socket will speak is not known.
+            let with = match number {
+                0 => Some(&"netfilter"),
+                _ => PARTNERS.get(number / 4),
+            };
             return f.pad(&format!(
                 "{} {}",
                 with.unwrap_or(&"?"),
@@ -250,6 +254,7 @@ mod tests {
         }
         check(5, "bpf program load");
         check(29, "bpf link update");
+        check(64, "netfilter socket");
         check(65, "nft send");
         check(66, "nft receive");
         check(76, "route socket");
