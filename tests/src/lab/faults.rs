@@ -1,9 +1,5 @@
 //! Which of a daemon's calls to the kernel fail and what its wall clock says, by way of a library that is
 //! preloaded into it.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "shell: shares a file with the library"
-)]
 
 use super::Lab;
 use anyhow::{Context, Result};

@@ -6,20 +6,24 @@
     reason = "shell: runs nft and ip, opens sockets and times itself"
 )]
 
-use super::Waits;
+mod errors;
+mod outcome;
+
 use super::traffic::{Counts, TCP, UDP, address, ask, authority, denied, granted, learn_others};
 use crate::lab::wire;
 use crate::lab::{Binaries, Class, Daemon, Echo, Fault, Faults, Flow, Lab, Planes, plan, udp};
 use anyhow::{Context, Result, ensure};
+use errors::errors;
 use nix::errno::Errno;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::Value;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use outcome::{Fared, Outcome};
 
 /// What the daemon does while a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,143 +76,11 @@ pub struct Plan {
     pub quick: bool,
 }
 
-/// What became of the faults of one class in one scene.
-#[derive(Clone, Debug, Default)]
-pub struct Fared {
-    /// Calls made in an undisturbed run.
-    pub calls: u64,
-    /// Errors injected.
-    pub faults: u64,
-    /// Denied packets that came back, and grants that were open though taken back.
-    pub leaked: u64,
-    /// Granted packets that did not come back; addresses that were told and closed.
-    pub lost: u64,
-    /// Times that the planes held different things when all was said to be well.
-    pub split: u64,
-    /// Not well after [`SOON`].
-    pub late: u64,
-    /// Ends of the daemon.
-    pub ended: u64,
-    /// Until all was well.
-    pub well: Waits,
-}
-
-/// What became of all.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// By scene and class.
-    pub fared: BTreeMap<(Scene, Class), Fared>,
-    /// Granted, lost, denied, leaked packets of the traffic; 0.
-    pub counts: [u64; 5],
-    /// What went wrong, in words.
-    pub wrong: Vec<String>,
-    /// The daemon's last lines.
-    pub words: String,
-}
-
-impl Outcome {
-    /// What must not be.
-    #[must_use]
-    pub fn failures(&self) -> u64 {
-        let sum = |fared: &Fared| fared.leaked + fared.lost + fared.split + fared.late;
-        self.fared.values().map(sum).sum()
-    }
-
-    /// Errors injected.
-    #[must_use]
-    pub fn faults(&self) -> u64 {
-        self.fared.values().map(|fared| fared.faults).sum()
-    }
-
-    /// As a table for people.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut text = "| while | call | calls | faults | leaked | lost | split | not well in 5 s | ended | well again p50 | max |\n\
-                        |---|---|---|---|---|---|---|---|---|---|---|\n"
-            .to_owned();
-        for ((scene, class), fared) in &self.fared {
-            let [half, _, all] = fared.well.quantiles();
-            text += &format!(
-                "| {} | {class} | {} | {} | {} | {} | {} | {} | {} | {half:.0?} | {all:.0?} |\n",
-                scene.word(),
-                fared.calls,
-                fared.faults,
-                fared.leaked,
-                fared.lost,
-                fared.split,
-                fared.late,
-                fared.ended
-            );
-        }
-        let [granted, lost, denied, leaked, _] = self.counts;
-        text + &format!(
-            "{} errors; {leaked} of {denied} denied packets leaked, {lost} of {} granted ones lost\n",
-            self.faults(),
-            granted + lost
-        )
-    }
-
-    /// The same for programs.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        let rows = self.fared.iter().map(|((scene, class), fared)| {
-            let [half, _, all] = fared.well.quantiles().map(|time| time.as_micros());
-            json!({
-                "while": scene.word(), "call": class.to_string(), "calls": fared.calls,
-                "faults": fared.faults, "leaked": fared.leaked, "lost": fared.lost,
-                "split": fared.split, "late": fared.late, "ended": fared.ended,
-                "well_p50_us": half, "well_max_us": all,
-            })
-        });
-        json!({"rows": rows.collect::<Vec<_>>(), "traffic": self.counts, "wrong": self.wrong})
-    }
-}
-
 /// All must be well again after this.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Names asked at once, so that an answer has neighbours in its batch.
 const BATCH: u32 = 4;
-
-/// How each class fails: the errors, and whether they are the kernel's answer to a request.
-fn errors(class: Class) -> &'static [(Errno, bool)] {
-    use Errno::{E2BIG, EAGAIN, EBUSY, EINTR, EINVAL, EMFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM};
-    if class.sends() {
-        &[
-            (ENOMEM, true),
-            (ENOBUFS, false),
-            (ENOSPC, true),
-            (EPERM, true),
-            (EINTR, false),
-        ]
-    } else if class.receives() {
-        &[(ENOBUFS, false), (EAGAIN, false), (EINTR, false)]
-    } else if class.is_netlink() {
-        &[(EMFILE, false), (ENOBUFS, false)]
-    } else {
-        match class.0 {
-            0 | 5 => &[
-                (ENOMEM, false),
-                (EPERM, false),
-                (E2BIG, false),
-                (EAGAIN, false),
-            ],
-            1..=4 | 24..=27 => &[
-                (ENOMEM, false),
-                (E2BIG, false),
-                (ENOSPC, false),
-                (EPERM, false),
-            ],
-            28 | 29 | 8 | 34 => &[
-                (ENOMEM, false),
-                (EBUSY, false),
-                (EPERM, false),
-                (EINVAL, false),
-            ],
-            _ => &[(ENOMEM, false), (EPERM, false), (EINTR, false)],
-        }
-    }
-}
 
 /// Lets every call fail.
 ///
@@ -279,7 +151,7 @@ fn configuration(lab: &Lab, planes: Planes, scene: Scene, round: u32) -> String 
          [[zone]]\nname = \"managed\"\ninterfaces = [\"lan0\"]\nsources = [\"10.20.0.0/16\"]\n\
          [[zone.rule]]\nnames = [\"*.vendor.example\"]\ntcp = [{TCP}]\nudp = [{UDP}]\n"
     );
-    if round % 2 == 1 {
+    if !round.is_multiple_of(2) {
         text += &format!(
             "[[zone.rule]]\nnetworks = [\"52.98.0.0/24\"]\ntcp = [{TCP}]\nudp = [{UDP}]\n"
         );
@@ -446,7 +318,7 @@ impl Stage<'_> {
         self.again(number, done.well, fared, &mut wrong)?;
         if let Some(mut flow) = self
             .live
-            .take_if(|_| self.scene != Scene::Reload || self.round % 2 == 0)
+            .take_if(|_| self.scene != Scene::Reload || self.round.is_multiple_of(2))
         {
             let end = ended + SOON;
             while flow.echoes(Duration::from_millis(100)) {
@@ -457,7 +329,7 @@ impl Stage<'_> {
                 }
             }
         }
-        if self.scene == Scene::Reload && self.round % 2 == 1 {
+        if self.scene == Scene::Reload && !self.round.is_multiple_of(2) {
             self.open_flow(LISTED)?;
         }
         let after = self.counts.read();
@@ -494,7 +366,7 @@ impl Stage<'_> {
             }
             Scene::Repair => {
                 let lines = ["nft flush ruleset", "ip link set lan0 xdp off"];
-                for line in &lines[..=usize::from(self.round % 2 == 0)] {
+                for line in &lines[..=usize::from(self.round.is_multiple_of(2))] {
                     let mut words = line.split(' ');
                     let mut command = Command::new(words.next().unwrap_or_default());
                     let _refused = self.lab.gateway.output(command.args(words));
@@ -556,7 +428,7 @@ impl Stage<'_> {
                 }
             }
             Scene::Reload => {
-                let listed = self.round % 2 == 1;
+                let listed = !self.round.is_multiple_of(2);
                 if !done {
                     let text = configuration(self.lab, self.planes, self.scene, self.round);
                     let outcome = self.daemon.reload_with(&text)?;
