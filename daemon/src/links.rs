@@ -153,13 +153,16 @@ where
     F: Future<Output = Result<T, E>>,
     E: From<rtnetlink::Error>,
 {
-    let Ok((connection, handle, _messages)) = rtnetlink::new_connection() else {
+    let Ok((connection, handle, mut messages)) = rtnetlink::new_connection() else {
         return Err(rtnetlink::Error::RequestFailed.into());
     };
     tokio::select! {
-        result = work(handle) => result,
+        // What is lost of a list shows as a message that nobody asked for: to be seen before the list.
+        biased;
         () = connection => Err(rtnetlink::Error::RequestFailed.into()),
+        _ = messages.next() => Err(rtnetlink::Error::RequestFailed.into()),
         () = sleep(REPLY) => Err(rtnetlink::Error::RequestFailed.into()),
+        result = work(handle) => result,
     }
 }
 

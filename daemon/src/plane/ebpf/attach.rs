@@ -195,13 +195,15 @@ impl Attached {
         if !pin.exists() {
             return Ok(None);
         }
-        if let Ok(pinned) = PinnedLink::from_pin(&pin) {
-            let link = FdLink::from(pinned);
-            let is_ours = link
-                .info()
-                .is_ok_and(|info| info.link_type().is_ok_and(|kind| kind == link_type))
-                && facts(&link, &Cell::default()).is_ok_and(|facts| facts.interface == index);
-            if is_ours {
+        // Only what is known to be something else goes: with the pin of a link goes its program.
+        let read = || -> anyhow::Result<(FdLink, bool)> {
+            let link = FdLink::from(PinnedLink::from_pin(&pin)?);
+            let is_ours = link.info()?.link_type().is_ok_and(|kind| kind == link_type)
+                && facts(&link, &Cell::default())?.interface == index;
+            Ok((link, is_ours))
+        };
+        match read() {
+            Ok((link, true)) => {
                 return Ok(Some(Self {
                     index,
                     name: wanted.name.clone(),
@@ -211,6 +213,9 @@ impl Attached {
                     descriptor: Cell::default(),
                 }));
             }
+            Ok((_, false)) => {}
+            Err(error) if is_no_link(&error) => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", pin.display())),
         }
         log::warn!(target: "ebpf", "{} is not a link of {}: removed", pin.display(), wanted.name);
         remove_if_there(&pin)?;
@@ -430,6 +435,11 @@ pub(super) fn is_taken(error: &anyhow::Error) -> bool {
 /// Whether an attach failed because the interface is not there.
 pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     has_code(error, &[libc::ENODEV])
+}
+
+/// Whether what was opened is no link, or no more there.
+fn is_no_link(error: &anyhow::Error) -> bool {
+    has_code(error, &[libc::EINVAL, libc::ENOENT])
 }
 
 fn has_code(error: &anyhow::Error, codes: &[i32]) -> bool {
