@@ -359,9 +359,7 @@ impl Engine {
             }
             Event::NotCut(what) => {
                 self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
-                self.record_plane(format!(
-                    "live flows could not be cut, trying again: {what}"
-                ));
+                self.record_plane(format!("live flows could not be cut, trying again: {what}"));
             }
             Event::Links(links) => self.follow(links),
             Event::Untaught(Untaught {
