@@ -21,5 +21,9 @@ pub mod verdict;
 /// Most port classes that may exist at once: one bit each of a 64-bit mask.
 pub const MAX_CLASSES: usize = 64;
 
+/// The mark of the daemon's own sockets to its upstreams (`SO_MARK`), where a zone judges what the gateway
+/// itself sends: "egre" in ASCII. Setting one takes `CAP_NET_ADMIN`, and who has that needs no grant.
+pub const OWN_MARK: u32 = 0x6567_7265;
+
 /// Most zones that may exist at once; a zone's id is below this.
 pub const MAX_ZONES: usize = 64;

@@ -85,6 +85,8 @@ pub(super) fn dns(
         types: types.into_iter().map(|(kind, _)| kind).collect(),
         // Said in `[limits]`.
         clients: ClientLimits::default(),
+        // Said by a zone.
+        marked: false,
     };
     let listen = &dns.listen;
     let observed = observe(&mut table, listen);

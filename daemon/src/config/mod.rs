@@ -5,6 +5,7 @@ mod catalogues;
 mod dns;
 mod dnssec;
 mod load;
+mod local;
 mod nat64;
 mod observe;
 mod redirect;
@@ -54,12 +55,14 @@ pub fn parse(
     let tables = root.tables("zone").into_iter();
     let mut zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
     verify::zones(&root, &zones, &gateway, &catalogues);
+    local::verify(&document, &zones, &planes);
     match &observed {
         // Clients ask the resolvers that they have.
         Some(observed) => observe::verify(&root, observed, &gateway, &planes),
         None => verify::resolver(&root, &dns, &zones, &catalogues),
     }
     redirect::fill(&document, &mut zones, &dns, planes);
+    dns.marked = zones.iter().any(|zone| zone.local.is_some());
     root.finish();
     document.finish(Settings {
         intent: Intent {
@@ -71,6 +74,7 @@ pub fn parse(
             catalogues: catalogues.list,
             zones: zones.into_iter().map(|zone| zone.spec).collect(),
             limits,
+            resolvers: local::resolvers(&dns),
             exceptions: Vec::new(),
         },
         dns,
@@ -154,6 +158,8 @@ pub struct DnsSettings {
     pub types: Vec<u16>,
     /// What each client may take up.
     pub clients: ClientLimits,
+    /// Whether sockets to upstreams bear the mark by which a zone of the gateway itself knows them.
+    pub marked: bool,
 }
 
 /// `[limits]` on what each client may take up of the DNS side.

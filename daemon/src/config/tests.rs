@@ -582,3 +582,58 @@ fn an_absence_is_a_time_or_never() {
     );
     check("0", Err("or \"never\""));
 }
+
+#[test]
+fn the_gateway_itself_may_be_a_zone() {
+    let own = "[[zone]]\nname = 'gateway'\nlocal = true\nallow = ['intune']\n";
+    let good = GOOD.replace(
+        "'udp://192.0.2.53'",
+        "'udp://192.0.2.53', 'tls://[2001:db8::1]:853#dns.example'",
+    );
+    let settings = parse(&format!("{good}{own}"), "e.toml", &no_file).unwrap();
+    let zone = &settings.intent.zones[1];
+    assert!(zone.local && zone.interfaces.is_empty() && settings.dns.marked);
+    let found: Vec<_> = (settings.intent.resolvers.iter())
+        .map(|to| (to.protocol, to.port, to.address.to_string()))
+        .collect();
+    let at = |protocol, port, address: &str| (protocol, port, address.to_owned());
+    let expected = [
+        at(6, 53, "192.0.2.53"),
+        at(6, 853, "2001:db8::1"),
+        at(17, 53, "192.0.2.53"),
+    ];
+    assert_eq!(found, expected);
+    // Without one nothing is made ready for it.
+    let settings = parse(&format!("{good}local = false\n"), "e.toml", &no_file).unwrap();
+    assert!(settings.intent.resolvers.is_empty() && !settings.dns.marked);
+
+    let check = |more: &str, expected: &str| check(&format!("{GOOD}{own}{more}"), expected);
+    check(
+        "interfaces = ['wan0']\n",
+        "e.toml:12:14: a zone with `local = true` is what leaves by interfaces in no zone; leave `interfaces` out",
+    );
+    check(
+        "sources = ['10.0.0.1']\n",
+        "e.toml:12:11: a zone with `local = true` has every address of the gateway; leave `sources` out",
+    );
+    check(
+        "inbound = 'deny'\n",
+        "e.toml:12:11: a zone with `local = true` is about what the gateway sends; connections to it are the input chain's business; leave `inbound` out",
+    );
+    check(
+        "serves = [53]\n",
+        "e.toml:12:10: a zone with `local = true` knows the flows that others began; nothing need be said about them; leave `serves` out",
+    );
+    check(
+        "redirect = true\n",
+        "e.toml:12:12: a zone with `local = true` asks the resolver of its own configuration; name egressd there; leave `redirect` out",
+    );
+    check(
+        "[[zone]]\nname = 'again'\nlocal = true\n",
+        "e.toml:14:9: zone `again` is the gateway itself, and so is `gateway`; put both into one zone",
+    );
+    check(
+        "[planes]\nnft = false\n",
+        "e.toml:10:9: zone `gateway` judges what the gateway itself sends, which takes the nft plane; write nft = true in [planes], or leave the zone out",
+    );
+}

@@ -1,6 +1,7 @@
 //! `[[zone]]`.
 
 use super::catalogues::Catalogues;
+use super::local;
 use super::sections::interfaces;
 use crate::catalogue_import::targets::{Targets, network};
 use crate::document::{Span, Table, nearest};
@@ -19,19 +20,23 @@ pub(super) struct ZoneRead {
     pub(super) span: Span,
     /// Of each of its rules.
     pub(super) rules: Vec<Span>,
+    /// Of `local = true`.
+    pub(super) local: Option<Span>,
     /// Of `redirect = true`. The listeners are filled in once all is read.
     pub(super) redirect: Option<Span>,
 }
 
 pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRead {
     let name = name(&mut table);
+    let local = local::take(&mut table);
     let noted = table.document.noted();
     let interfaces = interfaces(&mut table, "interfaces");
-    if interfaces.is_empty() && table.document.noted() == noted {
+    if local.is_none() && interfaces.is_empty() && table.document.noted() == noted {
         table.problem("this zone has no interface; write interfaces = [\"lan0\"]");
     }
     let mut spec = ZoneSpec {
         name,
+        local: local.is_some(),
         interfaces,
         mode: table
             .choice(
@@ -80,6 +85,7 @@ pub(super) fn zone(mut table: Table<'_, '_>, catalogues: &Catalogues) -> ZoneRea
         spec,
         span,
         rules,
+        local,
         redirect,
     }
 }

@@ -2,6 +2,7 @@
 //! hold up neither the loop nor a commit.
 
 use super::engine::{Event, ZonedFlow};
+use super::sent;
 use crate::links;
 use crate::plane::conntrack::{Conntrack, Flow};
 use crate::policy::port::{SCTP, TCP, UDP};
@@ -143,17 +144,18 @@ fn sweep(rules: &Rules, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec
             flows.push(flow);
         }
     })?;
-    let sources: BTreeSet<IpAddr> = flows.iter().map(|flow| flow.original.source).collect();
-    let places: BTreeMap<IpAddr, Place> = runtime.block_on(async {
+    let end = |flow: &Flow| End::of(rules, flow.original.source, flow.original.destination);
+    let ends: BTreeSet<End> = flows.iter().map(end).collect();
+    let places: BTreeMap<End, Place> = runtime.block_on(async {
         let mut places = BTreeMap::new();
-        for source in sources {
-            places.insert(source, place(rules, source).await?);
+        for end in ends {
+            places.insert(end, end.place(rules).await?);
         }
         anyhow::Ok(places)
     })?;
     let zoned = flows
         .into_iter()
-        .filter_map(|flow| match places.get(&flow.original.source)? {
+        .filter_map(|flow| match places.get(&end(&flow))? {
             Place::Zone(zone) => {
                 let evades = match fate(rules, *zone, &flow) {
                     Fate::Untouched => false,
@@ -176,7 +178,8 @@ fn sweep(rules: &Rules, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec
     Ok(zoned.collect())
 }
 
-/// Whether a flow is egress at all: not from or to the gateway itself, not internal.
+/// Whether a flow is egress at all: not to the gateway itself nor internal, and not from it unless that is
+/// judged.
 fn judged(rules: &Rules, flow: &Flow) -> bool {
     let internal = rules
         .intent()
@@ -186,7 +189,7 @@ fn judged(rules: &Rules, flow: &Flow) -> bool {
     let group = flow.original.destination.is_multicast();
     !(internal
         || group
-        || rules.links().is_own(flow.original.source)
+        || rules.links().is_own(flow.original.source) && !sent::judged(rules, flow)
         || rules.links().is_own(flow.original.destination))
 }
 
@@ -217,6 +220,35 @@ fn port_of(flow: &Flow) -> u16 {
 /// two minutes (`nf_conntrack_tcp_timeout_time_wait`), an open one for days.
 fn is_open(flow: &Flow) -> bool {
     flow.original.protocol != TCP || flow.timeout > 120
+}
+
+/// What of a flow tells its place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// Where it comes from.
+    Source(IpAddr),
+    /// Where the gateway itself sends it.
+    Destination(IpAddr),
+}
+
+impl End {
+    fn of(rules: &Rules, source: IpAddr, destination: IpAddr) -> Self {
+        if rules.local().is_some() && rules.links().is_own(source) {
+            Self::Destination(destination)
+        } else {
+            Self::Source(source)
+        }
+    }
+
+    async fn place(self, rules: &Rules) -> anyhow::Result<Place> {
+        match self {
+            Self::Source(source) => place(rules, source).await,
+            Self::Destination(destination) => {
+                let zone = sent::zone(rules, destination).await?;
+                Ok(zone.map_or(Place::Exempt, Place::Zone))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -280,7 +312,8 @@ fn in_use(
     let used: BTreeSet<(ZoneId, IpAddr)> = runtime.block_on(async {
         let mut used = BTreeSet::new();
         for (source, destination) in live {
-            if let Place::Zone(zone) = place(rules, source).await? {
+            let end = End::of(rules, source, destination);
+            if let Place::Zone(zone) = end.place(rules).await? {
                 used.insert((zone, destination));
             }
         }

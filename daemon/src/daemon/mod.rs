@@ -26,6 +26,7 @@ pub mod refusals;
 #[cfg(test)]
 mod refusals_tests;
 mod reload;
+mod sent;
 pub mod state;
 mod views;
 

@@ -53,11 +53,11 @@ impl Client {
         }
     }
 
-    /// Its zone; the gateway itself is in none.
+    /// Its zone; the gateway itself is in the one for that, if there is one.
     pub(super) fn zone(&self, rules: &Rules) -> Option<ZoneId> {
         let address = self.address();
-        if rules.links().is_own(address) {
-            return None;
+        if address.is_loopback() || rules.links().is_own(address) {
+            return rules.local();
         }
         match self {
             Self::Datagram { interface, .. } => rules.zone_of(*interface, address),

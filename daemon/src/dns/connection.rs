@@ -6,11 +6,11 @@
 )]
 
 use super::conversation::Conversation;
+use super::remote::Remote;
 use super::trouble::Trouble;
 use super::{https, stream};
 use crate::config::{Authority, Transport, Upstream};
 use http::Uri;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -96,7 +96,7 @@ impl Trust {
     }
 }
 
-/// Asks the upstream at `address` every question as soon as it comes, until there is none for a while.
+/// Asks the upstream at `remote` every question as soon as it comes, until there is none for a while.
 /// Every reply is handed to `reply`.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ impl Trust {
 /// again.
 pub(super) async fn hold(
     carrier: Carrier,
-    address: SocketAddr,
+    remote: Remote,
     questions: UnboundedReceiver<Box<[u8]>>,
     patience: Duration,
     reply: impl FnMut(&[u8]),
@@ -112,25 +112,25 @@ pub(super) async fn hold(
     let mut talk = Conversation::new(questions, patience, Instant::now(), reply);
     let mut again = Vec::new();
     loop {
-        let outcome = once(&carrier, address, &mut talk, again).await;
+        let outcome = once(&carrier, remote, &mut talk, again).await;
         let Err(trouble) = outcome else { return Ok(()) };
         let served = talk.was_heard();
         let waited = talk.is_waiting() || !talk.questions.is_empty();
         again = talk.again(Instant::now());
         if served && !waited {
-            log::trace!(target: "upstream", "{address} closed: {trouble}");
+            log::trace!(target: "upstream", "{remote} closed: {trouble}");
             return Ok(());
         }
         if again.is_empty() && (!served || talk.questions.is_empty()) {
             return Err(trouble);
         }
-        log::debug!(target: "upstream", "{address} closed under a question, asked again: {trouble}");
+        log::debug!(target: "upstream", "{remote} closed under a question, asked again: {trouble}");
     }
 }
 
 async fn once<R: FnMut(&[u8])>(
     carrier: &Carrier,
-    address: SocketAddr,
+    remote: Remote,
     talk: &mut Conversation<R>,
     again: Vec<Box<[u8]>>,
 ) -> Result<(), Trouble> {
@@ -138,18 +138,18 @@ async fn once<R: FnMut(&[u8])>(
     let within = |_| Trouble::Slow(patience);
     match carrier {
         Carrier::Tcp => {
-            let stream = timeout(patience, connect(address))
+            let stream = timeout(patience, remote.stream())
                 .await
                 .map_err(within)??;
             stream::converse(stream, talk, again).await
         }
         Carrier::Tls(config, server) => {
-            let opening = secure(config, server, address);
+            let opening = secure(config, server, remote);
             let stream = timeout(patience, opening).await.map_err(within)??;
             stream::converse(stream, talk, again).await
         }
         Carrier::Https(config, server, uri) => {
-            let opening = secure(config, server, address);
+            let opening = secure(config, server, remote);
             let stream = timeout(patience, opening).await.map_err(within)??;
             // Without the agreement the other side may take the frames for HTTP/1.1.
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
@@ -160,18 +160,12 @@ async fn once<R: FnMut(&[u8])>(
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Trouble> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 async fn secure(
     config: &Arc<ClientConfig>,
     server: &ServerName<'static>,
-    address: SocketAddr,
+    remote: Remote,
 ) -> Result<TlsStream<TcpStream>, Trouble> {
-    let stream = connect(address).await?;
+    let stream = remote.stream().await?;
     let connector = TlsConnector::from(Arc::clone(config));
     let shaken = connector.connect(server.clone(), stream).await;
     shaken.map_err(|error| Trouble::of_handshake(error, server))

@@ -26,6 +26,7 @@ pub mod observer;
 mod outstanding;
 mod own;
 mod padding;
+mod remote;
 mod shares;
 mod stats;
 mod stream;

@@ -7,12 +7,13 @@ use super::chance::Chance;
 use super::connection::{Carrier, Trust, hold};
 use super::health::Health;
 use super::padding::pad;
+use super::remote::Remote;
 use super::trouble::Trouble;
 use crate::config::{Authority, Transport, Upstream};
 use nix::sys::socket::{MsgFlags, recv, send};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
@@ -110,6 +111,8 @@ pub(super) struct Pool {
     next_line: u64,
     /// How long an old socket stays open for what was asked over it, in milliseconds.
     linger: u64,
+    /// Whether sockets bear the daemon's mark.
+    marked: bool,
     shared: WeakShared,
 }
 
@@ -177,8 +180,15 @@ impl Pool {
             lines: BTreeMap::new(),
             next_line: 0,
             linger,
+            marked: false,
             shared: Weak::new(),
         }
+    }
+
+    /// The same, with sockets that bear the daemon's mark.
+    pub(super) fn marked(mut self, marked: bool) -> Self {
+        self.marked = marked;
+        self
     }
 
     fn group(&self, group: usize) -> Range<usize> {
@@ -262,17 +272,15 @@ impl Pool {
         })
     }
 
-    /// Opens a connected socket. The kernel draws the port at random.
+    fn remote(&self, index: usize) -> Remote {
+        Remote {
+            address: self.peers[index].upstream.address,
+            marked: self.marked,
+        }
+    }
+
     fn open(&mut self, index: usize, now: u64) -> io::Result<Socket> {
-        let address = self.peers[index].upstream.address;
-        let any: IpAddr = match address {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = std::net::UdpSocket::bind((any, 0))?;
-        socket.set_nonblocking(true)?;
-        socket.connect(address)?;
-        let socket = Rc::new(UdpSocket::from_std(socket)?);
+        let socket = Rc::new(UdpSocket::from_std(self.remote(index).datagrams()?)?);
         let line = self.line(index, false);
         let task = spawn_local(receive(self.shared.clone(), Rc::clone(&socket), line));
         Ok(Socket {
@@ -320,11 +328,11 @@ impl Pool {
         }
         let line = self.line(index, true);
         let (queue, messages) = unbounded_channel();
-        let address = self.peers[index].upstream.address;
+        let remote = self.remote(index);
         let patience = Duration::from_millis(self.linger);
         let shared = self.shared.clone();
         spawn_local(async move {
-            let outcome = hold(carrier, address, messages, patience, |reply| {
+            let outcome = hold(carrier, remote, messages, patience, |reply| {
                 if let Some(engine) = shared.upgrade() {
                     engine.borrow_mut().reply(line, reply);
                 }

@@ -26,6 +26,8 @@ pub struct Image {
     pub classes: Vec<(ClassId, PortSet)>,
     /// The zones, by id.
     pub zones: Vec<ZoneImage>,
+    /// What the gateway itself may send; `None` where its own packets are not judged.
+    pub own: Option<Own>,
     /// Refused packets per second and zone that a plane may leave to the one behind it, which refuses and
     /// reports them.
     pub referred: u32,
@@ -37,6 +39,27 @@ pub struct Image {
     pub origins: Vec<Origin>,
     /// Where what is open of a zone's networks comes from.
     pub network_origins: BTreeMap<(ZoneId, IpNet), Origin>,
+}
+
+/// How the gateway's own packets are judged: those it sends by an interface that is neither the loopback
+/// nor in a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// The zone that they belong to.
+    pub zone: ZoneId,
+    /// What egressd itself, and nobody else on the gateway, may reach without a grant.
+    pub resolvers: Vec<Resolver>,
+}
+
+/// One place that egressd itself talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resolver {
+    /// IANA protocol number: TCP or UDP.
+    pub protocol: u8,
+    /// Its port.
+    pub port: u16,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 /// `[gateway] unzoned`.

@@ -4,7 +4,7 @@
 use super::ZoneId;
 use super::catalogue::{Catalogue, EndpointSet};
 use super::exceptions::{self, Exception};
-use super::image::{Image, Unzoned, ZoneImage};
+use super::image::{Image, Own, Resolver, Unzoned, ZoneImage};
 use super::links::{InterfacePattern, Links};
 use super::matcher::Matcher;
 use super::name::{Name, Pattern};
@@ -38,6 +38,8 @@ pub struct Intent {
     pub limits: Limits,
     /// Whose answers teach as they pass by; `None` in forward mode.
     pub observed: Option<Observed>,
+    /// Whom egressd itself asks, where a zone judges the gateway's own packets; else empty.
+    pub resolvers: Vec<Resolver>,
     /// What operators allowed for a while. Those of zones that there are not are without effect.
     pub exceptions: Vec<Exception>,
 }
@@ -93,6 +95,7 @@ pub struct Rules {
     sets: Vec<Row>,
     zones: BTreeMap<ZoneId, ZoneRules>,
     by_interface: BTreeMap<u32, Vec<(Option<IpNet>, ZoneId)>>,
+    local: Option<ZoneId>,
 }
 
 /// A set's number within one compilation.
@@ -258,6 +261,9 @@ impl Rules {
                 .map_err(|_| CompileError::Zones)?;
             let id = ZoneId(u16::try_from(index).expect("a slot's number is below MAX_ZONES"));
             let zone = rules.compile_zone(spec, &mut numbers.classes, &mut used)?;
+            if spec.local {
+                rules.local = Some(id);
+            }
             for (interface, link) in rules.links.matching(&spec.interfaces) {
                 // Upstream is never a zone, however wide a zone's pattern is.
                 if intent
@@ -440,6 +446,18 @@ impl Rules {
             .map(|(_, zone)| *zone)
     }
 
+    /// Whether any zone has the interface with this index: what the gateway sends there is not judged.
+    #[must_use]
+    pub fn is_zoned(&self, interface: u32) -> bool {
+        self.by_interface.contains_key(&interface)
+    }
+
+    /// The zone of what the gateway itself sends; `None` where that is not judged.
+    #[must_use]
+    pub fn local(&self) -> Option<ZoneId> {
+        self.local
+    }
+
     /// The name of a zone; empty for a number that no zone has.
     #[must_use]
     pub fn zone_name(&self, zone: ZoneId) -> &str {
@@ -541,6 +559,10 @@ impl Rules {
             internal: self.intent.internal.clone(),
             unzoned: self.intent.unzoned,
             observed: self.intent.observed.clone(),
+            own: self.local.map(|zone| Own {
+                zone,
+                resolvers: self.intent.resolvers.clone(),
+            }),
             classes: numbers
                 .classes
                 .iter()

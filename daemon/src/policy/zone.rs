@@ -14,7 +14,10 @@ use std::net::SocketAddr;
 pub struct ZoneSpec {
     /// Its name: 1 to 32 ASCII letters, digits, `-`, `_`.
     pub name: String,
-    /// Where its clients' packets enter; not empty.
+    /// Its one client is the gateway itself. Such a zone has no interfaces and no sources, and there is
+    /// one at most.
+    pub local: bool,
+    /// Where its clients' packets enter; empty for the gateway's own zone alone.
     pub interfaces: Vec<InterfacePattern>,
     /// Its clients' addresses; empty (and not `connected`) means every source there.
     pub sources: Vec<IpNet>,

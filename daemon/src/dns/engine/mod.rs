@@ -96,7 +96,8 @@ impl Engine {
             &settings.authorities,
             Arc::clone(&parts.health),
             patience.timeout,
-        );
+        )
+        .marked(settings.marked);
         let mut chance = Chance::new();
         let clients = Clients::new(&settings.clients, [chance.secret(), chance.secret()]);
         let alarm = Rc::new(Notify::new());

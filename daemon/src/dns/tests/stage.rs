@@ -82,6 +82,7 @@ pub(super) fn settings(upstreams: &[Upstream]) -> DnsSettings {
         own_lookups: false,
         types: vec![],
         clients: ClientLimits::default(),
+        marked: false,
     }
 }
 

@@ -58,6 +58,18 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
                 let wanted = equals(port.to_be_bytes().to_vec());
                 all.extend([payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2), wanted]);
             }
+            Part::MessageType(number) => {
+                let wanted = equals(vec![*number]);
+                all.extend([payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1), wanted]);
+            }
+            Part::HopLimit(hops) => {
+                // RFC 8200 §3: the hop limit stands in the 8th byte of the header.
+                let wanted = equals(vec![*hops]);
+                all.extend([payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 7, 1), wanted]);
+            }
+            Part::Marked(mark) => {
+                all.extend([meta(libc::NFT_META_MARK), equals(mark.to_ne_bytes().into())]);
+            }
             Part::Copy(way, group) => all.push(copy(*way, *group)),
             Part::Untracked => all.push(Expression {
                 kind: c"notrack",

@@ -4,8 +4,8 @@
 use super::expression;
 use crate::plane::netlink::{Failure, Request, Socket};
 use crate::plane::ruleset::{
-    Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, PREROUTING, TABLE, Tally, VerdictMap,
-    after, is_answers,
+    Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, PREROUTING, TABLE, Tally, VerdictMap, Way,
+    after, is_answers, own_hook,
 };
 use nftnl::nftnl_sys as sys;
 use nftnl::{ChainType, Hook, MsgType, NlMsg, Policy, ProtoFamily, nft_nlmsg_maxsize};
@@ -169,6 +169,17 @@ impl<'a> Transaction<'a> {
         }
         if is_answers(name) && kind == MsgType::Add {
             chain.set_hook(Hook::Out, libc::NF_IP_PRI_RAW);
+            chain.set_type(ChainType::Filter);
+            chain.set_policy(Policy::Accept);
+        }
+        if let Some(way) = own_hook(name)
+            && kind == MsgType::Add
+        {
+            let hook = match way {
+                Way::Original => Hook::Out,
+                Way::Reply => Hook::In,
+            };
+            chain.set_hook(hook, FILTER_PRIORITY);
             chain.set_type(ChainType::Filter);
             chain.set_policy(Policy::Accept);
         }

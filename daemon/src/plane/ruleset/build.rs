@@ -2,7 +2,7 @@
 
 use super::{
     Action, Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, Part, Rule, Ruleset, Tally,
-    VerdictMap, Word, observed, redirect,
+    VerdictMap, Word, observed, output, redirect,
 };
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, Refusal, Unzoned, ZoneImage};
@@ -41,31 +41,35 @@ pub(super) fn ruleset(image: &Image) -> Ruleset {
         ruleset.zone(image, zone);
     }
     ruleset.chains.extend(redirect::chains(image));
+    output::add(&mut ruleset, image);
     ruleset.learned.sort_unstable();
     ruleset.tallies = ruleset.counted();
     ruleset
 }
 
-fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
-    let mut rules = vec![
+/// What belongs to a flow that was let through.
+pub(super) fn known() -> [Rule; 3] {
+    let related = |protocol| {
+        vec![
+            Part::Related,
+            Part::Protocol(protocol),
+            count(None, Action::Pass, "related"),
+            Part::Accept,
+        ]
+    };
+    [
         vec![
             Part::Established,
             count(None, Action::Pass, "established"),
             Part::Accept,
         ],
-        vec![
-            Part::Related,
-            Part::Protocol(ICMP),
-            count(None, Action::Pass, "related"),
-            Part::Accept,
-        ],
-        vec![
-            Part::Related,
-            Part::Protocol(ICMPV6),
-            count(None, Action::Pass, "related"),
-            Part::Accept,
-        ],
-    ];
+        related(ICMP),
+        related(ICMPV6),
+    ]
+}
+
+fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
+    let mut rules = Vec::from(known());
     // Upstream is never a zone, however wide a zone's pattern is.
     for interface in &image.upstream {
         // Conntrack takes a TCP flow up from its middle: one that was cut would come back as an inbound

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 mod build;
 mod lockdown;
 mod observed;
+mod output;
 mod redirect;
 mod text;
 
@@ -28,6 +29,11 @@ pub const PREROUTING: &str = "prerouting";
 /// The chain on the output hook that keeps conntrack off the answers egressd sends in a resolver's name.
 /// Unlike [`FORWARD`] it has a name of each generation: two at once do no harm.
 pub const ANSWERS: &str = "answers";
+/// The chain on the output hook that judges what the gateway itself sends, where a zone does. As the
+/// answers' chain it has a name of each generation: while both are there, both must let a packet pass.
+pub const OUTPUT: &str = "output";
+/// The chain on the input hook beside [`OUTPUT`].
+pub const INPUT: &str = "input";
 /// Refused packets reported per second, zone and reason; the rest are only counted, so that a flood
 /// of refused packets costs what a counter costs.
 pub const REPORTS_PER_SECOND: u32 = 200;
@@ -257,6 +263,12 @@ pub enum Part {
     To(Family, String),
     /// Its present source port (of TCP, UDP and others that have it in the same place).
     SourcePort(u16),
+    /// The type of an ICMP or ICMPv6 message.
+    MessageType(u8),
+    /// Its hop limit (IPv6).
+    HopLimit(u8),
+    /// Its socket gave it this mark.
+    Marked(u32),
     /// The interface it entered.
     Entered(InterfacePattern),
     /// The interface it leaves by.
@@ -477,4 +489,19 @@ pub fn is_answers(name: &str) -> bool {
     [Generation::A, Generation::B]
         .iter()
         .any(|generation| generation.name(ANSWERS) == name)
+}
+
+/// Which way the packets go that a chain is called for where the gateway's own are judged: out of it, or
+/// back to it. `None` for every other chain.
+#[must_use]
+pub fn own_hook(name: &str) -> Option<Way> {
+    let is = |stem| {
+        [Generation::A, Generation::B]
+            .iter()
+            .any(|generation| generation.name(stem) == name)
+    };
+    if is(OUTPUT) {
+        return Some(Way::Original);
+    }
+    is(INPUT).then_some(Way::Reply)
 }

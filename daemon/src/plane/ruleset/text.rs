@@ -2,7 +2,8 @@
 
 use super::{
     COPY_PREFIX, Chain, Delivery, FORWARD, Family, MapKey, NetworkSet, PREROUTING, Part,
-    REJECTS_PER_SECOND, REPORTS_PER_SECOND, Ruleset, TABLE, VerdictMap, Word, is_answers,
+    REJECTS_PER_SECOND, REPORTS_PER_SECOND, Ruleset, TABLE, VerdictMap, Way, Word, is_answers,
+    own_hook,
 };
 use std::fmt;
 use std::net::SocketAddr;
@@ -139,6 +140,16 @@ impl fmt::Display for Chain {
                 "\t\ttype filter hook output priority raw; policy accept;"
             )?;
         }
+        if let Some(way) = own_hook(&self.name) {
+            let hook = match way {
+                Way::Original => "output",
+                Way::Reply => "input",
+            };
+            writeln!(
+                f,
+                "\t\ttype filter hook {hook} priority filter; policy accept;"
+            )?;
+        }
         for rule in &self.rules {
             let parts: Vec<String> = rule.iter().map(Part::to_string).collect();
             writeln!(f, "\t\t{}", parts.join(" "))?;
@@ -158,6 +169,9 @@ impl fmt::Display for Part {
             Self::From(family, set) => write!(f, "{} saddr @{set}", family.word()),
             Self::To(family, set) => write!(f, "{} daddr @{set}", family.word()),
             Self::SourcePort(port) => write!(f, "th sport {port}"),
+            Self::MessageType(number) => write!(f, "@th,0,8 {number}"),
+            Self::HopLimit(hops) => write!(f, "ip6 hoplimit {hops}"),
+            Self::Marked(mark) => write!(f, "meta mark {mark:#010x}"),
             Self::Copy(way, group) => write!(
                 f,
                 "log prefix \"{COPY_PREFIX} {}\" group {group}",

@@ -432,6 +432,9 @@ fn every_name_that_is_used_exists() {
                 | Part::Way(_)
                 | Part::SourcePort(_)
                 | Part::Copy(..)
+                | Part::MessageType(_)
+                | Part::HopLimit(_)
+                | Part::Marked(_)
                 | Part::Untracked
                 | Part::Entered(_)
                 | Part::Port(_)
