@@ -13,6 +13,7 @@ mod fragments;
 mod grants;
 mod late;
 mod lockdown;
+mod local;
 mod modes;
 mod observe;
 mod refused;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         fragments::TESTS,
         late::TESTS,
         lockdown::TESTS,
+        local::TESTS,
         modes::TESTS,
         observe::TESTS,
         refused::TESTS,
