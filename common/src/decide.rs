@@ -3,7 +3,7 @@
 
 use crate::address::{Address, V4, V6};
 use crate::frame::Frame;
-use crate::link::{Mac, Network, bare, ethernet, is_bridged};
+use crate::link::{Mac, Network, bare, ethernet, is_bridged, is_tagged};
 use crate::network::{Packet, ipv4, ipv6};
 use crate::transport::{Start, Transport, protocol};
 use crate::verdict::{Action, NO_ZONE, Reason, Verdict};
@@ -11,6 +11,10 @@ use core::num::NonZeroU32;
 
 /// The port of DNS over UDP and TCP (RFC 1035 §4.2).
 const DNS: u16 = 53;
+
+/// The ports of a DHCP client and its servers (RFC 2131 §4.1, RFC 9915 §7.2).
+const DHCP: (u16, u16) = (68, 67);
+const DHCP_V6: (u16, u16) = (546, 547);
 
 /// A zone as a packet meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +179,69 @@ pub fn decide<F: Frame, L: Lookup>(frame: &F, entered: u32, lookup: &L) -> Verdi
             reason: Reason::Vlan,
             ..verdict
         };
+    }
+    verdict
+}
+
+/// The bit that tells the entry of what leaves by an interface from that of what comes in there. Indices
+/// are below it.
+pub const SENT: u32 = 1 << 31;
+
+/// The verdict on `frame`, which the gateway itself sends by the interface with this index. nft has let it
+/// pass already: so nothing is left to it, and what may belong to a flow that it knows passes.
+#[inline(always)]
+pub fn decide_sent<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Verdict {
+    let Some(interface) = lookup.interface(index | SENT) else {
+        return unzoned(Action::Pass, Reason::Unzoned);
+    };
+    // It left a VLAN device, whose own program judges it if anyone does.
+    if interface.is_ethernet() && is_tagged(frame) {
+        return unzoned(Action::Pass, Reason::Vlan);
+    }
+    let network = if interface.is_ethernet() {
+        ethernet(frame)
+    } else {
+        bare(frame)
+    };
+    let reason = match network {
+        Ok(Network::V4(at)) => match ipv4(frame, at) {
+            Ok(packet) => return judge_sent(&packet, index, interface, lookup),
+            Err(reason) => reason,
+        },
+        Ok(Network::V6(at)) => match ipv6(frame, at) {
+            Ok(packet) => return judge_sent(&packet, index, interface, lookup),
+            Err(reason) => reason,
+        },
+        Err(Reason::NotIp) => return conclude(Ok(Reason::NotIp), None, interface),
+        Err(reason) => reason,
+    };
+    conclude(Err(reason), interface.sole(), interface)
+}
+
+#[inline(always)]
+fn judge_sent<A: Address, L: Lookup + Tables<A>>(
+    packet: &Packet<A>,
+    index: u32,
+    interface: PackedInterface,
+    lookup: &L,
+) -> Verdict {
+    let zone = interface.sole();
+    let transport = packet.transport;
+    let ports = (transport.source_port(), transport.port());
+    let lease = transport.trouble().is_none()
+        && transport.protocol() == protocol::UDP
+        && (ports == DHCP || ports == DHCP_V6);
+    let outcome = if lease {
+        Ok(Reason::LinkBound)
+    } else {
+        admit(packet, zone, lookup)
+    };
+    let verdict = conclude(outcome, zone, interface);
+    match verdict.action {
+        Action::Pass | Action::Refer => {}
+        Action::Drop | Action::Audit => {
+            lookup.refused(index, packet, verdict, false);
+        }
     }
     verdict
 }

@@ -104,6 +104,9 @@ pub const TCX_PROGRAM: &str = "egressd_tcx";
 /// look whether it is there.
 pub const SIGN_OF_LIFE: u32 = 0x7f00_0001;
 
+/// Entry point for TCX at egress: what the gateway itself sends.
+pub const SENT_PROGRAM: &str = "egressd_sent";
+
 /// Raised whenever the meaning of an entry changes while its size does not.
 const VERSION: u64 = 4;
 

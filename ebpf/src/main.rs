@@ -23,7 +23,8 @@ mod entry {
     use aya_ebpf::EbpfContext as _;
     use aya_ebpf::macros::{classifier, xdp};
     use aya_ebpf::programs::{TcContext, XdpContext};
-    use egressd_common::decide::decide;
+    use egressd_common::OWN_MARK;
+    use egressd_common::decide::{SENT, decide, decide_sent};
     use egressd_common::verdict::Action;
 
     /// Let the next program of the hook have its say (`TCX_NEXT`).
@@ -51,6 +52,27 @@ mod entry {
         let index = unsafe { (*context.skb.skb).ifindex };
         let verdict = decide(&Skb(&context), index, &Kernel::of(index));
         let verdict = reports::confirmed(verdict, context.as_ptr());
+        tables::count(verdict);
+        match verdict.action {
+            Action::Pass | Action::Audit | Action::Refer => TCX_NEXT,
+            Action::Drop => TCX_DROP,
+        }
+    }
+
+    /// TCX egress, on interfaces in no zone, while a zone judges what the gateway itself sends.
+    #[classifier]
+    fn egressd_sent(context: TcContext) -> i32 {
+        // SAFETY: the kernel hands a valid `__sk_buff` to the program for as long as it runs.
+        let (index, entered, mark) = unsafe {
+            let skb = &*context.skb.skb;
+            (skb.ifindex, skb.ingress_ifindex, skb.mark)
+        };
+        // Only what begins here entered nowhere (`skb_iif`, which tunnels forget on purpose). Whom
+        // egressd itself may ask nft has said already.
+        if entered != 0 || mark == OWN_MARK {
+            return TCX_NEXT;
+        }
+        let verdict = decide_sent(&Skb(&context), index, &Kernel::of(index | SENT));
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit | Action::Refer => TCX_NEXT,

@@ -10,8 +10,11 @@ use crate::bench::{
 };
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
-use egressd_tests::lab::{Echo, Lab, Namespace, Planes, Zone, ask, plan};
+use egressd_tests::lab::{
+    Daemon, Echo, Flow, Lab, Namespace, Planes, Witness, Zone, ask, plan, until,
+};
 use hickory_proto::op::ResponseCode;
+use nix::sys::signal::Signal;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
@@ -26,11 +29,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("p10_local_comes_and_goes", Body::Daemon(reloaded)),
     ("p10_local_outlives_the_daemon", Body::Daemon(killed)),
     ("p10_local_revocation_cuts", Body::Daemon(revoked)),
+    ("p10_local_holds_without_nft", Body::Daemon(alone)),
 ];
 
 const ALONE: Verdict = Verdict::NotPromised("without nft nobody knows which flows others began");
 
-const OWN: &str = "[[zone]]\nname = \"gateway\"\nlocal = true\n\
+const OWN: &str = "[[zone]]\nname = \"gateway\"\nlocal = true\nserves = [9000]\n\
      [[zone.rule]]\nnames = [\"own.vendor.example\"]\ntcp = [443]\nudp = [9000]\nprotocols = [\"icmp\"]\n\
      [[zone.rule]]\nnetworks = [\"52.96.31.0/24\", \"2603:1000:0:31::/64\"]\ntcp = [443]\nudp = [9000]\n\
      protocols = [\"icmp\", \"icmpv6\"]\n";
@@ -352,4 +356,84 @@ fn revoked(bench: &Bench) -> Result<Verdict> {
     ensure!(outcome.status.success(), "{}", outcome.text);
     passes(gateway, host(9, 9), WEB)?;
     Ok(Verdict::Held)
+}
+
+/// Somebody deletes the table while the daemon cannot mend it: the programs refuse what they can tell.
+fn alone(bench: &Bench) -> Result<Verdict> {
+    if bench.planes != Planes::Both {
+        return Ok(Verdict::NotPromised("there is no other plane"));
+    }
+    let world = world()?;
+    let lab = &world.lab;
+    let open =
+        Daemon::preamble(lab, bench.planes).replace("[planes]\n", "[planes]\nown_table = false\n");
+    let daemon = bench.daemon_with(lab, &(open.clone() + &both()))?;
+    granted(lab)?;
+    learn(&lab.client, "client.vendor.example", host(30, 2))?;
+    let _service = Echo::start(&lab.gateway, &[22], &[DATA])?;
+    let mut session = flow(&lab.internet, plan::OUTSIDE, 22)?;
+    let seen = |daemon: &Daemon<'_>| daemon.told(&["status"]);
+    let status = seen(&daemon)?;
+    ensure!(status.contains("wan0: tcx egress"), "{status}");
+    // One that comes later, and in another namespace's hands for a moment.
+    lab.gateway
+        .ip("link add wan9 type veth peer name wan9p\nlink set wan9 up\nlink set wan9p up")?;
+    until(SURE, "the program on wan9", || {
+        Ok(seen(&daemon)?.contains("wan9: tcx egress").then_some(()))
+    })?;
+    let witness = Witness::watch(&lab.internet)?;
+    daemon.signal(Signal::SIGSTOP)?;
+    let tried = without_table(lab, &witness, &mut session);
+    daemon.signal(Signal::SIGCONT)?;
+    let (passed, refused) = tried?;
+    println!("without nft {passed} of {passed} granted attempts passed, 0 of {refused} others");
+    // Without the zone nothing of it stays.
+    let clients = zone("", &[("client.vendor.example", &[WEB], &[DATA])]);
+    let outcome = daemon.reload_with(&(open + &clients))?;
+    ensure!(outcome.status.success(), "{}", outcome.text);
+    let status = seen(&daemon)?;
+    ensure!(!status.contains("tcx egress"), "{status}");
+    passes(&lab.gateway, host(9, 9), NEVER)?;
+    Ok(Verdict::Held)
+}
+
+fn without_table(lab: &Lab, witness: &Witness<'_>, session: &mut Flow) -> Result<(u32, u32)> {
+    let Lab {
+        gateway, client, ..
+    } = lab;
+    gateway.output(Command::new("nft").args(["delete", "table", "inet", "egressd"]))?;
+    let mut passed = 0;
+    for address in [host(30, 1), host(31, 7), host6(0x31, 7)] {
+        passes(gateway, address, WEB)?;
+        datagram(gateway, address, DATA, true)?;
+        pings(gateway, address, true)?;
+        passed += 3;
+    }
+    ensure!(session.echoes(SURE), "a session to the gateway was cut");
+    datagram(&lab.internet, plan::OUTSIDE, DATA, true)?;
+    pings(&lab.internet, plan::OUTSIDE, true)?;
+    let mut refused = 0;
+    for address in [host(9, 9), host6(9, 9)] {
+        fails(gateway, address, NEVER)?;
+        datagram(gateway, address, NEVER, false)?;
+        pings(gateway, address, false)?;
+        for protocol in [132, 47, 253] {
+            leaves(gateway, address, protocol)?;
+        }
+        refused += 6;
+    }
+    let arrived = witness.seen()?;
+    ensure!(
+        arrived.iter().any(|seen| seen.address == host(31, 7)),
+        "the witness sleeps: {arrived:?}"
+    );
+    let leaked: Vec<_> = arrived
+        .iter()
+        .filter(|seen| [host(9, 9), host6(9, 9)].contains(&seen.address))
+        .collect();
+    ensure!(leaked.is_empty(), "{leaked:?}");
+    // What is forwarded is judged where it enters, and not once more.
+    passes(client, host(30, 2), WEB)?;
+    datagram(client, host(30, 2), DATA, true)?;
+    Ok((passed, refused))
 }

@@ -43,13 +43,11 @@ impl Display for CatalogueSummary {
 
 impl Display for ZoneSummary {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        write!(
-            f,
-            "  {}: {}, {}",
-            self.name,
-            self.mode,
-            self.interfaces.join(", ")
-        )?;
+        let clients = match self.interfaces[..] {
+            [] => "the gateway itself".to_owned(),
+            _ => self.interfaces.join(", "),
+        };
+        write!(f, "  {}: {}, {clients}", self.name, self.mode)?;
         if !self.sources.is_empty() {
             write!(f, ", from {}", self.sources.join(", "))?;
         }

@@ -8,16 +8,12 @@ use crate::policy::port::{TCP, UDP};
 use std::collections::BTreeSet;
 
 /// Keys about clients, each with the reason why the gateway's own zone has no use for it.
-const OF_CLIENTS: [(&str, &str); 5] = [
+const OF_CLIENTS: [(&str, &str); 4] = [
     ("interfaces", "is what leaves by interfaces in no zone"),
     ("sources", "has every address of the gateway"),
     (
         "inbound",
         "is about what the gateway sends; connections to it are the input chain's business",
-    ),
-    (
-        "serves",
-        "knows the flows that others began; nothing need be said about them",
     ),
     (
         "redirect",

@@ -621,10 +621,6 @@ fn the_gateway_itself_may_be_a_zone() {
         "e.toml:12:11: a zone with `local = true` is about what the gateway sends; connections to it are the input chain's business; leave `inbound` out",
     );
     check(
-        "serves = [53]\n",
-        "e.toml:12:10: a zone with `local = true` knows the flows that others began; nothing need be said about them; leave `serves` out",
-    );
-    check(
         "redirect = true\n",
         "e.toml:12:12: a zone with `local = true` asks the resolver of its own configuration; name egressd there; leave `redirect` out",
     );

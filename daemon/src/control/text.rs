@@ -148,15 +148,20 @@ pub fn zones(list: &ZoneList) -> String {
         "IPV6",
     ]);
     for zone in &list.zones {
+        // Only the gateway's own zone has no interfaces.
+        let (interfaces, any) = match zone.interfaces[..] {
+            [] => ("-".to_owned(), "the gateway"),
+            _ => (zone.interfaces.join(" "), "any"),
+        };
         let sources = if zone.sources.is_empty() {
-            "any".to_owned()
+            any.to_owned()
         } else {
             zone.sources.join(" ")
         };
         table.row([
             zone.name.clone(),
             zone.mode.clone(),
-            zone.interfaces.join(" "),
+            interfaces,
             sources,
             zone.names.to_string(),
             zone.networks.to_string(),

@@ -13,7 +13,7 @@ use crate::plane::RefusedPacket;
 use crate::plane::drift::{Drift, Outcome as Mending};
 use crate::policy::grant::{Admission, Cap, Policy};
 use crate::policy::image::{Change, Image, Mode};
-use crate::policy::links::Links;
+use crate::policy::links::{InterfacePattern, Links};
 use crate::policy::name::Name;
 use crate::policy::port::ClassMask;
 use crate::policy::revoke::{Revocation, Target};
@@ -456,7 +456,11 @@ impl Engine {
     fn follow(&mut self, links: Links) {
         let intent = Arc::clone(self.policy.rules().intent());
         let zones = intent.zones.iter().flat_map(|zone| &zone.interfaces);
-        let patterns: Vec<_> = zones.chain(&intent.upstream).cloned().collect();
+        let mut patterns: Vec<_> = zones.chain(&intent.upstream).cloned().collect();
+        if self.policy.rules().local().is_some() {
+            // What the gateway itself sends is judged on every other interface.
+            patterns.push(InterfacePattern::Prefix(String::new()));
+        }
         let bears = |links: &Links| links.bearing(&patterns);
         let same = bears(&links) == bears(self.policy.rules().links());
         let followed = if same {

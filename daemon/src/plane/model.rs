@@ -9,7 +9,9 @@ use crate::policy::image::{Change, Image, ZoneImage};
 use crate::policy::links::{Kind, Vlan};
 use crate::policy::port::ClassMask;
 use egressd_common::address::{V4, V6};
-use egressd_common::decide::{PackedInterface, PackedZone, Lookup, Place, Role, Tables, Zone, decide, judge};
+use egressd_common::decide::{
+    Lookup, PackedInterface, PackedZone, Place, Role, SENT, Tables, Zone, decide, decide_sent, judge,
+};
 use egressd_common::link::{self, Mac};
 use egressd_common::network::Packet;
 use egressd_common::transport::Transport;
@@ -74,6 +76,12 @@ impl ModelPlane {
     #[must_use]
     pub fn judge(&self, interface_index: u32, frame: &[u8]) -> Verdict {
         decide(&frame, interface_index, self)
+    }
+
+    /// The verdict on `frame`, which the gateway itself sends by the interface with this index.
+    #[must_use]
+    pub fn judge_sent(&self, interface_index: u32, frame: &[u8]) -> Verdict {
+        decide_sent(&frame, interface_index, self)
     }
 
     /// The verdict on a sound packet that is described instead of sent; `None` when the interface
@@ -181,6 +189,10 @@ impl ModelPlane {
 impl Lookup for ModelPlane {
     fn interface(&self, index: u32) -> Option<PackedInterface> {
         let image = self.image.as_ref()?;
+        if index & SENT != 0 {
+            let link = image.links.0.get(&(index & !SENT))?;
+            return interfaces::sent(image, link).map(egressd_common::decide::Interface::pack);
+        }
         let link = image.links.0.get(&index)?;
         let interface = interfaces::interface(image, link, self.nft_behind);
         match (interface.role, link.stack.kind) {

@@ -78,6 +78,8 @@ fn sighting(element: &serde_json::Value) -> Result<Sighting> {
         Some("udp") => 17,
         Some("icmp") => 1,
         Some("ipv6-icmp" | "icmpv6") => 58,
+        Some("gre") => 47,
+        Some("sctp") => 132,
         Some(other) => other.parse().with_context(text)?,
         None => u8::try_from(part(1).as_u64().with_context(text)?)?,
     };

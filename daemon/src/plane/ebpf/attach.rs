@@ -38,6 +38,8 @@ pub(super) enum Hook {
     Tcx,
     /// The same before Linux 6.6, without a link.
     Clsact,
+    /// At traffic control's egress, for what the gateway itself sends.
+    TcxEgress,
 }
 
 impl Hook {
@@ -48,6 +50,7 @@ impl Hook {
             Self::XdpGeneric => "xdp-generic",
             Self::Tcx => "tcx",
             Self::Clsact => CLSACT,
+            Self::TcxEgress => "tcx-egress",
         }
     }
 
@@ -55,7 +58,7 @@ impl Hook {
     const fn link_type(self) -> Option<LinkType> {
         match self {
             Self::XdpNative | Self::XdpGeneric => Some(LinkType::Xdp),
-            Self::Tcx => Some(LinkType::Tcx),
+            Self::Tcx | Self::TcxEgress => Some(LinkType::Tcx),
             Self::Clsact => None,
         }
     }
@@ -68,6 +71,7 @@ impl fmt::Display for Hook {
             Self::XdpGeneric => "xdp generic",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact (this kernel has no TCX)",
+            Self::TcxEgress => "tcx egress",
         })
     }
 }
@@ -110,14 +114,15 @@ impl Attached {
         // A device runs XDP in one place only: what an earlier configuration chose must go first.
         let mut removed = false;
         for other in [Hook::XdpNative, Hook::XdpGeneric] {
-            if hook != Hook::Tcx && hook != other {
+            if [Hook::XdpNative, Hook::XdpGeneric].contains(&hook) && hook != other {
                 removed |= remove_if_there(&pin_path(directory, &wanted.name, other))?;
             }
         }
         let mut attach = || match hook {
             Hook::XdpNative => attach_xdp(generation, index, XdpMode::Driver),
             Hook::XdpGeneric => attach_xdp(generation, index, XdpMode::Skb),
-            Hook::Tcx => attach_tcx(generation, &wanted.name),
+            Hook::Tcx => attach_tcx(generation.tcx()?, &wanted.name, TcAttachType::Ingress),
+            Hook::TcxEgress => attach_tcx(generation.sent()?, &wanted.name, TcAttachType::Egress),
             Hook::Clsact => anyhow::bail!("clsact has no links"),
         };
         let mut link = attach();
@@ -244,6 +249,11 @@ impl Attached {
                 let id = program.attach_to_link(XdpLink::try_from(second)?)?;
                 program.take_link(id)?.try_into()?
             }
+            Hook::TcxEgress => {
+                let program = generation.sent()?;
+                let id = program.attach_to_link(SchedClassifierLink::try_from(second)?)?;
+                program.take_link(id)?.try_into()?
+            }
             Hook::Tcx | Hook::Clsact => {
                 let program = generation.tcx()?;
                 let id = program.attach_to_link(SchedClassifierLink::try_from(second)?)?;
@@ -264,7 +274,7 @@ impl Attached {
         if facts.interface != self.index {
             let word = match self.hook {
                 Hook::XdpNative | Hook::XdpGeneric => Word::XdpDetached,
-                Hook::Tcx | Hook::Clsact => Word::TcxDetached,
+                Hook::Tcx | Hook::Clsact | Hook::TcxEgress => Word::TcxDetached,
             };
             let what = format!("{name}: the link is no longer attached");
             return Err(Found::new(word, what));
@@ -284,6 +294,7 @@ impl Attached {
         Ok(match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => generation.xdp()?.info()?.id(),
             Hook::Tcx | Hook::Clsact => generation.tcx()?.info()?.id(),
+            Hook::TcxEgress => generation.sent()?.info()?.id(),
         })
     }
 
@@ -317,7 +328,7 @@ impl Attached {
     pub(super) const fn sees_tags(&self) -> bool {
         match self.hook {
             Hook::XdpNative | Hook::XdpGeneric => false,
-            Hook::Tcx | Hook::Clsact => true,
+            Hook::Tcx | Hook::Clsact | Hook::TcxEgress => true,
         }
     }
 
@@ -378,11 +389,14 @@ fn attach_xdp(generation: &mut Generation, index: u32, mode: XdpMode) -> anyhow:
         .context("the kernel refused a BPF link, and nothing less outlives this process")
 }
 
-fn attach_tcx(generation: &mut Generation, interface: &str) -> anyhow::Result<FdLink> {
-    let program = generation.tcx()?;
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    way: TcAttachType,
+) -> anyhow::Result<FdLink> {
     // First, because a program before ours could let a packet pass for good.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(interface, TcAttachType::Ingress, options)?;
+    let id = program.attach_with_options(interface, way, options)?;
     FdLink::try_from(program.take_link(id)?).context("the kernel refused a TCX link")
 }
 
@@ -538,7 +552,13 @@ fn number(text: &str, key: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const HOOKS: [Hook; 4] = [Hook::XdpNative, Hook::XdpGeneric, Hook::Tcx, Hook::Clsact];
+    const HOOKS: [Hook; 5] = [
+        Hook::XdpNative,
+        Hook::XdpGeneric,
+        Hook::Tcx,
+        Hook::Clsact,
+        Hook::TcxEgress,
+    ];
 
     #[test]
     fn marks_name_their_interface() {

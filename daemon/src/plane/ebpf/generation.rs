@@ -279,6 +279,17 @@ impl Generation {
         Ok(program)
     }
 
+    /// The program for what the gateway itself sends, loaded if it was not.
+    pub(super) fn sent(&mut self) -> anyhow::Result<&mut SchedClassifier> {
+        let program: &mut SchedClassifier = self.program(layout::SENT_PROGRAM)?.try_into()?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .context("load the TCX program for what the gateway sends")?;
+        }
+        Ok(program)
+    }
+
     pub(super) fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
         self.ebpf
             .program_mut(name)

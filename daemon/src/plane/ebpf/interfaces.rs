@@ -5,7 +5,7 @@ use super::tables::{DoesNotFit, Tables, all_audit, sources, zone};
 use crate::policy::image::{Image, Unzoned, ZoneImage};
 use crate::policy::links::{Kind, Link, Links, Vlan};
 use egressd_common::address::{v4, v6};
-use egressd_common::decide::{Interface, Role, Zone};
+use egressd_common::decide::{Interface, Role, SENT, Zone};
 use egressd_common::layout::{self, Claim, Entry};
 use egressd_common::link::{Mac, mac, tag};
 use ipnet::IpNet;
@@ -20,6 +20,8 @@ pub(super) struct Wanted {
     pub(super) ethernet: bool,
     /// What it makes of others' frames.
     pub(super) kind: Kind,
+    /// What the gateway itself sends there is judged, and nothing that comes in.
+    pub(super) sent: bool,
     /// The types of the tags that VLAN devices on it take, so that those must be seen.
     pub(super) tags: BTreeSet<u16>,
     /// Where its entry is.
@@ -69,6 +71,7 @@ pub(super) fn enter(
                 name: link.name.clone(),
                 ethernet: link.ethernet,
                 kind: link.stack.kind,
+                sent: false,
                 tags: vlans
                     .values()
                     .filter(|vlan| vlan.parent == index)
@@ -82,6 +85,25 @@ pub(super) fn enter(
         for (net, zone) in claimed {
             tables.sources.push(index, net, zone.pack().packed());
         }
+    }
+    for (&index, link) in &image.links.0 {
+        let Some(interface) = sent(image, link) else {
+            continue;
+        };
+        let mut slots = (0..layout::PROBES).map(|probe| layout::slot(index | SENT, probe));
+        let Some(slot) = slots.find(|slot| taken.insert(*slot)) else {
+            return Err(DoesNotFit::Interfaces);
+        };
+        let wanted = Wanted {
+            name: link.name.clone(),
+            ethernet: link.ethernet,
+            kind: link.stack.kind,
+            sent: true,
+            tags: BTreeSet::new(),
+            slot,
+            entry: entry(index | SENT, interface, &BTreeMap::new()),
+        };
+        tables.interfaces.insert(index, wanted);
     }
     tables.vlans = vlans
         .into_iter()
@@ -148,6 +170,22 @@ pub(in crate::plane) fn interface(image: &Image, link: &Link, nft_behind: bool) 
         audit: !here.is_empty() && all_audit(&here),
         sole: sole(&here),
     }
+}
+
+/// An interface as packets meet it that the gateway itself sends; `None` where those are not judged: on the
+/// loopback and in zones. What leaves by a port of a bridge or bond left by that first.
+pub(in crate::plane) fn sent(image: &Image, link: &Link) -> Option<Interface> {
+    let own = image.own.as_ref()?;
+    let of_gateway = image.zones.iter().find(|zone| zone.id == own.zone)?;
+    let judged =
+        link.name != "lo" && link.stack.master.is_none() && zones_on(image, link).is_empty();
+    judged.then(|| Interface {
+        role: Role::Zoned,
+        port: false,
+        ethernet: link.ethernet,
+        audit: all_audit(&[of_gateway]),
+        sole: Some(zone(of_gateway)),
+    })
 }
 
 /// The one zone that takes every source, if it is alone.

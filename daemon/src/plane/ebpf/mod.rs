@@ -173,6 +173,9 @@ impl EbpfPlane {
         (index, wanted): (u32, &Wanted),
     ) -> anyhow::Result<(&'static [Hook], Option<String>)> {
         let name = &wanted.name;
+        if wanted.sent {
+            return Ok((&[Hook::TcxEgress], None));
+        }
         let hooks: &[Hook] = match (self.options.mode, wanted.ethernet) {
             (EbpfMode::Off, _) => anyhow::bail!("the ebpf plane is off"),
             (EbpfMode::Tc, _) | (EbpfMode::Auto, false) => {

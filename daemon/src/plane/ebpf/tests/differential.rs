@@ -7,7 +7,7 @@ use super::world::{has_xdp, kernel};
 use super::{can_run, image, load};
 use crate::plane::model::ModelPlane;
 use crate::policy::ZoneId;
-use crate::policy::image::{Change, Image, Mode};
+use crate::policy::image::{Change, Image, Mode, Own};
 use crate::policy::origin::Origin;
 use crate::policy::port::{ClassId, ClassMask};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -254,6 +254,8 @@ pub(super) fn frame(dice: &mut Dice, ethernet: bool) -> Vec<u8> {
 pub(super) enum Program {
     Xdp,
     Tcx,
+    /// What the gateway itself sends.
+    Sent,
 }
 
 impl Program {
@@ -265,10 +267,11 @@ impl Program {
         let result = match self {
             Self::Xdp => generation.xdp().unwrap().test_run(options),
             Self::Tcx => generation.tcx().unwrap().test_run(options),
+            Self::Sent => generation.sent().unwrap().test_run(options),
         };
         let code = match (self, result) {
             (_, Ok(result)) => result.return_value,
-            (Self::Tcx, Err(_)) if frame.len() < 14 + 40 => return None,
+            (Self::Tcx | Self::Sent, Err(_)) if frame.len() < 14 + 40 => return None,
             (_, Err(error)) => panic!("{self:?}: {error:#?}\n{frame:02x?}"),
         };
         Some(match self {
@@ -277,7 +280,7 @@ impl Program {
                 2 => true,
                 other => panic!("XDP returned {other}"),
             },
-            Self::Tcx => match code as i32 {
+            Self::Tcx | Self::Sent => match code as i32 {
                 2 => false,
                 -1 => true,
                 other => panic!("TCX returned {other}"),
@@ -295,7 +298,10 @@ fn check(image: &Image, nft_behind: bool, program: Program, seed: u64) {
     let mut judged = 0;
     for number in 0..FRAMES {
         let frame = frame(&mut dice, ethernet);
-        let verdict = model.judge(1, &frame);
+        let verdict = match program {
+            Program::Xdp | Program::Tcx => model.judge(1, &frame),
+            Program::Sent => model.judge_sent(1, &frame),
+        };
         let Some(passes) = program.passes(&mut generation, &frame) else {
             continue;
         };
@@ -337,6 +343,33 @@ fn images() -> Vec<Image> {
     let mut single = base.clone();
     single.zones.retain(|zone| zone.name == "managed");
     vec![base, sole, trial, bare, single, stacked(), port()]
+}
+
+/// The interface with index 1 is in no zone, and what the gateway sends there is judged.
+fn own() -> Image {
+    let mut own = image();
+    let zone = &mut own.zones[0];
+    (zone.interfaces, zone.sources) = (Vec::new(), Vec::new());
+    own.own = Some(Own {
+        zone: zone.id,
+        resolvers: Vec::new(),
+    });
+    own.zones.retain(|zone| zone.id == ZoneId(0) || zone.name == "guests");
+    own
+}
+
+#[test]
+fn the_program_for_what_is_sent_and_the_model_agree() {
+    if !can_run("the_program_for_what_is_sent_and_the_model_agree") || kernel() < (6, 6) {
+        return;
+    }
+    let mut audit = own();
+    audit.zones[0].mode = Mode::Audit;
+    let mut bare = own();
+    bare.links.0.get_mut(&1).unwrap().ethernet = false;
+    for (seed, image) in (1..).zip([own(), audit, bare]) {
+        check(&image, true, Program::Sent, 0x51_7cc1 * seed);
+    }
 }
 
 #[test]
@@ -394,8 +427,11 @@ fn load_with(capabilities: caps::CapsHashSet) -> anyhow::Result<()> {
     // Capabilities belong to the thread.
     let loaded = std::thread::spawn(move || {
         caps::set(None, caps::CapSet::Effective, &capabilities).unwrap();
-        for image in [image(), stacked(), port()] {
+        for image in [image(), stacked(), port(), own()] {
             let mut generation = load(&image, true);
+            if kernel() >= (6, 6) {
+                generation.sent()?;
+            }
             if has_xdp("the XDP program with few capabilities") {
                 generation.xdp()?;
             }
