@@ -81,7 +81,10 @@ fn leaves(from: &Namespace, address: IpAddr, protocol: u8) -> Result<bool> {
             Some(socket2::Protocol::from(i32::from(protocol))),
         )?;
         let to = socket2::SockAddr::from(SocketAddr::new(address, 0));
-        Ok(raw.send_to(&[0; 32], &to).is_ok())
+        // To SCTP the first chunk is an INIT.
+        let mut payload = [0; 32];
+        payload[12] = 1;
+        Ok(raw.send_to(&payload, &to).is_ok())
     })?
 }
 

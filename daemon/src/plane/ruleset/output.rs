@@ -76,17 +76,26 @@ fn accept(matches: Vec<Part>) -> Rule {
     [&matches[..], &end].concat()
 }
 
-/// Neighbour discovery and the solicitation of routers (RFC 4861), reports of groups (RFC 2236, RFC 3376,
+/// Neighbour discovery, which is that of routers as well (RFC 4861), reports of groups (RFC 2236, RFC 3376,
 /// RFC 2710, RFC 3810).
 fn neighbours() -> Vec<Rule> {
-    const SOLICITATION_OF_ROUTERS: u8 = 133;
+    const ROUTER_SOLICITATION: u8 = 133;
+    const ROUTER_ADVERTISEMENT: u8 = 134;
     const SOLICITATION: u8 = 135;
     const ADVERTISEMENT: u8 = 136;
+    const REDIRECT: u8 = 137;
     const REPORT: u8 = 131;
     const DONE: u8 = 132;
     const REPORT_V2: u8 = 143;
     // Routers forward none of them on: they take away from the hop limit, and receivers want all of it.
-    let discovery = [SOLICITATION_OF_ROUTERS, SOLICITATION, ADVERTISEMENT].map(|kind| {
+    let discovery = [
+        ROUTER_SOLICITATION,
+        ROUTER_ADVERTISEMENT,
+        SOLICITATION,
+        ADVERTISEMENT,
+        REDIRECT,
+    ]
+    .map(|kind| {
         accept(vec![
             Part::Protocol(ICMPV6),
             Part::MessageType(kind),

@@ -354,7 +354,8 @@ fn own() -> Image {
         zone: zone.id,
         resolvers: Vec::new(),
     });
-    own.zones.retain(|zone| zone.id == ZoneId(0) || zone.name == "guests");
+    own.zones
+        .retain(|zone| zone.id == ZoneId(0) || zone.name == "guests");
     own
 }
 

@@ -97,7 +97,7 @@ fn what_leaves_the_gateway_is_judged() {
         ],
     );
     let link = "counter name \"any_pass_link-bound\" accept";
-    let discovery = [133, 135, 136].map(|kind| {
+    let discovery = [133, 134, 135, 136, 137].map(|kind| {
         format!("meta l4proto 58 @th,0,8 {kind} meta nfproto ipv6 ip6 hoplimit 255 {link}")
     });
     let reports = [131, 132, 143].map(|kind| {
