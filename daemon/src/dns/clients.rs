@@ -56,7 +56,12 @@ impl Client {
     /// Its zone; the gateway itself is in the one for that, if there is one.
     pub(super) fn zone(&self, rules: &Rules) -> Option<ZoneId> {
         let address = self.address();
-        if address.is_loopback() || rules.links().is_own(address) {
+        if let Some(local) = rules.local()
+            && address.is_loopback()
+        {
+            return Some(local);
+        }
+        if rules.links().is_own(address) {
             return rules.local();
         }
         match self {
