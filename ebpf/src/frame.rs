@@ -169,3 +169,40 @@ impl Frame for Skb<'_> {
         Some(tag(protocol, skb.vlan_tci as u16))
     }
 }
+
+/// As [`Skb`], for the program that judges what the gateway sends. A type of its own: what two programs
+/// share the compiler makes a function, and hands it pointers to the stack, which the verifier does not
+/// like to see overwritten.
+pub(crate) struct SentSkb<'a>(pub(crate) Skb<'a>);
+
+impl Frame for SentSkb<'_> {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.0.words(offset)
+    }
+
+    #[inline(always)]
+    fn words_behind<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.0.words_behind(offset)
+    }
+
+    #[inline(always)]
+    fn blur(&self, number: u64) -> u64 {
+        blur(number)
+    }
+
+    #[inline(always)]
+    fn device<L: Lookup>(&self, index: u32, _: &L) -> u32 {
+        index
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        self.0.reaches(length)
+    }
+
+    #[inline(always)]
+    fn stripped(&self) -> Option<u32> {
+        self.0.stripped()
+    }
+}

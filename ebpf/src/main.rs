@@ -16,11 +16,11 @@ mod tables;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use crate::frame::{Skb, XdpFrame};
+    use crate::frame::{SentSkb, Skb, XdpFrame};
     use crate::reports;
     use crate::tables::{self, Kernel};
-    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
     use aya_ebpf::EbpfContext as _;
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
     use aya_ebpf::macros::{classifier, xdp};
     use aya_ebpf::programs::{TcContext, XdpContext};
     use egressd_common::OWN_MARK;
@@ -72,7 +72,7 @@ mod entry {
         if entered != 0 || mark == OWN_MARK {
             return TCX_NEXT;
         }
-        let verdict = decide_sent(&Skb(&context), index, &Kernel::of(index | SENT));
+        let verdict = decide_sent(&SentSkb(Skb(&context)), index, &Kernel::of(index | SENT));
         tables::count(verdict);
         match verdict.action {
             Action::Pass | Action::Audit | Action::Refer => TCX_NEXT,
