@@ -7,7 +7,7 @@ use crate::bench::{
 };
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
-use egressd_tests::lab::{Answer, Zone, ask, plan, until};
+use egressd_tests::lab::{Answer, Zone, ask, plan, unbroken, until};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use std::net::{SocketAddr, UdpSocket};
@@ -201,8 +201,7 @@ fn first_packets(bench: &Bench) -> Result<Verdict> {
                 .with_context(|| format!("{name}: {answer:?}"))?;
             packets.send_to(&number.to_be_bytes(), SocketAddr::new(*address, DATA))?;
             let mut buffer = [0; 2];
-            let back = packets
-                .recv_from(&mut buffer)
+            let back = unbroken(|| packets.recv_from(&mut buffer))
                 .is_ok_and(|(_, from)| from.ip() == *address);
             if !back {
                 lost.push(number);

@@ -4,7 +4,7 @@
 use crate::bench::{Bench, NEVER, SURE, TRY, WEB, World, host, host6, passes, zone};
 use crate::{Body, Test, Verdict};
 use anyhow::{Result, ensure};
-use egressd_tests::lab::{Namespace, Planes, Zone, until};
+use egressd_tests::lab::{Namespace, Planes, Zone, unbroken, until};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
@@ -85,7 +85,7 @@ fn datagram(client: &Namespace, address: IpAddr, port: u16) -> Result<Heard> {
         socket.connect((address, port))?;
         socket.send(b"hello")?;
         let mut buffer = [0; 16];
-        Ok(match socket.recv(&mut buffer) {
+        Ok(match unbroken(|| socket.recv(&mut buffer)) {
             Ok(_) => Heard::Answer,
             Err(error) => heard(&error),
         })

@@ -4,7 +4,9 @@
 use crate::bench::{Bench, SURE, TRY, WEB, World, fails, host, host6, passes, zone};
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
-use egressd_tests::lab::{Answer, Daemon, Echo, Namespace, Planes, Zone, plan, udp, until};
+use egressd_tests::lab::{
+    Answer, Daemon, Echo, Namespace, Planes, Zone, plan, udp, unbroken, until,
+};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name, RecordType};
@@ -155,8 +157,7 @@ fn one_socket_for_two_resolvers(client: &Namespace) -> Result<()> {
     let mut from = Vec::new();
     let mut buffer = [0; 1500];
     for _ in servers {
-        let (_, peer) = socket
-            .recv_from(&mut buffer)
+        let (_, peer) = unbroken(|| socket.recv_from(&mut buffer))
             .with_context(|| format!("answers from {from:?} alone"))?;
         from.push(peer);
     }

@@ -2,7 +2,7 @@
 
 use super::targets::Targets;
 use crate::document::{Document, Problems, Table};
-use crate::policy::catalogue::{Catalogue, Category, EndpointSet, Handling, Scope};
+use crate::policy::catalogue::{Account, Catalogue, Category, EndpointSet, Handling, Scope};
 
 /// Reads a catalogue in egressd's own format. Problems call it `file`.
 ///
@@ -16,13 +16,18 @@ pub fn toml(text: &str, file: &str) -> Result<Catalogue, Problems> {
 
 fn catalogue(mut root: Table<'_, '_>) -> Catalogue {
     let noted = root.document.noted();
-    let catalogue = Catalogue {
+    let mut catalogue = Catalogue {
         name: word(&mut root, "name", "catalogue"),
         title: prose(&mut root, "title"),
         version: prose(&mut root, "version"),
         source: prose(&mut root, "source"),
         sets: root.tables("set").into_iter().map(set).collect(),
+        account: Account::default(),
     };
+    // What cannot be read is a problem with its place, and the whole file is refused.
+    let tokens = catalogue.sets.iter().map(EndpointSet::tokens).sum();
+    catalogue.account.tokens = tokens;
+    catalogue.account.imported = tokens;
     if catalogue.sets.is_empty() && root.document.noted() == noted {
         root.problem("this catalogue has no endpoint set; write [[set]] tables");
     }
@@ -62,6 +67,7 @@ fn set(mut table: Table<'_, '_>) -> EndpointSet {
         handling: handling(table.table("handling")),
         inferred: strings(&mut table, "inferred"),
         notes: prose(&mut table, "notes"),
+        source: String::new(),
         origin: prose(&mut table, "origin"),
     };
     if set.ports.is_empty() && table.document.noted() == noted {

@@ -1,8 +1,5 @@
 //! The client's half: one connection, typed calls. `egressctl` and the tests use it.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "shell: waits until it is let in"
-)]
+#![expect(clippy::disallowed_methods, reason = "shell: waits until it is let in")]
 
 use super::protocol::{
     AllowParameters, DisallowParameters, Event, ExceptionChange, ExceptionList, ExplainParameters,

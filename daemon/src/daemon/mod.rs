@@ -58,8 +58,8 @@ use planes::{Job, PlaneThread};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::error::TrySendError;
@@ -119,7 +119,10 @@ async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
     let (events, inbox) = mpsc::channel(BACKLOG);
     let planes = open_planes(&settings, &mut parked)?;
     // Before there is a table: no kill may find one without an owner who stays.
-    parked.keep(parked::keepsake(&planes)).into_iter().for_each(manager::tell);
+    parked
+        .keep(parked::keepsake(&planes))
+        .into_iter()
+        .for_each(manager::tell);
     let planes = PlaneThread::spawn(planes, blocking(&events))?;
     let flows = flows::spawn(blocking(&events))?;
     let (news, links_told) = tokio::sync::watch::channel(policy.rules().links().clone());

@@ -138,9 +138,7 @@ async fn once<R: FnMut(&[u8])>(
     let within = |_| Trouble::Slow(patience);
     match carrier {
         Carrier::Tcp => {
-            let stream = timeout(patience, remote.stream())
-                .await
-                .map_err(within)??;
+            let stream = timeout(patience, remote.stream()).await.map_err(within)??;
             stream::converse(stream, talk, again).await
         }
         Carrier::Tls(config, server) => {

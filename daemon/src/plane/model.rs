@@ -10,7 +10,8 @@ use crate::policy::links::{Kind, Vlan};
 use crate::policy::port::ClassMask;
 use egressd_common::address::{V4, V6};
 use egressd_common::decide::{
-    Lookup, PackedInterface, PackedZone, Place, Role, SENT, Tables, Zone, decide, decide_sent, judge,
+    Lookup, PackedInterface, PackedZone, Place, Role, SENT, Tables, Zone, decide, decide_sent,
+    judge,
 };
 use egressd_common::link::{self, Mac};
 use egressd_common::network::Packet;

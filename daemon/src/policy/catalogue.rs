@@ -17,6 +17,48 @@ pub struct Catalogue {
     pub source: String,
     /// Its rows.
     pub sets: Vec<EndpointSet>,
+    /// What became of everything its source says.
+    pub account: Account,
+}
+
+/// What became of the tokens of a source: its names, networks and ports. None is lost in silence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Tokens met.
+    pub tokens: usize,
+    /// Tokens that sets hold now.
+    pub imported: usize,
+    /// Tokens that no set holds, and why.
+    pub reported: Vec<Reported>,
+}
+
+/// A token of a source that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reported {
+    /// Where it stands: `line 12`, `values[3]`.
+    pub origin: String,
+    /// As the source writes it.
+    pub token: String,
+    /// Why, and after a semicolon what to do.
+    pub why: String,
+}
+
+impl Account {
+    /// Notes a token that a set holds.
+    pub fn import(&mut self) {
+        self.tokens += 1;
+        self.imported += 1;
+    }
+
+    /// Notes a token that no set holds.
+    pub fn report(&mut self, origin: &str, token: &str, why: impl Into<String>) {
+        self.tokens += 1;
+        self.reported.push(Reported {
+            origin: origin.to_owned(),
+            token: token.to_owned(),
+            why: why.into(),
+        });
+    }
 }
 
 /// One row of a catalogue: what may be reached for one purpose, and on which ports.
@@ -48,8 +90,18 @@ pub struct EndpointSet {
     pub inferred: Vec<String>,
     /// For people.
     pub notes: String,
+    /// The source and its version, where the catalogue has several; else empty.
+    pub source: String,
     /// Where in the source: `lines 32-34`.
     pub origin: String,
+}
+
+impl EndpointSet {
+    /// How many names, networks and port ranges it holds.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.patterns.len() + self.networks.len() + self.ports.services().len()
+    }
 }
 
 /// Microsoft's endpoint categories.

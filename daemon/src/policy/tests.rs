@@ -355,7 +355,9 @@ fn a_wide_network_does_not_speak_for_special_addresses() {
         let rule = set("rule", &[], &[Service::udp(123)], &[network]);
         intent.zones[0].rules = vec![rule];
         let policy = Policy::new(Arc::new(intent), links()).unwrap();
-        let got = policy.rules().fit(ZoneId(0), &name("b.example"), ip(address));
+        let got = policy
+            .rules()
+            .fit(ZoneId(0), &name("b.example"), ip(address));
         assert_eq!(got.is_ok(), fit, "{network} {address}: {got:?}");
     }
     check("0.0.0.0/0", "169.254.169.254", false);

@@ -6,7 +6,6 @@ use super::{Lab, Process, plan};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -405,11 +404,7 @@ impl<'a> Daemon<'a> {
             };
             match received {
                 Ok(text) => Ok(text.lines().any(|line| line == "READY=1").then_some(())),
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    Ok(None)
-                }
+                Err(error) if super::nothing_yet(&error) => Ok(None),
                 Err(error) => Err(error.into()),
             }
         })

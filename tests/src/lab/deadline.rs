@@ -5,6 +5,7 @@
 )]
 
 use anyhow::{Result, bail};
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// Asks `probe` every 10 ms until it gives a value, for at most `limit`.
@@ -26,6 +27,27 @@ pub fn until<T>(
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// `call`, again for as often as something interrupts it. With a read timeout the kernel does not go on by
+/// itself after a machine was frozen or a process stopped (signal(7)), and the standard library leaves it to
+/// the caller for datagrams.
+///
+/// # Errors
+/// Its own.
+pub fn unbroken<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether a read with a timeout ended with nothing, and may be tried again.
+pub(crate) fn nothing_yet(error: &io::Error) -> bool {
+    use ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 
 #[cfg(test)]

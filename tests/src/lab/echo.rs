@@ -7,7 +7,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn6,
     bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
-use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn serve(mut stream: TcpStream, stop: &AtomicBool) {
             Ok(0) => return,
             Ok(length) if stream.write_all(&buffer[..length]).is_err() => return,
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if super::nothing_yet(&error) => {}
             Err(_) => return,
         }
     }

@@ -19,7 +19,8 @@ mod witness;
 
 pub use authority::{Authority, Record, Zone};
 pub use daemon::{Binaries, Daemon, Outcome, Planes};
-pub use deadline::until;
+pub(crate) use deadline::nothing_yet;
+pub use deadline::{unbroken, until};
 pub use echo::Echo;
 pub use faults::{Class, Fault, Faults};
 pub use flood::{Fared, allow_sockets, ask_madly, ask_politely, hold_slowly, question};

@@ -1,7 +1,7 @@
 //! Attempts from inside a namespace: questions, connections, datagrams. Each says what happened.
 #![expect(clippy::disallowed_methods, reason = "shell: opens sockets")]
 
-use super::Namespace;
+use super::{Namespace, unbroken};
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -31,9 +31,8 @@ impl Answer {
         message.add_query(Query::query(Name::from_ascii(name)?, kind));
         socket.send(&message.to_vec()?)?;
         let mut buffer = [0; 4096];
-        let length = socket
-            .recv(&mut buffer)
-            .with_context(|| format!("ask for {name}"))?;
+        let length =
+            unbroken(|| socket.recv(&mut buffer)).with_context(|| format!("ask for {name}"))?;
         let reply = Message::from_vec(&buffer[..length])?;
         ensure!(reply.metadata.id == id, "an answer to another question");
         let address = |data: &RData| {
@@ -114,9 +113,7 @@ pub fn udp_of(
         let mut buffer = [0; 8192];
         let sent = socket.send(&message);
         Ok(sent.is_ok()
-            && socket
-                .recv(&mut buffer)
-                .is_ok_and(|n| buffer[..n] == message))
+            && unbroken(|| socket.recv(&mut buffer)).is_ok_and(|n| buffer[..n] == message))
     })?
 }
 

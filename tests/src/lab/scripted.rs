@@ -5,7 +5,7 @@
 use super::wire::{self, Reply};
 use super::{Lab, plan};
 use anyhow::{Context, Result};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,7 +107,7 @@ fn serve(mut stream: TcpStream, stop: &AtomicBool, script: &Script) -> Result<()
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => waiting.extend(&buffer[..length]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if super::nothing_yet(&error) => {}
             Err(error) => return Err(error.into()),
         }
         while let Some(length) = waiting.first_chunk().map(|two| u16::from_be_bytes(*two)) {

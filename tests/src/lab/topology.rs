@@ -68,7 +68,11 @@ impl Lab {
     /// When this process may not make namespaces or a tool is missing.
     pub fn new() -> Result<Self> {
         let lab = Self::around(Namespace::new)?;
-        let open = || lab.wire().and_then(|()| lab.open()).and_then(|()| lab.settle());
+        let open = || {
+            lab.wire()
+                .and_then(|()| lab.open())
+                .and_then(|()| lab.settle())
+        };
         open().context("wire the lab")?;
         Ok(lab)
     }

@@ -7,7 +7,7 @@
 
 use super::Waits;
 use super::traffic::{Counts, UDP, address, ask, authority, denied};
-use crate::lab::{Binaries, Daemon, Echo, Lab, Namespace, Planes, allow_sockets};
+use crate::lab::{Binaries, Daemon, Echo, Lab, Namespace, Planes, allow_sockets, unbroken};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,7 +240,8 @@ fn flows(
         for flow in &mut flows {
             flow.socket.set_nonblocking(false)?;
             flow.socket.set_read_timeout(Some(BACK))?;
-            let lives = flow.socket.send(b"last").is_ok() && flow.socket.recv(&mut [0; 8]).is_ok();
+            let lives = flow.socket.send(b"last").is_ok()
+                && unbroken(|| flow.socket.recv(&mut [0; 8])).is_ok();
             dead += u64::from(!lives);
         }
         Ok(dead)

@@ -6,7 +6,7 @@
 )]
 
 use crate::lab::wire::{self, Reply};
-use crate::lab::{Lab, Namespace, Script, Scripted, plan};
+use crate::lab::{Lab, Namespace, Script, Scripted, plan, unbroken};
 use anyhow::{Context, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ fn answered(socket: &UdpSocket, id: u16, name: &str) -> bool {
     if socket.send(&question).is_err() {
         return false;
     }
-    while let Ok(length) = socket.recv(&mut buffer) {
+    while let Ok(length) = unbroken(|| socket.recv(&mut buffer)) {
         // Another id: the late answer to an earlier question.
         if length > 8 && buffer[..2] == id.to_be_bytes() {
             return buffer[3] & 15 == 0 && buffer[7] > 0;
@@ -123,7 +123,7 @@ pub(super) fn granted(namespace: &Namespace, counts: &Counts, stop: &AtomicBool)
                 sequence += 1;
                 let mut buffer = [0; 8];
                 let back = socket.send(&sequence.to_be_bytes()).is_ok()
-                    && socket.recv(&mut buffer).is_ok()
+                    && unbroken(|| socket.recv(&mut buffer)).is_ok()
                     && buffer == sequence.to_be_bytes();
                 counts.granted[usize::from(!back)].fetch_add(1, Ordering::Relaxed);
             }

@@ -258,7 +258,9 @@ impl Programs {
         let daemon = artifacts(&["build", "--package", "egressd", "--bins"])?;
         let unit = artifacts(&["test", "--package", "egressd", "--lib", "--no-run"])?;
         let tests = ["--package", "egressd-tests"];
-        let guest = artifacts(&["build", tests[0], tests[1], "--bin", "guest", "--bin", "boot"])?;
+        let guest = artifacts(&[
+            "build", tests[0], tests[1], "--bin", "guest", "--bin", "boot",
+        ])?;
         let suite = artifacts(&[
             "test",
             tests[0],

@@ -418,7 +418,14 @@ fn what_is_only_forwarded_teaches_nothing() {
             local,
             ..settings.clone()
         };
-        let edge = start(&settings, Arc::clone(&nowhere), Arc::default(), submit, |_| ()).unwrap();
+        let edge = start(
+            &settings,
+            Arc::clone(&nowhere),
+            Arc::default(),
+            submit,
+            |_| (),
+        )
+        .unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.connect(edge.addresses()[0]).unwrap();
@@ -614,9 +621,15 @@ fn what_cannot_be_listened_on_is_named() {
         listen: vec![address],
         ..settings(&[])
     };
-    let error = start(&settings, rules(Mode::Enforce), Arc::default(), |_| Ok(()), |_| ())
-        .err()
-        .expect("the port is taken");
+    let error = start(
+        &settings,
+        rules(Mode::Enforce),
+        Arc::default(),
+        |_| Ok(()),
+        |_| (),
+    )
+    .err()
+    .expect("the port is taken");
     assert!(
         format!("{error:#}").contains(&address.to_string()),
         "{error:#}"

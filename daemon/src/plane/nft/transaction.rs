@@ -4,8 +4,8 @@
 use super::expression;
 use crate::plane::netlink::{Failure, Request, Socket};
 use crate::plane::ruleset::{
-    Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, PREROUTING, TABLE, Tally, VerdictMap, Way,
-    after, is_answers, own_hook,
+    Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, PREROUTING, TABLE, Tally, VerdictMap,
+    Way, after, is_answers, own_hook,
 };
 use nftnl::nftnl_sys as sys;
 use nftnl::{ChainType, Hook, MsgType, NlMsg, Policy, ProtoFamily, nft_nlmsg_maxsize};
