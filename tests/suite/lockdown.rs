@@ -4,10 +4,10 @@
     reason = "shell: starts egressd's commands"
 )]
 
-use crate::bench::{Bench, NEVER, WEB, World, fails, flow, host, learn, passes, zone};
+use crate::bench::{Bench, NEVER, SURE, WEB, World, fails, flow, host, learn, passes, zone};
 use crate::{Body, Test, Verdict};
 use anyhow::{Result, ensure};
-use egressd_tests::lab::{Daemon, Lab, Planes, Zone};
+use egressd_tests::lab::{Daemon, Lab, Planes, Zone, until};
 use egressd_tests::soak::{boot, kept};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -166,7 +166,10 @@ fn unattended(bench: &Bench) -> Result<Verdict> {
         |succeeds, word| says(bench, lab, &["lockdown", "--if-unattended"], succeeds, word);
     let mut daemon = bench.daemon_with(lab, &with("5m"))?;
     let alive = lab.dir().join("alive.json");
-    let sign = std::fs::read_to_string(&alive)?;
+    // It is written beside the work, soon after READY.
+    let sign = until(SURE, "the daemon gives a sign of life", || {
+        Ok(std::fs::read_to_string(&alive).ok())
+    })?;
     keeper(true, "")?;
     learn(client, "a.vendor.example", host(13, 1))?;
     passes(client, host(13, 1), WEB)?;

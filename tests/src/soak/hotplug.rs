@@ -168,6 +168,8 @@ pub fn run(binaries: &Binaries, planes: Planes, plan: Plan) -> Result<Outcome> {
             Err(_) => outcome.never += 1,
         }
         lab.gateway.ip(&undo.0)?;
+        // However quick the machine is, there is traffic beside each change.
+        std::thread::sleep(Duration::from_millis(40));
     }
     // The last LAN works again.
     wire(&lab, "")?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// What was seen.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub fn run(binaries: &Binaries, planes: Planes, count: u32) -> Result<Outcome> {
                 }
                 daemon.restart()?;
                 owners.push(owner(&daemon)?);
+                // However quick the machine is, there is traffic to lose in each round.
+                thread::sleep(Duration::from_millis(200));
             }
             Ok(())
         };
