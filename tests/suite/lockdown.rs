@@ -245,7 +245,7 @@ fn opened(bench: &Bench) -> Result<Verdict> {
     if bench.planes != Planes::Ebpf {
         ensure!(state(&daemon)? == "enforcing");
     }
-    crate::bench::dies(&mut old, crate::bench::SURE * 2)?;
+    crate::bench::dies(&mut old, SURE * 2)?;
     let told = daemon.told(&["status"])?;
     ensure!(!told.contains("locked out"), "{told}");
     Ok(Verdict::Held)
