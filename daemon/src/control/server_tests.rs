@@ -559,7 +559,7 @@ fn strangers_and_members() {
             let revoke =
                 r#"{"method":"org.egressd.Control.Revoke","parameters":{"what":"a.example"}}"#;
             // The eight of before are closed here; the server notices a moment later.
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             let mut done = String::from("Control.Busy");
             while done.contains("Control.Busy") && begun.elapsed() < DEADLINE {
                 done = call(&mut server.connect(), &format!("{revoke}\0"));
