@@ -129,6 +129,16 @@ fn locked(bench: &Bench) -> Result<Verdict> {
         told.contains("LOCKED") && told.contains("not running"),
         "{told}"
     );
+    // The word of it is not believed against the kernel.
+    let mut nft = Command::new("nft");
+    nft.args(["delete", "table", "inet", "egressd_lockdown"]);
+    lab.gateway.output(&mut nft)?;
+    let told = daemon.told(&["status"])?;
+    ensure!(
+        told.contains("is gone") && !told.contains("LOCKED"),
+        "{told}"
+    );
+    says(bench, lab, &["lockdown"], true, "locked: ")?;
     daemon.restart()?;
     passes(client, host(13, 1), WEB)?;
     fails(client, host(13, 1), NEVER)?;
@@ -186,6 +196,15 @@ fn unattended(bench: &Bench) -> Result<Verdict> {
     keeper(true, "never")?;
     passes(client, host(13, 1), WEB)?;
     std::fs::write(&config, with("5m"))?;
+    keeper(true, "locked: ")?;
+    fails(client, host(13, 1), WEB)?;
+    // One that is alive is not locked out, whatever its signs say.
+    daemon.restart()?;
+    std::fs::write(&alive, stamp.to_string())?;
+    keeper(true, "")?;
+    passes(client, host(13, 1), WEB)?;
+    daemon.kill()?;
+    std::fs::write(&alive, stamp.to_string())?;
     keeper(true, "locked: ")?;
     fails(client, host(13, 1), WEB)?;
     // An operator's word counts from its own moment on.

@@ -151,6 +151,8 @@ pub struct Engine {
     must_replace: bool,
     retry_at: Option<Moment>,
     resweep_at: Option<Moment>,
+    /// Why live flows are not all judged and cut yet, until that was done.
+    unjudged: Option<String>,
     /// Why the planes do not hold what they should, while that is so.
     fault: Option<String>,
     waiting: BTreeMap<Revision, Vec<Waiting>>,
@@ -184,6 +186,7 @@ impl Engine {
             must_replace: true,
             retry_at: None,
             resweep_at: None,
+            unjudged: None,
             fault: None,
             waiting: BTreeMap::new(),
             checking_use: None,
@@ -249,7 +252,16 @@ impl Engine {
     /// Whether everything asked for is in force, and every live flow judged by it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.in_flight.is_none() && !self.must_replace && self.sweeping == 0
+        self.in_flight.is_none()
+            && !self.must_replace
+            && self.sweeping == 0
+            && self.unjudged.is_none()
+    }
+
+    /// Why live flows that nothing grants may go on: they could not be judged or cut, which is tried again.
+    #[must_use]
+    pub fn unjudged(&self) -> Option<&str> {
+        self.unjudged.as_deref()
     }
 
     /// Whether a thread of the daemon has not answered for so long that it must have died.
@@ -349,17 +361,16 @@ impl Engine {
                 self.queue(changes);
             }
             Event::Flows(flows) => self.judge(&flows),
-            Event::Swept(Ok(())) => self.sweeping = self.sweeping.saturating_sub(1),
+            Event::Swept(Ok(())) => {
+                self.sweeping = self.sweeping.saturating_sub(1);
+                self.unjudged = None;
+            }
             Event::Swept(Err(what)) => {
                 self.sweeping = self.sweeping.saturating_sub(1);
-                self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
-                self.record_plane(format!(
-                    "live flows could not be judged, trying again: {what}"
-                ));
+                self.sweep_again(format!("live flows could not be judged: {what}"), now);
             }
             Event::NotCut(what) => {
-                self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
-                self.record_plane(format!("live flows could not be cut, trying again: {what}"));
+                self.sweep_again(format!("live flows could not be cut: {what}"), now);
             }
             Event::Links(links) => self.follow(links),
             Event::Untaught(Untaught {
@@ -446,6 +457,13 @@ impl Engine {
         self.committed >= revision
             && self.sweep_after.range(..=revision).next().is_none()
             && self.sweeping == 0
+            && self.unjudged.is_none()
+    }
+
+    fn sweep_again(&mut self, why: String, now: Moment) {
+        self.resweep_at = Some(now.after_seconds(RETRY_SECONDS));
+        self.record_plane(format!("{why}; trying again"));
+        self.unjudged = Some(why);
     }
 
     fn grace(&self) -> u32 {

@@ -437,12 +437,25 @@ fn what_cannot_be_judged_or_cut_is_tried_again() {
     fn check(event: Event) {
         let mut world = World::ready();
         let before = world.sweeps;
+        assert!(world.engine.is_settled());
         world.event(event);
         assert_eq!(world.sweeps, before, "not at once");
+        assert!(
+            !world.engine.is_settled(),
+            "flows that nobody grants may go on"
+        );
+        assert!(
+            world
+                .engine
+                .unjudged()
+                .is_some_and(|why| why.contains("out of memory"))
+        );
         world.now = world.now.after_seconds(1);
         world.engine.tick(world.now);
         world.drain();
         assert_eq!(world.sweeps, before + 1);
+        world.settle();
+        assert!(world.engine.is_settled() && world.engine.unjudged().is_none());
     }
     check(Event::NotCut("out of memory".to_owned()));
     check(Event::Swept(Err("out of memory".to_owned())));

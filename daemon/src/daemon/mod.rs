@@ -158,6 +158,7 @@ async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
         },
         parked,
         pulse: Pulse::default(),
+        next_runtime: None,
         started: now(),
         since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
     };
@@ -272,6 +273,8 @@ struct Daemon {
     saved: Saved,
     parked: Parked,
     pulse: Pulse,
+    /// The folder of marks after the next start, where that is another one.
+    next_runtime: Option<PathBuf>,
     started: Moment,
     since: String,
 }

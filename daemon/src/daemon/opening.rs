@@ -46,13 +46,23 @@ impl Daemon {
         inbox: &mut mpsc::Receiver<Event>,
     ) -> anyhow::Result<()> {
         if let Some(dropped) = is_locked()? {
-            self.settle(inbox).await?;
-            let (done, lifted) = oneshot::channel();
-            // Behind the cuts that the sweep led to.
-            self.send_flows(flows::Job::Then(Box::new(move || {
-                let _ = done.send(nft::lockdown::lift());
-            })));
-            self.waiting_for(lifted, inbox).await??;
+            loop {
+                self.settle(inbox).await?;
+                let (done, cut) = oneshot::channel();
+                // Behind the cuts that the sweep led to; one that failed is told before.
+                self.send_flows(flows::Job::Then(Box::new(move || {
+                    let _ = done.send(());
+                })));
+                self.waiting_for(cut, inbox).await?;
+                while let Ok(event) = inbox.try_recv() {
+                    self.engine.handle(event, now());
+                }
+                self.perform();
+                if self.engine.is_settled() {
+                    break;
+                }
+            }
+            nft::lockdown::lift()?;
             log::info!(target: "daemon", "the lockdown is lifted; it dropped {dropped} packets");
         }
         let runtime = self.settings.runtime();
@@ -105,10 +115,14 @@ impl Daemon {
         if !self.pulse.is_due(now()) {
             return;
         }
-        let runtime = self.settings.runtime().to_owned();
+        // The keeper reads the configuration as it is now, and looks there.
+        let next = self.next_runtime.clone().into_iter();
+        let folders: Vec<_> = next.chain([self.settings.runtime().to_owned()]).collect();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = keeper::beat(&runtime, &state::Stamp::now(now())) {
-                log::warn!(target: "daemon", "the keeper may think that egressd is away: {error:#}");
+            for folder in folders {
+                if let Err(error) = keeper::beat(&folder, &state::Stamp::now(now())) {
+                    log::warn!(target: "daemon", "the keeper may think that egressd is away: {error:#}");
+                }
             }
         });
     }

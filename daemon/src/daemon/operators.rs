@@ -196,9 +196,10 @@ impl Daemon {
     /// Answers what is in force and kept by now.
     pub(super) fn finish_acting(&mut self) {
         let (fault, committed) = (
-            self.engine.fault().map(str::to_owned),
+            self.engine.fault().or(self.engine.unjudged()),
             self.engine.committed(),
         );
+        let fault = fault.map(str::to_owned);
         for acting in std::mem::take(&mut self.acting) {
             let kept = acting.kept.map(|number| self.keeping.is_done(number));
             let unkept = match kept {
@@ -212,7 +213,7 @@ impl Daemon {
                 }
             };
             if let Some(fault) = &fault {
-                let text = format!("accepted, but not in force yet: {fault}");
+                let text = format!("accepted, but not wholly in force yet: {fault}");
                 let _ = acting.reply.send(Reply::Failed(Failure::Internal { text }));
                 continue;
             }

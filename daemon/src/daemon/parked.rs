@@ -6,6 +6,7 @@ use crate::plane::Plane;
 use nix::sys::stat::fstat;
 use sd_notify::NotifyState;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// The name of the nft socket in the manager's store.
 const NFT: &str = "nft";
@@ -22,6 +23,10 @@ pub(super) struct Parked {
 impl Parked {
     /// Takes what the manager passed. Once, before anything else opens descriptors.
     pub(super) fn take() -> Self {
+        if let Err(why) = believable(std::env::var("LISTEN_FDS").ok().as_deref()) {
+            log::warn!(target: "daemon", "what the service manager kept is not taken: {why}");
+            return Self::default();
+        }
         let passed = sd_listen_fds::get().unwrap_or_else(|error| {
             log::warn!(target: "daemon", "what the service manager kept cannot be taken: {error}");
             Vec::new()
@@ -67,6 +72,26 @@ impl Parked {
     }
 }
 
+/// Most descriptors that our unit has kept: `FileDescriptorStoreMax=`.
+const MOST: usize = 64;
+
+/// Whether as many descriptors as `LISTEN_FDS` says, from 3 on, are open: who takes one that is not takes over
+/// whatever gets its number later.
+fn believable(count: Option<&str>) -> Result<(), String> {
+    let Some(text) = count else { return Ok(()) };
+    let count: usize = text
+        .parse()
+        .ok()
+        .filter(|count| *count <= MOST)
+        .ok_or_else(|| format!("LISTEN_FDS is `{text}`, at most {MOST} were expected"))?;
+    match (3..3 + count).find(|number| !Path::new(&format!("/proc/self/fd/{number}")).exists()) {
+        Some(number) => Err(format!(
+            "LISTEN_FDS is {count}, but descriptor {number} is not open"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn inode(descriptor: &OwnedFd) -> Option<u64> {
     fstat(descriptor).ok().map(|stat| stat.st_ino)
 }
@@ -80,6 +105,20 @@ pub(super) fn keepsake(planes: &[Box<dyn Plane>]) -> Option<OwnedFd> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn what_nobody_passed_is_not_taken() {
+        fn check(count: Option<&str>, expected: bool) {
+            assert_eq!(believable(count).is_ok(), expected, "{count:?}");
+        }
+        check(None, true);
+        check(Some("0"), true);
+        check(Some("64"), false);
+        check(Some("65"), false);
+        check(Some("99999999999999999999"), false);
+        check(Some("-1"), false);
+        check(Some("x"), false);
+    }
 
     #[test]
     fn the_manager_keeps_one_socket() {

@@ -66,6 +66,9 @@ impl Daemon {
                     .to_owned(),
             );
         }
+        let moves = settings.runtime() != running.runtime();
+        self.next_runtime = moves.then(|| settings.runtime().to_owned());
+        let running = &self.settings;
         settings.planes = running.planes;
         settings.control = running.control.clone();
         settings.pins = running.pins.clone();
@@ -152,7 +155,8 @@ impl Daemon {
 
     pub(super) fn finish_reloads(&mut self) {
         let committed = self.engine.committed();
-        let fault = self.engine.fault().map(str::to_owned);
+        let fault = self.engine.fault().or(self.engine.unjudged());
+        let fault = fault.map(str::to_owned);
         if !self.engine.is_settled() && fault.is_none() {
             return;
         }
@@ -160,7 +164,7 @@ impl Daemon {
             notify(&[NotifyState::Ready]);
             let outcome = match &fault {
                 None => Ok(reload.summary.clone()),
-                Some(fault) => Err(format!("accepted, but not in force yet: {fault}")),
+                Some(fault) => Err(format!("accepted, but not wholly in force yet: {fault}")),
             };
             observe::record(match &outcome {
                 Ok(_) => Happening::Reloaded {

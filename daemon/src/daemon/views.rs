@@ -90,6 +90,7 @@ pub(super) fn status(engine: &Engine) -> Status {
             .fault()
             .map(|fault| format!("a plane is not in force: {fault}"))
             .into_iter()
+            .chain(engine.unjudged().map(|why| format!("{why}; trying again")))
             .chain(filling(policy))
             .collect(),
         ..Status::default()

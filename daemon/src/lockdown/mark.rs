@@ -13,7 +13,7 @@ use nix::unistd::{Uid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -112,7 +112,9 @@ pub(super) fn put(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
         .mode(mode)
         .open(&draft)?;
     let written = file
-        .write_all(bytes)
+        // Whatever the umask of who calls.
+        .set_permissions(fs::Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
         .and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         let _left = fs::remove_file(&draft);

@@ -14,12 +14,19 @@ use crate::config::{self, DEFAULT_UNATTENDED, Settings};
 use crate::control::protocol::DEFAULT_SOCKET;
 use crate::daemon::now;
 use crate::daemon::state::Stamp;
+use crate::document::Problems;
 use crate::plane::nft;
 use crate::plane::ruleset::{LOCKDOWN_TABLE, Scope};
 use anyhow::Context as _;
 use mark::{Mark, Word};
+use presence::Presence;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
+
+/// What is said of a configuration that takes too long.
+const LATE: &str = "it, or a file it names, cannot be read in time; put them on a local disk";
 
 /// What the commands need of a configuration, and what they take where it cannot be used.
 struct Place {
@@ -29,10 +36,22 @@ struct Place {
     settings: Option<Settings>,
 }
 
+/// Longer than reading a configuration takes. One on a file system that waits for the network does not end, and
+/// the network waits for the lockdown.
+const READING: Duration = Duration::from_secs(5);
+
 impl Place {
-    /// Reads the configuration. One that cannot be used closes everything.
+    /// Reads the configuration. One that cannot be used, or not be read in time, closes everything.
     fn read(path: &Path) -> Self {
-        match config::load(path) {
+        let (done, read) = mpsc::channel();
+        let owned = path.to_owned();
+        // It ends with the process.
+        thread::spawn(move || {
+            // Nobody waits any more.
+            let _ = done.send(config::load(&owned));
+        });
+        let late = || Problems::with_file(&path.display().to_string(), LATE.to_owned());
+        match read.recv_timeout(READING).unwrap_or_else(|_| Err(late())) {
             Ok(settings) => Self {
                 scope: Scope::of(&settings.intent),
                 runtime: settings.runtime().to_owned(),
@@ -60,7 +79,15 @@ impl Place {
 /// # Errors
 /// When the kernel refuses; what was closed before still is.
 pub fn lock(path: &Path) -> anyhow::Result<()> {
-    close(&Place::read(path), "by command")
+    let place = Place::read(path);
+    close(&place, "by command")?;
+    if presence::is_running(&place.runtime) {
+        println!(
+            "egressd is running and goes on answering questions; its next start ends this. To stay closed, \
+             `systemctl stop egressd`"
+        );
+    }
+    Ok(())
 }
 
 /// As [`lock`], but only if no daemon was seen alive for as long as the configuration's `unattended` says.
@@ -78,11 +105,11 @@ pub fn lock_if_unattended(path: &Path) -> anyhow::Result<()> {
         log::debug!(target: "daemon", "egressd was seen alive {} s ago", away.as_secs());
         return Ok(());
     }
-    // Where no configuration says where to look, an owner says that somebody is alive.
-    if place.settings.is_none() && !nft::is_open_to_others() {
-        log::warn!(target: "daemon", "whether egressd is alive cannot be told, but its table has an owner");
+    // An owner of the table is no sign of life: the service manager keeps its socket for one that died.
+    let Some(_nobody) = Presence::of_nobody(&place.runtime) else {
+        log::warn!(target: "daemon", "egressd runs, but has left no sign of life for {} s", away.as_secs());
         return Ok(());
-    }
+    };
     let hours = away.as_secs() / 3600;
     close(&place, &format!("egressd is away for {hours} h"))
 }
@@ -94,8 +121,14 @@ fn close(place: &Place, why: &str) -> anyhow::Result<()> {
     if !again || before.is_none() {
         let mark = Mark::now(Word::Locked, why);
         if let Err(error) = mark::write(runtime, &mark) {
-            // Before the runtime directory is there, at boot.
-            log::debug!(target: "daemon", "the lockdown leaves no mark: {error:#}");
+            // At boot the folder is not there yet; an older word of it would be wrong.
+            let stale = mark::read(runtime).is_some();
+            let level = if stale {
+                log::Level::Error
+            } else {
+                log::Level::Debug
+            };
+            log::log!(target: "daemon", level, "the lockdown leaves no mark: {error:#}");
         }
         log::warn!(target: "daemon", "LOCKED by {}: {why}", mark.who);
     }
@@ -104,11 +137,5 @@ fn close(place: &Place, why: &str) -> anyhow::Result<()> {
         "locked: {scope} is{was} dropped, established flows too (table inet {LOCKDOWN_TABLE}), until egressd \
          starts and has its policy in force"
     );
-    if presence::is_running(runtime) {
-        println!(
-            "egressd is running and goes on answering questions; its next start ends this. To stay closed, \
-             `systemctl stop egressd`"
-        );
-    }
     Ok(())
 }

@@ -16,8 +16,8 @@ const LONGEST_REASON: usize = 200;
 /// stands in the runtime folder, before anything opens.
 ///
 /// # Errors
-/// When this is not root, the reason is none, a daemon runs, or the kernel refuses; then some of it may still
-/// refuse, and the error says what.
+/// When this is not root, the reason is none, a daemon runs, or the kernel refuses: the gateway stays as it is, or
+/// the error says that it is open in part, which the mark then says too.
 pub fn open(path: &Path, reason: &str) -> anyhow::Result<()> {
     ensure!(geteuid().is_root(), "only root opens a gateway");
     let reason = fit(reason)?;
@@ -32,17 +32,26 @@ pub fn open(path: &Path, reason: &str) -> anyhow::Result<()> {
     record(&format!("OPEN by {}: {reason}", mark.who));
     let pins = settings.map_or_else(|| DEFAULT_PINS.into(), |settings| settings.pins);
     // The table first: where somebody alive owns it, nothing has been touched.
-    let done = remove("table inet egressd", nft::remove)
-        .and_then(|()| remove("the programs", || Ok(ebpf::sweep_pins(&pins)? > 0)))
-        .and_then(|()| remove("the lockdown", nft::lockdown::lift));
-    if let Err(error) = &done {
+    if let Err(error) = remove("table inet egressd", nft::remove) {
         record(&format!("not open after all: {error:#}"));
         match before.map(|before| mark::write(&runtime, &before)) {
             Some(Ok(())) => {}
             Some(Err(_)) | None => mark::clear(&runtime),
         }
+        return Err(error.context("the gateway is not open"));
     }
-    done.context("the gateway is not open")?;
+    // From here on something is open, and the mark stays.
+    let programs = remove("the programs", || Ok(ebpf::sweep_pins(&pins)? > 0));
+    let lockdown = remove("the lockdown", nft::lockdown::lift);
+    for error in [&programs, &lockdown]
+        .into_iter()
+        .filter_map(|done| done.as_ref().err())
+    {
+        record(&format!("open in part only: {error:#}"));
+    }
+    programs
+        .and(lockdown)
+        .context("the gateway is open in part only: what is named here may still refuse")?;
     println!(
         "open: egressd refuses nothing until it is started again (`systemctl start egressd`), and clients that \
          need its answers get none"

@@ -62,6 +62,27 @@ impl Presence {
     }
 }
 
+impl Presence {
+    /// The lock of a daemon that is not there, so that none begins meanwhile; `None` while one is. Where no lock
+    /// can be taken, as without the folder, nobody can be there either.
+    pub(super) fn of_nobody(runtime: &Path) -> Option<Option<Self>> {
+        if !runtime.is_dir() {
+            return Some(None);
+        }
+        match open(runtime)
+            .map_err(Taken::from)
+            .and_then(|file| lock(file, FlockArg::LockExclusiveNonblock))
+        {
+            Ok(lock) => Some(Some(Self { _lock: lock })),
+            Err(Taken::Running) => None,
+            Err(Taken::Unknown(error)) => {
+                log::warn!(target: "daemon", "whether egressd runs cannot be told: {error}");
+                Some(None)
+            }
+        }
+    }
+}
+
 /// Whether a daemon (or `egressd open`) has the lock of `runtime`. Changes nothing there.
 #[must_use]
 pub fn is_running(runtime: &Path) -> bool {
@@ -125,8 +146,13 @@ mod tests {
         let first = Presence::take(&runtime).unwrap();
         assert!(is_running(&runtime));
         assert!(matches!(Presence::take(&runtime), Err(Taken::Running)));
+        assert!(Presence::of_nobody(&runtime).is_none());
         drop(first);
         assert!(!is_running(&runtime));
+        let nobody = Presence::of_nobody(&runtime).unwrap();
+        assert!(nobody.is_some() && is_running(&runtime), "it is kept free");
+        drop(nobody);
+        assert!(Presence::of_nobody(&folder.path().join("absent")).is_some());
         Presence::take(&runtime).unwrap();
         let mode = runtime.join(NAME).metadata().unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -265,7 +265,8 @@ impl<'a> Daemon<'a> {
             .arg(&self.socket)
             .arg("--json")
             .args(args);
-        let output = command.output().context("start egressctl")?;
+        let output = self.lab.gateway.enter(|| command.output())?;
+        let output = output.context("start egressctl")?;
         let printed = String::from_utf8_lossy(&output.stdout);
         Ok(Outcome {
             status: output.status,
@@ -280,11 +281,8 @@ impl<'a> Daemon<'a> {
     /// When it cannot be started.
     pub fn told(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(self.binaries.0.join("egressctl"));
-        let output = command
-            .arg("--socket")
-            .arg(&self.socket)
-            .args(args)
-            .output()?;
+        command.arg("--socket").arg(&self.socket).args(args);
+        let output = self.lab.gateway.enter(|| command.output())??;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr))
     }

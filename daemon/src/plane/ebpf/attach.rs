@@ -14,9 +14,11 @@ use aya::programs::links::{FdLink, LinkOrder, LinkType, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{SchedClassifier, TcAttachType, XdpMode};
+use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs};
 use std::cell::Cell;
 use std::fmt;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -438,6 +440,35 @@ pub(super) fn sweep<'a>(
         }
     }
     outcome.map(|()| removed)
+}
+
+/// Removes every pin in `directory`, which another user may own: root follows no link from there, and removes
+/// nothing but what lies on a bpffs. Returns how many there were.
+///
+/// # Errors
+/// When it cannot be looked into, or a pin stays; the others are gone all the same.
+pub(super) fn sweep_all(directory: &Path) -> anyhow::Result<usize> {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(directory);
+    let opened = match opened {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        opened => opened.with_context(|| format!("look into {}", directory.display()))?,
+    };
+    if fstatfs(&opened)?.filesystem_type() != BPF_FS_MAGIC {
+        log::warn!(
+            target: "ebpf",
+            "{} is not on a bpffs: nothing in it is a pin, and nothing is removed", directory.display()
+        );
+        return Ok(0);
+    }
+    // Whatever takes the directory's place meanwhile, this is the one that was looked at.
+    let descriptor = opened.as_raw_fd();
+    sweep(
+        &PathBuf::from(format!("/proc/self/fd/{descriptor}")),
+        std::iter::empty(),
+    )
 }
 
 /// Whether an attach failed because another XDP program is on the device: in the same mode

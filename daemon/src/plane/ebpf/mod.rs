@@ -98,11 +98,7 @@ pub struct EbpfPlane {
 /// When a pin cannot be removed; the others are gone all the same.
 pub fn sweep_pins(pin_dir: &Path) -> anyhow::Result<usize> {
     let links = links_dir(pin_dir);
-    match links.try_exists() {
-        Ok(false) => Ok(0),
-        Ok(true) => attach::sweep(&links, std::iter::empty()),
-        Err(error) => Err(error).with_context(|| format!("look for {}", links.display())),
-    }
+    attach::sweep_all(&links)
 }
 
 fn links_dir(pin_dir: &Path) -> PathBuf {

@@ -1,5 +1,6 @@
 //! What the kernel really holds, read back over netlink (Linux `uapi/linux/netfilter/nf_tables.h`).
 
+use super::PATIENCE;
 use super::transaction::{COUNTER, octets};
 use crate::plane::netlink::{Attributes, Failure, Nest, Request, Socket, number, wide_number};
 use crate::plane::ruleset::TABLE;
@@ -51,6 +52,19 @@ pub(super) struct TableState {
 /// The plane's own table, if there is one.
 pub(super) fn table(socket: &mut Socket) -> Result<Option<TableState>, Failure> {
     table_of(socket, TABLE)
+}
+
+/// Whether this kernel was built without nf_tables, or its module is not there: then no table is either. An
+/// answer of any other kind is no.
+pub(super) fn has_no_tables() -> bool {
+    let absent = |errno| matches!(errno, Errno::EINVAL | Errno::EPROTONOSUPPORT);
+    match Socket::open(PATIENCE) {
+        Err(errno) => errno == Errno::EPROTONOSUPPORT,
+        Ok(mut socket) => match generation(&mut socket) {
+            Err(Failure::Refused(refusal)) => absent(refusal.errno),
+            Ok(_) | Err(Failure::Unknown(_)) => false,
+        },
+    }
 }
 
 /// A table of family `inet`, if there is one of this name.

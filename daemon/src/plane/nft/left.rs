@@ -2,7 +2,7 @@
 
 use super::ownership::Ownership;
 use super::transaction::Transaction;
-use super::{Socket, belongs_to, socket_with};
+use super::{Socket, belongs_to, kernel, socket_with};
 use anyhow::{Context as _, bail};
 use std::os::fd::OwnedFd;
 
@@ -14,6 +14,9 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// When the kernel cannot be asked, or refuses.
 pub fn remove_left_behind(kept: Option<OwnedFd>) -> anyhow::Result<bool> {
+    if kernel::has_no_tables() {
+        return Ok(false);
+    }
     let (mut socket, found) = socket_with(kept)?;
     match found {
         Ownership::Absent => Ok(false),
@@ -33,6 +36,9 @@ pub fn remove_left_behind(kept: Option<OwnedFd>) -> anyhow::Result<bool> {
 /// # Errors
 /// When it has an owner, the kernel cannot be asked, or refuses.
 pub fn remove() -> anyhow::Result<bool> {
+    if kernel::has_no_tables() {
+        return Ok(false);
+    }
     let (mut socket, found) = socket_with(None)?;
     match found {
         Ownership::Absent => Ok(false),

@@ -6,6 +6,7 @@ use crate::plane::netlink::{Failure, Refusal};
 use crate::plane::ruleset::{LOCKDOWN_TABLE, Scope};
 use anyhow::{Context as _, ensure};
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 
 /// Closes `scope` in the calling thread's network namespace, in one transaction, in place of what an
 /// earlier call closed. Returns whether there was such a thing.
@@ -15,12 +16,18 @@ use nix::errno::Errno;
 pub fn lock(scope: &Scope) -> anyhow::Result<bool> {
     let mut socket = open()?;
     let before = kernel::table_of(&mut socket, LOCKDOWN_TABLE).context("read the nft tables")?;
+    let counted = match before {
+        // Another word on the same lockdown: what it dropped so far is not forgotten.
+        Some(_) => kernel::counters_of(&mut socket, LOCKDOWN_TABLE).unwrap_or_default(),
+        None => BTreeMap::default(),
+    };
     let ruleset = scope.ruleset();
     let mut scratch = Vec::new();
     let mut transaction = Transaction::about(&mut scratch, LOCKDOWN_TABLE);
     transaction.recreate_table(None);
     for tally in &ruleset.tallies {
-        transaction.counter(MsgType::Add, tally);
+        let packets = counted.get(&tally.to_string()).copied();
+        transaction.counter_from(MsgType::Add, tally, packets.unwrap_or(0));
     }
     fill(&mut transaction, &ruleset, None, &[]);
     transaction
@@ -40,6 +47,9 @@ pub fn lock(scope: &Scope) -> anyhow::Result<bool> {
 /// # Errors
 /// When the kernel refuses; then it is still closed.
 pub fn lift() -> anyhow::Result<bool> {
+    if kernel::has_no_tables() {
+        return Ok(false);
+    }
     let mut scratch = Vec::new();
     let mut transaction = Transaction::about(&mut scratch, LOCKDOWN_TABLE);
     transaction.remove_table();
@@ -58,6 +68,9 @@ pub fn lift() -> anyhow::Result<bool> {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn locked() -> anyhow::Result<Option<u64>> {
+    if kernel::has_no_tables() {
+        return Ok(None);
+    }
     let mut socket = open()?;
     let table = kernel::table_of(&mut socket, LOCKDOWN_TABLE).context("read the nft tables")?;
     if table.is_none() {

@@ -204,6 +204,11 @@ impl<'a> Transaction<'a> {
 
     /// A named counter.
     pub(super) fn counter(&mut self, kind: MsgType, tally: &Tally) {
+        self.counter_from(kind, tally, 0);
+    }
+
+    /// A named counter that has counted `packets` before.
+    pub(super) fn counter_from(&mut self, kind: MsgType, tally: &Tally, packets: u64) {
         let counter = Object::new(sys::nftnl_obj_alloc, sys::nftnl_obj_free);
         let (table, name) = (c(self.about), c(&tally.to_string()));
         // SAFETY: the object is live; libnftnl copies the names. The type comes first: libnftnl
@@ -213,6 +218,9 @@ impl<'a> Transaction<'a> {
             sys::nftnl_obj_set_u32(object, sys::NFTNL_OBJ_TYPE as u16, COUNTER);
             sys::nftnl_obj_set_str(object, sys::NFTNL_OBJ_TABLE as u16, table.as_ptr());
             sys::nftnl_obj_set_str(object, sys::NFTNL_OBJ_NAME as u16, name.as_ptr());
+            if packets > 0 {
+                sys::nftnl_obj_set_u64(object, sys::NFTNL_OBJ_CTR_PKTS as u16, packets);
+            }
         }
         let (number, flags) = match kind {
             MsgType::Add => (libc::NFT_MSG_NEWOBJ, libc::NLM_F_CREATE),
