@@ -1,11 +1,22 @@
 //! Vendors' formats to [`Catalogue`]s. Pure: bytes in, values or problems out; fetches nothing.
 
+pub mod charset;
+mod csv;
+mod endpoint;
+mod fold;
+mod list;
+mod ports;
+mod prose;
+mod tables;
 pub mod targets;
 mod toml;
 
+pub use csv::csv;
+pub use list::list;
+pub use tables::tables;
 pub use toml::toml;
 
-use crate::document::{self, Problems};
+use crate::document::Problems;
 use crate::policy::catalogue::Catalogue;
 
 /// A format that catalogues come in.
@@ -13,7 +24,16 @@ use crate::policy::catalogue::Catalogue;
 pub enum Format {
     /// Our own: `config/catalogues/intune.toml` shows all of it.
     Toml,
+    /// Rendered tables: markdown, HTML, or a plain copy of a page.
+    Tables,
+    /// Names and networks, one a line.
+    List,
+    /// Comma-separated values with a header.
+    Csv,
 }
+
+/// The most tokens that may be reported: what has more is no catalogue.
+const TOO_MANY: usize = 100_000;
 
 /// The catalogue that is there without naming it: Microsoft Intune.
 #[must_use]
@@ -26,13 +46,25 @@ pub fn builtin() -> Catalogue {
 /// none that is known.
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Option<Format> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = charset::decode(bytes, "").ok()?;
+    by_content(&text)
+}
+
+fn by_content(text: &str) -> Option<Format> {
     let mut lines = text.lines().map(str::trim_start);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
     let key = |c: char| c.is_ascii_alphanumeric() || c == '"';
     let begins_toml = first.starts_with("[[") || (first.starts_with(key) && first.contains('='));
-    begins_toml.then_some(Format::Toml)
+    if begins_toml {
+        return Some(Format::Toml);
+    }
+    if tables::is_tables(text) {
+        Some(Format::Tables)
+    } else if csv::is_csv(text) {
+        Some(Format::Csv)
+    } else {
+        list::is_list(text).then_some(Format::List)
+    }
 }
 
 /// Reads a catalogue of any known format. Problems call it `file`.
@@ -40,13 +72,16 @@ pub fn detect(bytes: &[u8]) -> Option<Format> {
 /// # Errors
 /// When it is no text, the format is not known, or with everything wrong in it.
 pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
-    let text = document::text(bytes, file)?;
-    match detect(bytes) {
-        Some(Format::Toml) => toml(text, file),
+    let text = charset::decode(bytes, file)?;
+    match by_content(&text) {
+        Some(Format::Toml) => toml(&text, file),
+        Some(Format::Tables) => tables(&text, file),
+        Some(Format::Csv) => csv(&text, file),
+        Some(Format::List) => list(&text, file),
         None => Err(Problems::with_file(
             file,
-            "not supported yet: a catalogue in another format than egressd's TOML; \
-             write it as [[set]] tables"
+            "its format is not known; what is read are egressd's TOML ([[set]] tables), tables of \
+             endpoint pages (markdown, HTML, text), lists of names and networks, and CSV with a header"
                 .to_owned(),
         )),
     }
@@ -238,7 +273,16 @@ mod tests {
         check(b"[ { \"id\": 1 } ]", None);
         check(b"{ \"values\": [] }", None);
         check(b"ID | Category", None);
-        check(b"10.0.0.0/8\n", None);
+        check(b"ID | Addresses\n---|---\n", Some(Format::Tables));
+        check(b"I\0D\0,\0u\0r\0l\0", Some(Format::Csv));
+        check(b"<html><TABLE>", Some(Format::Tables));
+        check(b"id;name\n", Some(Format::Csv));
+        check(b"10.0.0.0/8\n", Some(Format::List));
+        check(
+            b"# of the vendor\n*.a.example, b.example\n",
+            Some(Format::List),
+        );
+        check(b"Dear reader, see a.example", None);
         check(b"\xff\xfei\0d\0", None);
         check(b"", None);
     }

@@ -91,7 +91,10 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// Reads a network that packets can be forwarded to.
-fn destination(text: &str) -> Result<IpNet, String> {
+///
+/// # Errors
+/// Says what is wrong and what to write.
+pub(super) fn destination(text: &str) -> Result<IpNet, String> {
     let net = network(text)?;
     match NEVER_FORWARDED.iter().find(|(special, _)| {
         special
