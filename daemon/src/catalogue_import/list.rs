@@ -17,7 +17,7 @@ pub(super) fn is_list(text: &str) -> bool {
     if blocks(&line) {
         return true;
     }
-    let mut words = words(&line);
+    let mut words = words(&line).take(1000);
     words.all(|word| match read(word) {
         Word::Name(_) | Word::Network(_) | Word::Refused(_) => true,
         Word::Text => false,
@@ -57,6 +57,9 @@ pub fn list(text: &str, file: &str) -> Result<Catalogue, Problems> {
             account.report(&origin(), line.trim(), why);
         } else {
             for word in words(&line) {
+                if account.reported.len() > TOO_MANY {
+                    break;
+                }
                 match read(word) {
                     Word::Name(pattern) if names.insert(pattern.clone()) => {
                         account.import();

@@ -1,5 +1,6 @@
 //! Names and networks in running text: no set holds them, and each is said.
 
+use super::TOO_MANY;
 use super::endpoint::{self, Word};
 use crate::policy::catalogue::Account;
 
@@ -42,6 +43,9 @@ fn is_endpoint(word: &str) -> bool {
 /// Reports what a text that begins in line `line` names.
 pub(super) fn report(text: &str, line: usize, why: &str, account: &mut Account) {
     for (lines, word) in words(text) {
+        if account.reported.len() > TOO_MANY {
+            return;
+        }
         account.report(&format!("line {}", line + lines), word, why);
     }
 }

@@ -424,21 +424,21 @@ pub(super) fn read<'t>(
         match token {
             Token::Comment(comment) => page.comment(at, comment),
             Token::Text(text) => {
-                if raw.len() > super::page::ROW && table.is_some() {
-                    return Err(Refused::new(
-                        at,
-                        "a cell is longer than 1 MB; it is no table",
-                    ));
-                }
+                let mut long = false;
                 match table.as_mut() {
                     Some(table) => {
                         if let Some(cell) = table.text(line) {
                             entities(text, &mut cell.text);
+                            long |= cell.text.len() > super::page::ROW;
                         } else if !text.trim().is_empty() {
                             page.prose(at, text);
                         }
                     }
                     None => entities(text, &mut prose.1),
+                }
+                if long {
+                    let what = "a cell is longer than 1 MB; it is no table";
+                    return Err(Refused::new(at, what));
                 }
                 if let Some(heading) = heading.as_mut()
                     && heading.len() < 256
@@ -473,6 +473,7 @@ pub(super) fn read<'t>(
                             return Ok(rest);
                         }
                     } else if open.inner == 0 && is("tr") {
+                        page.count(1, at)?;
                         if close {
                             open.end_row();
                         } else {
@@ -483,6 +484,7 @@ pub(super) fn read<'t>(
                             open.end_cell();
                         } else {
                             open.cell(at, attributes, is("th"));
+                            page.count(1 + open.span, at)?;
                         }
                         if open.repeats == 0 {
                             let what = "cells that span rows are repeated too often";
@@ -493,6 +495,7 @@ pub(super) fn read<'t>(
                     }
                 } else if is("table") && !close {
                     page.prose(prose.0, &std::mem::take(&mut prose.1));
+                    page.count(1, at)?;
                     table = Some(Building::new(at));
                 } else {
                     let level = matches!(name.as_bytes(), [b'h' | b'H', b'1'..=b'6']);

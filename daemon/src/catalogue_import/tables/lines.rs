@@ -102,6 +102,7 @@ fn table<'t>(text: &'t str, start: usize, page: &mut Page) -> Result<(&'t str, u
     }
     let header = cells(head, start);
     let columns = header.len();
+    page.count(1 + columns, start)?;
     if columns > COLUMNS {
         return Err(Refused::new(
             start,
@@ -133,7 +134,7 @@ fn table<'t>(text: &'t str, start: usize, page: &mut Page) -> Result<(&'t str, u
             // Each line that was looked at is taken, or the reading would be quadratic.
             if joined.row.is_none() && joined.looked.1 > 1 {
                 let (length, lines) = joined.looked;
-                short(&rest[..length], line, &mut table, page);
+                short(&rest[..length], line, &mut table, page)?;
                 rest = rest.get(length + 1..).unwrap_or("");
                 line += lines;
                 continue;
@@ -145,7 +146,9 @@ fn table<'t>(text: &'t str, start: usize, page: &mut Page) -> Result<(&'t str, u
         }
         let mut row = Row::at(first);
         row.last = first + lines - 1;
-        for cell in cells(&rest[..length], first) {
+        let written = cells(&rest[..length], first);
+        page.count(1 + written.len(), first)?;
+        for cell in written {
             row.cells.push(plain(&cell, page));
         }
         table.rows.push(row);
@@ -206,11 +209,13 @@ fn numbered(line: &str) -> bool {
 }
 
 /// Lines that are no whole row together: each is a row of its own, or text.
-fn short(text: &str, start: usize, table: &mut Table, page: &mut Page) {
+fn short(text: &str, start: usize, table: &mut Table, page: &mut Page) -> Result<(), Refused> {
     for (at, this) in text.split('\n').enumerate() {
         if this.contains('|') {
             let mut row = Row::at(start + at);
-            for cell in cells(this, start + at) {
+            let written = cells(this, start + at);
+            page.count(1 + written.len(), start + at)?;
+            for cell in written {
                 row.cells.push(plain(&cell, page));
             }
             table.rows.push(row);
@@ -218,6 +223,7 @@ fn short(text: &str, start: usize, table: &mut Table, page: &mut Page) {
             page.prose(start + at, this);
         }
     }
+    Ok(())
 }
 
 /// How many `|` of a line are not escaped.

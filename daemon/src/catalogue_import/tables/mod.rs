@@ -109,15 +109,12 @@ pub fn tables(text: &str, file: &str) -> Result<Catalogue, Problems> {
 
 /// Reports what stands beside the tables.
 fn beside(page: &Page, account: &mut Account) {
-    for (line, comment) in &page.comments {
-        let count = prose::words(comment).take(TOO_MANY).count();
-        if count > 0 {
-            let why = format!(
-                "a comment with {count} names and networks, which readers of the page do not see; \
-                 take the marks away if they are meant"
-            );
-            account.report(&format!("line {line}"), "<!--", why);
-        }
+    for (line, count) in &page.comments {
+        let why = format!(
+            "a comment with {count} names and networks, which readers of the page do not see; \
+             take the marks away if they are meant"
+        );
+        account.report(&format!("line {line}"), "<!--", why);
     }
     for (line, link) in &page.links {
         if prose::words(link).next().is_some() {

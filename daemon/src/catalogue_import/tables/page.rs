@@ -1,9 +1,14 @@
 //! What a page holds once its markup is gone: tables, and the text between them.
 
+use super::super::{TOO_MANY, prose};
+
 /// The most columns a table has.
 pub(super) const COLUMNS: usize = 64;
 /// The most bytes a row has.
 pub(super) const ROW: usize = 1 << 20;
+
+/// The most rows and cells a page has together.
+const CELLS: usize = 4_000_000;
 
 /// A page.
 #[derive(Debug, Default)]
@@ -18,8 +23,10 @@ pub(super) struct Page {
     pub(super) text: Vec<(usize, String)>,
     /// Links to elsewhere, with their line.
     pub(super) links: Vec<(usize, String)>,
-    /// Comments, with their line.
-    pub(super) comments: Vec<(usize, String)>,
+    /// Comments that name something: their line, and how many names and networks.
+    pub(super) comments: Vec<(usize, usize)>,
+    /// How many rows and cells its tables have.
+    cells: usize,
 }
 
 /// A table.
@@ -93,14 +100,27 @@ impl Refused {
 }
 
 impl Page {
+    /// Keeps a text that names something. Only as much as is ever reported.
     pub(super) fn prose(&mut self, line: usize, text: &str) {
-        if text.contains(['.', ':']) {
+        if self.text.len() <= TOO_MANY && prose::words(text).next().is_some() {
             self.text.push((line, text.to_owned()));
         }
     }
 
     pub(super) fn link(&mut self, line: usize, link: &str) {
-        self.links.push((line, link.to_owned()));
+        if self.links.len() <= TOO_MANY {
+            self.links.push((line, link.to_owned()));
+        }
+    }
+
+    /// Counts rows and cells that are about to be kept.
+    pub(super) fn count(&mut self, cells: usize, line: usize) -> Result<(), Refused> {
+        self.cells += cells;
+        if self.cells > CELLS {
+            let what = format!("more than {CELLS} rows and cells; it is no list of endpoints");
+            return Err(Refused::new(line, what));
+        }
+        Ok(())
     }
 
     /// A heading of the page, or with `first` of all of it.
@@ -120,8 +140,9 @@ impl Page {
                 digits.clone_into(&mut self.version);
             }
         }
-        if comment.contains(['.', ':']) {
-            self.comments.push((line, comment.to_owned()));
+        let count = prose::words(comment).take(TOO_MANY).count();
+        if count > 0 && self.comments.len() <= TOO_MANY {
+            self.comments.push((line, count));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rows to endpoint sets. Every name, network and port of a row is imported or reported.
 
 use super::super::endpoint::{self, Word};
-use super::super::{ports, prose};
+use super::super::{TOO_MANY, ports, prose};
 use super::columns;
 use super::page::{Cell, Row, Table};
 use super::words::{self, Role};
@@ -46,6 +46,9 @@ pub(super) fn sets(table: &Table, account: &mut Account) -> Vec<EndpointSet> {
     let endpoints = columns::has_endpoints(&roles);
     let mut sets = Vec::new();
     for row in &table.rows {
+        if account.reported.len() > TOO_MANY {
+            break;
+        }
         let known = endpoints && row.cells.len() <= roles.len().max(1);
         if known && let Some(set) = set(table, row, &roles, account) {
             sets.push(set);
@@ -180,7 +183,7 @@ fn ports_of(roles: &[Role], row: &Row, account: &mut Account) -> PortSet {
 /// Reports what a cell names that lists no endpoints.
 fn beside(cell: &Cell, why: &str, account: &mut Account) {
     let origin = format!("line {}", cell.line);
-    for (_, word) in prose::words(&cell.text) {
+    for (_, word) in prose::words(&cell.text).take(TOO_MANY) {
         account.report(&origin, word, why);
     }
 }
