@@ -1,6 +1,8 @@
 //! Messages that keep changing, and what must hold for each. Guided by what the readers say of a
 //! message, not by coverage: a message that leads to a new outcome joins the corpus.
 
+mod catalogues;
+
 use crate::differential::judge;
 use crate::oracle::generate::{Dice, damage, response};
 use hickory_proto::op::Message;
@@ -13,11 +15,23 @@ pub enum Target {
     Answers,
     /// The reader of clients' questions.
     Question,
+    /// The reader of rendered tables.
+    Tables,
+    /// The reader of plain lists.
+    List,
+    /// The reader of comma-separated values.
+    Csv,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Answers, Self::Question];
+    pub const ALL: [Self; 5] = [
+        Self::Answers,
+        Self::Question,
+        Self::Tables,
+        Self::List,
+        Self::Csv,
+    ];
 
     /// Its word: the folder of its corpus under `tests/corpus`.
     #[must_use]
@@ -25,6 +39,9 @@ impl Target {
         match self {
             Self::Answers => "answers",
             Self::Question => "question",
+            Self::Tables => "tables",
+            Self::List => "list",
+            Self::Csv => "csv",
         }
     }
 
@@ -36,15 +53,19 @@ impl Target {
         match self {
             Self::Answers => answers(message),
             Self::Question => question(message),
+            Self::Tables | Self::List | Self::Csv => catalogues::judge(message),
         }
     }
 
     /// A message to begin with.
     #[must_use]
     pub fn seed(self, dice: &mut Dice) -> Vec<u8> {
+        if let Some(text) = catalogues::seed(self, dice) {
+            return text;
+        }
         let mut message = response(dice);
         match self {
-            Self::Answers => {}
+            Self::Answers | Self::Tables | Self::List | Self::Csv => {}
             Self::Question => {
                 // The same question, asked: a header, the name, perhaps EDNS.
                 message.resize(message.len().max(12), 0);

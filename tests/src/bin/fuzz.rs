@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Parser)]
 struct Options {
-    /// `answers` or `question`; both if none is named.
+    /// `answers`, `question`, `tables`, `list` or `csv`; all if none is named.
     target: Option<String>,
     /// How long each is fuzzed.
     #[arg(long, default_value_t = 60)]
@@ -59,7 +59,7 @@ fn fuzz(options: &Options) -> Result<bool> {
     let targets: Vec<Target> = Target::ALL.into_iter().filter(named).collect();
     anyhow::ensure!(
         !targets.is_empty(),
-        "there is no such target; write `answers` or `question`"
+        "there is no such target; write `answers`, `question`, `tables`, `list` or `csv`"
     );
     let mut good = true;
     for target in targets {
