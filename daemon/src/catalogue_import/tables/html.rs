@@ -1,7 +1,8 @@
 //! Tags and entities, read forwards once: no tree, nothing that nests. Linear in any input.
 
 use super::super::fold;
-use super::page::{Cell, Page, Refused, Row, Table};
+use super::building::Building;
+use super::page::{Page, Refused};
 
 /// A piece of marked-up text.
 #[derive(Debug, PartialEq, Eq)]
@@ -158,7 +159,7 @@ fn tag_end(text: &str, long: bool) -> Option<usize> {
 }
 
 /// What `name` says among the attributes of a tag.
-fn attribute<'t>(attributes: &'t str, name: &str) -> Option<&'t str> {
+pub(super) fn attribute<'t>(attributes: &'t str, name: &str) -> Option<&'t str> {
     let mut rest = attributes;
     while let Some((key, behind)) = rest.split_once('=') {
         let behind = behind.trim_start();
@@ -273,126 +274,6 @@ fn entity(word: &str) -> Option<char> {
         "ldquo" | "rdquo" => '"',
         _ => return None,
     })
-}
-
-/// A table being read.
-#[derive(Default)]
-struct Building {
-    rows: Vec<Row>,
-    /// Whether the first row has headings in it.
-    headed: bool,
-    line: usize,
-    /// Tables inside a cell of this one.
-    inner: usize,
-    open_row: bool,
-    open_cell: bool,
-    /// How many columns more the open cell spans.
-    span: usize,
-    /// By column: for how many rows more a cell above fills it, and what it says.
-    above: Vec<(usize, Cell)>,
-    /// The rows that the open cell spans.
-    spanned: usize,
-    /// What cells that span rows may still be repeated, in bytes.
-    repeats: usize,
-}
-
-impl Building {
-    fn new(line: usize) -> Self {
-        Self {
-            line,
-            repeats: super::page::ROW,
-            ..Self::default()
-        }
-    }
-
-    fn row(&mut self, line: usize) {
-        self.end_row();
-        self.open_row = true;
-        self.rows.push(Row::at(line));
-    }
-
-    fn end_row(&mut self) {
-        self.end_cell();
-        if self.open_row {
-            self.fill();
-        }
-        self.open_row = false;
-    }
-
-    fn end_cell(&mut self) {
-        let row_number = self.rows.len();
-        let (Some(row), true) = (self.rows.last_mut(), self.open_cell) else {
-            return;
-        };
-        self.open_cell = false;
-        if let (Some(cell), true) = (row.cells.last(), self.spanned > 1) {
-            let column = row.cells.len() - 1;
-            if column < super::page::COLUMNS {
-                self.above
-                    .resize(self.above.len().max(column + 1), (0, Cell::at(0)));
-                self.above[column] = (self.spanned - 1, cell.clone());
-            }
-        }
-        let mut spanned = Cell::at(row.last);
-        if let (Some(cell), true) = (row.cells.last(), self.headed && row_number == 1) {
-            spanned.clone_from(cell);
-            self.repeats = self.repeats.saturating_sub(cell.text.len() * self.span);
-        }
-        let span = if self.repeats == 0 { 0 } else { self.span };
-        row.cells.extend(std::iter::repeat_n(spanned, span));
-    }
-
-    /// Puts the cells that reach down from above where the row is now.
-    fn fill(&mut self) {
-        let Some(row) = self.rows.last_mut() else {
-            return;
-        };
-        while let Some((left, cell)) = self.above.get_mut(row.cells.len())
-            && *left > 0
-        {
-            *left -= 1;
-            self.repeats = self.repeats.saturating_sub(cell.text.len() + 8);
-            row.cells.push(cell.clone());
-        }
-    }
-
-    fn cell(&mut self, line: usize, attributes: &str, heading: bool) {
-        if !self.open_row {
-            self.row(line);
-        }
-        self.end_cell();
-        self.fill();
-        self.headed |= heading && self.rows.len() == 1;
-        let span = |name| {
-            let span =
-                attribute(attributes, name).and_then(|span| span.trim().parse::<usize>().ok());
-            span.unwrap_or(1).clamp(1, 1000)
-        };
-        self.span = span("colspan").min(super::page::COLUMNS) - 1;
-        self.spanned = span("rowspan");
-        if let Some(row) = self.rows.last_mut() {
-            row.cells.push(Cell::at(line));
-        }
-        self.open_cell = true;
-    }
-
-    fn text(&mut self, line: usize) -> Option<&mut Cell> {
-        let row = self.rows.last_mut().filter(|_| self.open_cell)?;
-        row.last = line;
-        row.cells.last_mut()
-    }
-
-    fn finish(mut self, heading: &str) -> Table {
-        self.end_row();
-        let header = self.headed && !self.rows.is_empty();
-        let header = header.then(|| self.rows.remove(0));
-        Table {
-            heading: heading.to_owned(),
-            line: self.line,
-            header: header.map(|row| row.cells.into_iter().map(|cell| cell.text).collect()),
-            rows: self.rows,
-        }
-    }
 }
 
 /// Reads marked-up text from line `line` on: a whole document, or one table (`only_table`), after

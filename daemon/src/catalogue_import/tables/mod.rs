@@ -1,6 +1,7 @@
 //! Rendered tables of endpoint pages: markdown, HTML, and plain copies of a page. Columns are known
 //! by their headings in the languages pages come in, or by what their cells hold.
 
+mod building;
 mod columns;
 mod html;
 mod lines;
