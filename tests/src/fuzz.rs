@@ -21,16 +21,31 @@ pub enum Target {
     List,
     /// The reader of comma-separated values.
     Csv,
+    /// The reader of the web service's sets.
+    WebService,
+    /// The reader of Azure's service tags.
+    ServiceTags,
+    /// The reader of Amazon's address ranges.
+    Aws,
+    /// The reader of GitHub's `/meta`.
+    GitHub,
+    /// The reader of egressd's own catalogues.
+    CatalogueToml,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Answers,
         Self::Question,
         Self::Tables,
         Self::List,
         Self::Csv,
+        Self::WebService,
+        Self::ServiceTags,
+        Self::Aws,
+        Self::GitHub,
+        Self::CatalogueToml,
     ];
 
     /// Its word: the folder of its corpus under `tests/corpus`.
@@ -42,6 +57,11 @@ impl Target {
             Self::Tables => "tables",
             Self::List => "list",
             Self::Csv => "csv",
+            Self::WebService => "webservice",
+            Self::ServiceTags => "service-tags",
+            Self::Aws => "aws",
+            Self::GitHub => "github",
+            Self::CatalogueToml => "catalogue-toml",
         }
     }
 
@@ -53,7 +73,14 @@ impl Target {
         match self {
             Self::Answers => answers(message),
             Self::Question => question(message),
-            Self::Tables | Self::List | Self::Csv => catalogues::judge(message),
+            Self::Tables
+            | Self::List
+            | Self::Csv
+            | Self::WebService
+            | Self::ServiceTags
+            | Self::Aws
+            | Self::GitHub
+            | Self::CatalogueToml => catalogues::judge(message),
         }
     }
 
@@ -65,7 +92,15 @@ impl Target {
         }
         let mut message = response(dice);
         match self {
-            Self::Answers | Self::Tables | Self::List | Self::Csv => {}
+            Self::Answers
+            | Self::Tables
+            | Self::List
+            | Self::Csv
+            | Self::WebService
+            | Self::ServiceTags
+            | Self::Aws
+            | Self::GitHub
+            | Self::CatalogueToml => {}
             Self::Question => {
                 // The same question, asked: a header, the name, perhaps EDNS.
                 message.resize(message.len().max(12), 0);

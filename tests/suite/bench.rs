@@ -188,7 +188,10 @@ pub(crate) fn forgotten(daemon: &Daemon<'_>, address: IpAddr, limit: Duration) -
         }
         Ok((!outcome.text.contains(&format!("\"{text}\""))).then_some(()))
     })
-    .with_context(|| daemon.words())
+    .with_context(|| daemon.words())?;
+    // `grants` tells the policy; the planes have it a moment later.
+    std::thread::sleep(TRY / 2);
+    Ok(())
 }
 
 /// One zone `managed` on `lan0`, with `extra` keys and then its rules.

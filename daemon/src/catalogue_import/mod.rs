@@ -4,12 +4,18 @@ pub mod charset;
 mod csv;
 mod endpoint;
 mod fold;
+mod json;
+#[cfg(test)]
+mod json_tests;
 mod list;
 mod ports;
 mod prose;
+mod ranges;
+mod row;
 mod tables;
 pub mod targets;
 mod toml;
+pub mod webservice;
 
 pub use csv::csv;
 pub use list::list;
@@ -18,6 +24,7 @@ pub use toml::toml;
 
 use crate::document::Problems;
 use crate::policy::catalogue::Catalogue;
+use json::Json;
 
 /// A format that catalogues come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +37,9 @@ pub enum Format {
     List,
     /// Comma-separated values with a header.
     Csv,
+    /// JSON: what the Microsoft 365 endpoints web service answers, Azure's service tags, Amazon's
+    /// `ip-ranges.json` or GitHub's `/meta`.
+    Json,
 }
 
 /// The most tokens that may be reported: what has more is no catalogue.
@@ -54,7 +64,11 @@ fn by_content(text: &str) -> Option<Format> {
     let mut lines = text.lines().map(str::trim_start);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
     let key = |c: char| c.is_ascii_alphanumeric() || c == '"';
-    let begins_toml = first.starts_with("[[") || (first.starts_with(key) && first.contains('='));
+    let table = first.starts_with("[[") && first.trim_end().ends_with("]]");
+    let begins_toml = table || (first.starts_with(key) && first.contains('='));
+    if !begins_toml && first.starts_with(['{', '[']) {
+        return Some(Format::Json);
+    }
     if begins_toml {
         return Some(Format::Toml);
     }
@@ -78,6 +92,7 @@ pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
         Some(Format::Tables) => tables(&text, file),
         Some(Format::Csv) => csv(&text, file),
         Some(Format::List) => list(&text, file),
+        Some(Format::Json) => json(&text, file),
         None => Err(Problems::with_file(
             file,
             "its format is not known; what is read are egressd's TOML ([[set]] tables), tables of \
@@ -85,6 +100,39 @@ pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
                 .to_owned(),
         )),
     }
+}
+
+/// Reads JSON of any known kind; which it is, its keys tell.
+fn json(text: &str, file: &str) -> Result<Catalogue, Problems> {
+    let json = Json::read(text, file)?;
+    let catalogue = if webservice::is(&json) {
+        webservice::read(&json)
+    } else if let Some(kind) = ranges::kind(&json) {
+        ranges::read(&json, kind)
+    } else {
+        return Err(Problems::with_file(
+            file,
+            "this JSON is none that is known; what is read are the sets of the Microsoft 365 endpoints web \
+             service, Azure service tags, AWS ip-ranges.json and GitHub meta"
+                .to_owned(),
+        ));
+    };
+    if !catalogue.sets.is_empty() && catalogue.account.reported.len() <= TOO_MANY {
+        return Ok(catalogue);
+    }
+    let reported = &catalogue.account.reported;
+    let first = reported.first().map(|first| {
+        let (count, token) = (reported.len(), &first.token);
+        format!(
+            "; {count} things were not understood, the first at {}: `{token}`: {}",
+            first.origin, first.why
+        )
+    });
+    let what = format!(
+        "it has no endpoint set that can be used{}",
+        first.unwrap_or_default()
+    );
+    Err(Problems::with_file(file, what))
 }
 
 #[cfg(test)]
@@ -270,8 +318,8 @@ mod tests {
         check(b"# a comment\n\nname = \"x\"", Some(Format::Toml));
         check(b"[[set]]\nid = \"1\"", Some(Format::Toml));
         check("\u{feff}name = \"x\"".as_bytes(), Some(Format::Toml));
-        check(b"[ { \"id\": 1 } ]", None);
-        check(b"{ \"values\": [] }", None);
+        check(b"[ { \"id\": 1 } ]", Some(Format::Json));
+        check(b"{ \"values\": [] }", Some(Format::Json));
         check(b"ID | Category", None);
         check(b"ID | Addresses\n---|---\n", Some(Format::Tables));
         check(b"I\0D\0,\0u\0r\0l\0", Some(Format::Csv));
@@ -285,5 +333,44 @@ mod tests {
         check(b"Dear reader, see a.example", None);
         check(b"\xff\xfei\0d\0", None);
         check(b"", None);
+    }
+
+    #[test]
+    fn json_of_all_kinds() {
+        fn check(text: &str, expected: Result<usize, &str>) {
+            let sets = read(text.as_bytes(), "f").map(|catalogue| catalogue.sets.len());
+            let told = sets.as_ref().map_err(ToString::to_string);
+            match expected {
+                Ok(count) => assert_eq!(sets, Ok(count), "{text}"),
+                Err(part) => assert!(told.as_ref().is_err_and(|e| e.contains(part)), "{told:?}"),
+            }
+        }
+        check(r#"[{"id": 1, "urls": ["a.example"]}]"#, Ok(1));
+        let tag = r#"{"name": "X", "properties": {"addressPrefixes": ["198.51.100.0/24"]}}"#;
+        check(
+            &format!(r#"{{"cloud": "Public", "values": [{tag}, {tag}]}}"#),
+            Ok(2),
+        );
+        check(
+            r#"{"prefixes": [{"ip_prefix": "198.51.100.0/24", "service": "A", "region": "b"}]}"#,
+            Ok(1),
+        );
+        check(r#"{"hooks": ["198.51.100.0/24"]}"#, Ok(1));
+        check(r#"{"a": 1}"#, Err("none that is known"));
+        check(r#"[{"urls": []}]"#, Err("no endpoint set"));
+        check(
+            r#"[{"urls": ["x y"]}]"#,
+            Err("the first at [0].urls[0]: `x y`"),
+        );
+        check("[1, 2", Err("f:1:5: this is not JSON"));
+        check("{\"values\": NaN}", Err("f:1:"));
+        check(&"[".repeat(100_000), Err("recursion"));
+        check(&"{\"a\":".repeat(100_000), Err("recursion"));
+        let wide: Vec<u8> =
+            r#"[{"urls": ["a.example"]}]"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(
+            read(&wide, "f").map(|catalogue| catalogue.sets.len()),
+            Ok(1)
+        );
     }
 }

@@ -9,16 +9,17 @@ use super::{Daemon, now, views};
 use crate::control::protocol::{ExceptionChange, ExceptionList, Failure, Revoked};
 use crate::control::{Act, Reply};
 use crate::observe::{self, Happening};
-use crate::policy::Revision;
 use crate::policy::exceptions::{Exception, Wanted};
 use crate::policy::revoke::Target;
 use crate::policy::rules::CompileError;
+use crate::policy::{Moment, Revision};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::oneshot;
 
 /// An operator's word that waits for its commit.
 pub(super) struct Acting {
+    since: Moment,
     revision: Revision,
     cut_before: u64,
     /// The version of the exceptions that must be on the disk.
@@ -38,6 +39,7 @@ impl Daemon {
         };
         match begun {
             Ok((revision, kept, done)) => self.acting.push(Acting {
+                since: now(),
                 revision,
                 cut_before: self.engine.cut_flows(),
                 kept,
@@ -195,11 +197,7 @@ impl Daemon {
 
     /// Answers what is in force and kept by now.
     pub(super) fn finish_acting(&mut self) {
-        let (fault, committed) = (
-            self.engine.fault().or(self.engine.unjudged()),
-            self.engine.committed(),
-        );
-        let fault = fault.map(str::to_owned);
+        let committed = self.engine.committed();
         for acting in std::mem::take(&mut self.acting) {
             let kept = acting.kept.map(|number| self.keeping.is_done(number));
             let unkept = match kept {
@@ -212,7 +210,7 @@ impl Daemon {
                     continue;
                 }
             };
-            if let Some(fault) = &fault {
+            if let Some(fault) = self.fault_since(Some(acting.since)) {
                 let text = format!("accepted, but not wholly in force yet: {fault}");
                 let _ = acting.reply.send(Reply::Failed(Failure::Internal { text }));
                 continue;

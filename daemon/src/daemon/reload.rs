@@ -1,10 +1,11 @@
 //! Reading the configuration again: all or nothing.
 
-use super::{Daemon, notify};
+use super::{Daemon, notify, now};
 use crate::config::{self, DnsSettings, Settings};
 use crate::control::Reply;
 use crate::control::protocol::{Failure, Reloaded};
 use crate::observe::{self, Happening};
+use crate::policy::Moment;
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use std::sync::Arc;
@@ -13,8 +14,12 @@ use tokio::sync::oneshot;
 /// A catalogue that loses more than this share of its entries is refused without `--force`.
 const SHRINK_PERCENT: usize = 30;
 
+/// For how many seconds a word waits for live flows to be judged before it says that they are not.
+const JUDGED_WITHIN: u64 = 3;
+
 /// A reload that waits for its commit.
 pub(super) struct Reloading {
+    since: Moment,
     cut_before: u64,
     summary: String,
     warnings: Vec<String>,
@@ -30,6 +35,7 @@ impl Daemon {
         ]);
         match self.take_settings(force) {
             Ok((summary, warnings)) => self.reloads.push(Reloading {
+                since: now(),
                 cut_before: self.engine.cut_flows(),
                 summary,
                 warnings,
@@ -153,10 +159,18 @@ impl Daemon {
         Ok(())
     }
 
+    /// Why what was asked for at `since` is not wholly in force. Live flows that could not be judged or cut at
+    /// once are given a few tries.
+    pub(super) fn fault_since(&self, since: Option<Moment>) -> Option<String> {
+        let overdue = since.is_some_and(|since| since.after_seconds(JUDGED_WITHIN) <= now());
+        let unjudged = self.engine.unjudged().filter(|_| overdue);
+        self.engine.fault().or(unjudged).map(str::to_owned)
+    }
+
     pub(super) fn finish_reloads(&mut self) {
         let committed = self.engine.committed();
-        let fault = self.engine.fault().or(self.engine.unjudged());
-        let fault = fault.map(str::to_owned);
+        let oldest = self.reloads.first().map(|reload| reload.since);
+        let fault = self.fault_since(oldest);
         if !self.engine.is_settled() && fault.is_none() {
             return;
         }

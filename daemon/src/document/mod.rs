@@ -49,6 +49,12 @@ impl Problems {
         }])
     }
 
+    /// One problem.
+    #[must_use]
+    pub fn one(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
     /// The problems, by file and place.
     #[must_use]
     pub fn list(&self) -> &[Problem] {

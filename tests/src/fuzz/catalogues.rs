@@ -2,7 +2,7 @@
 
 use super::Target;
 use crate::oracle::generate::Dice;
-use egressd::catalogue_import::{detect, read};
+use egressd::catalogue_import::{Format, detect, read};
 use egressd::policy::catalogue::EndpointSet;
 
 /// Pieces of which pages are made.
@@ -43,18 +43,77 @@ const CSV: &[&str] = &[
     "# x\n",
 ];
 
+/// Sets of the web service.
+const WEB_SERVICE: &[&str] = &[
+    r#"{"id":1,"serviceArea":"MEM","urls":["*.a.example.com","b.example.com"],"tcpPorts":"80,443","required":true}"#,
+    r#"{"id":"2","serviceArea":"Common","ips":["192.0.2.0/24","2001:db8::/32","10.0.0.1/8"],"udpPorts":"3478-3481"}"#,
+    r#"{"urls":["<tenant>.c.example.com","*cdn.d.example.com",7,null],"tcpPorts":443,"category":"Allow","notes":""}"#,
+    r#"{"id":3,"id":4,"urls":"e.example.com","extra":[{}],"expressRoute":"x"}"#,
+    "[]",
+    "1e400",
+];
+/// Service tags.
+const TAGS: &[&str] = &[
+    r#"{"name":"A.West","properties":{"systemService":"A","addressPrefixes":["192.0.2.0/24","2001:db8::/48"]}}"#,
+    r#"{"name":"B","properties":{"addressPrefixes":["10.0.0.1/8","x",1]}}"#,
+    r#"{"id":"c","properties":null}"#,
+    "null",
+];
+/// Address ranges.
+const RANGES: &[&str] = &[
+    r#"{"ip_prefix":"192.0.2.0/24","region":"eu","service":"S3"}"#,
+    r#"{"ip_prefix":"203.0.113.0/24","region":"eu","service":"S3"}"#,
+    r#"{"ip_prefix":7,"region":"eu","service":"EC2"}"#,
+    r#"{"region":"eu"}"#,
+];
+/// Keys of `/meta`.
+const META: &[&str] = &[
+    r#""hooks":["192.0.2.0/24","2001:db8::/32"]"#,
+    r#""domains":{"website":["*.a.example.com"],"actions":{"full":["b.example.com",3]}}"#,
+    r#""ssh_keys":["ssh-ed25519 AAAA"],"verifiable_password_authentication":false"#,
+    r#""web":"192.0.2.0/24""#,
+];
+/// Sets of egressd's own catalogues.
+const OWN: &[&str] = &[
+    "[[set]]\nid = \"1\"\narea = \"core\"\nnames = [\"*.a.example.com\"]\ntcp = [80, \"8000-8010\"]\n",
+    "[[set]]\nid = \"2\"\narea = \"x\"\nnetworks = [\"192.0.2.0/24\"]\nudp = [53]\nrequired = true\n",
+    "scope = { regions = [\"eu\"], scale_units = [] }\n",
+    "tcp = [0]\nnames = [\"http://b.example.com\"]\n",
+    "# remark\n",
+];
+
+/// What stands before, between and behind pieces.
+type Frame = (&'static str, &'static str, &'static str);
+
 /// A text to begin with, if `target` reads catalogues.
 pub(super) fn seed(target: Target, dice: &mut Dice) -> Option<Vec<u8>> {
-    let (start, pieces) = match target {
+    const LINES: Frame = ("", "", "");
+    let ((start, between, end), pieces): (Frame, _) = match target {
         Target::Answers | Target::Question => return None,
-        Target::Tables => ("", TABLES),
-        Target::List => ("", LIST),
-        Target::Csv => ("id,name,cidr,tcp,udp,required\n", CSV),
+        Target::Tables => (LINES, TABLES),
+        Target::List => (LINES, LIST),
+        Target::Csv => (("id,name,cidr,tcp,udp,required\n", "", ""), CSV),
+        Target::WebService => (("[", ",", "]"), WEB_SERVICE),
+        Target::ServiceTags => (
+            (
+                r#"{"changeNumber":7,"cloud":"Public","values":["#,
+                ",",
+                "]}",
+            ),
+            TAGS,
+        ),
+        Target::Aws => ((r#"{"syncToken":"1","prefixes":["#, ",", "]}"), RANGES),
+        Target::GitHub => (("{", ",", "}"), META),
+        Target::CatalogueToml => (("name = \"x\"\n", "", ""), OWN),
     };
     let mut text = start.to_owned();
-    for _ in 0..=dice.below(8) {
+    for number in 0..=dice.below(8) {
+        if number > 0 {
+            text += between;
+        }
         text += pieces[dice.below(pieces.len())];
     }
+    text += end;
     Some(if dice.chance(100) {
         text.encode_utf16().flat_map(u16::to_le_bytes).collect()
     } else {
@@ -97,7 +156,8 @@ pub(super) fn judge(text: &[u8]) -> Result<String, String> {
     let ports = catalogue.sets.iter().filter(|set| !set.ports.is_empty());
     let size = |count: usize| count.checked_ilog2().map_or(0, |log| log + 1);
     let origin = |set: &EndpointSet| set.origin.is_empty();
-    if catalogue.sets.iter().any(origin) {
+    // Our own format leaves it to who writes it.
+    if format != Some(Format::Toml) && catalogue.sets.iter().any(origin) {
         return Err("a set without origin".to_owned());
     }
     Ok(format!(

@@ -10,7 +10,7 @@ mod rows;
 mod words;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::{TOO_MANY, fold, prose};
 use crate::document::{Document, Problems};

@@ -2,7 +2,7 @@
 
 mod pages;
 mod rendered;
-mod robust;
+pub(in crate::catalogue_import) mod robust;
 
 use super::super::read;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
