@@ -23,17 +23,7 @@ impl Targets {
     pub fn take(table: &mut Table<'_, '_>) -> Self {
         let names = table.texts("names");
         let networks = table.texts("networks");
-        let tcp = table
-            .list("tcp")
-            .into_iter()
-            .filter_map(|value| ports(value, TCP));
-        let mut services: Vec<Service> = tcp.collect();
-        services.extend(
-            table
-                .list("udp")
-                .into_iter()
-                .filter_map(|value| ports(value, UDP)),
-        );
+        let mut services = services(table);
         services.extend(table.list("protocols").into_iter().filter_map(protocol));
         let noted = |text: &Spanned<String>, what| table.document.problem(&text.span(), what);
         Self {
@@ -48,6 +38,15 @@ impl Targets {
             ports: PortSet::new(services),
         }
     }
+}
+
+/// Takes `tcp` and `udp`.
+pub fn services(table: &mut Table<'_, '_>) -> Vec<Service> {
+    let tcp = table.list("tcp").into_iter();
+    let mut services: Vec<Service> = tcp.filter_map(|value| ports(value, TCP)).collect();
+    let udp = table.list("udp").into_iter();
+    services.extend(udp.filter_map(|value| ports(value, UDP)));
+    services
 }
 
 fn pattern(text: &str) -> Result<Pattern, String> {

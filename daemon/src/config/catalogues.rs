@@ -1,11 +1,13 @@
 //! `[[catalogue]]`: the built-in one and the operator's files.
 
 use crate::catalogue_import as import;
+use crate::catalogue_import::targets::services;
 use crate::document::{Table, did_you_mean, nearest};
 use crate::policy::catalogue::{Catalogue, Scope};
+use crate::policy::port::PortSet;
 use crate::policy::zone::Selector;
 use ipnet::IpNet;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,6 +23,20 @@ pub(super) struct Catalogues {
     unreadable: BTreeSet<String>,
 }
 
+/// What one table says.
+enum One {
+    Read(Box<Catalogue>),
+    /// The built-in catalogue, and perhaps not all of it.
+    Builtin {
+        required_only: bool,
+    },
+    Unreadable,
+}
+
+fn only_required(catalogue: &mut Catalogue) {
+    catalogue.sets.retain(|set| set.required);
+}
+
 impl Catalogues {
     pub(super) fn take(
         tables: Vec<Table<'_, '_>>,
@@ -30,7 +46,8 @@ impl Catalogues {
             list: vec![import::builtin()],
             unreadable: BTreeSet::new(),
         };
-        let mut names = BTreeSet::new();
+        let mut without_builtin = false;
+        let mut read_so_far: BTreeMap<String, Catalogue> = BTreeMap::new();
         for mut table in tables {
             let Some(name) = table
                 .require("name", "catalogue", "name = \"…\"")
@@ -47,54 +64,94 @@ impl Catalogues {
                 );
                 table.document.problem(&span, what);
             }
-            if !names.insert(name.clone()) {
-                let what = format!("catalogue `{name}` stands twice; give one another name");
-                table.document.problem(&span, what);
+            let builtin = table.flag("builtin");
+            without_builtin |= name == BUILTIN && builtin == Some(false);
+            if builtin == Some(true) && name != BUILTIN {
+                table.problem(format!("only `{BUILTIN}` is built in; leave `builtin` out"));
             }
-            let catalogue = catalogues.one(&mut table, &name, read);
-            catalogues.list.retain(|known| known.name != name);
-            match catalogue {
-                Some(catalogue) => catalogues.list.push(catalogue),
-                None => drop(catalogues.unreadable.insert(name)),
+            match (
+                Self::one(&mut table, &name, read),
+                read_so_far.remove(&name),
+            ) {
+                (One::Read(one), Some(mut before)) => {
+                    before.join(*one);
+                    read_so_far.insert(name, before);
+                }
+                (One::Read(one), None) => drop(read_so_far.insert(name, *one)),
+                (One::Builtin { required_only }, before) => {
+                    if let Some(before) = before {
+                        read_so_far.insert(name, before);
+                    }
+                    if required_only {
+                        catalogues.list.iter_mut().for_each(only_required);
+                    }
+                }
+                (One::Unreadable, _) => drop(catalogues.unreadable.insert(name)),
             }
             table.finish();
         }
+        catalogues.put_together(read_so_far, without_builtin);
         catalogues
     }
 
+    /// Joins tables of one name, the built-in one first.
+    fn put_together(&mut self, read: BTreeMap<String, Catalogue>, without_builtin: bool) {
+        if without_builtin {
+            self.list.clear();
+        }
+        for (name, catalogue) in read {
+            match self.list.iter_mut().find(|known| known.name == name) {
+                Some(known) => known.join(catalogue),
+                None => self.list.push(catalogue),
+            }
+        }
+        let unreadable = &self.unreadable;
+        self.list.retain(|known| !unreadable.contains(&known.name));
+    }
+
     fn one(
-        &self,
         table: &mut Table<'_, '_>,
         name: &str,
         read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
-    ) -> Option<Catalogue> {
+    ) -> One {
         let file = table.text("file");
         let required_only = table.flag("required_only").unwrap_or_default();
-        let mut catalogue = match file {
-            None if name == BUILTIN => import::builtin(),
-            None => {
-                table.problem(format!(
-                    "catalogue `{name}` has no `file`; only `{BUILTIN}` is built in"
-                ));
-                return None;
+        let ports = PortSet::new(services(table));
+        let Some(file) = file else {
+            if name == BUILTIN {
+                return One::Builtin { required_only };
             }
-            Some(file) => {
-                let bytes = read(Path::new(file.get_ref()))
-                    .map_err(|error| {
-                        let what = format!("`{}` cannot be read: {error}", file.get_ref());
-                        table.document.problem(&file.span(), what);
-                    })
-                    .ok()?;
-                import::read(&bytes, file.get_ref())
-                    .map_err(|problems| table.document.adopt(problems))
-                    .ok()?
+            table.problem(format!(
+                "catalogue `{name}` has no `file`; only `{BUILTIN}` is built in"
+            ));
+            return One::Unreadable;
+        };
+        let bytes = match read(Path::new(file.get_ref())) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let what = format!("`{}` cannot be read: {error}", file.get_ref());
+                table.document.problem(&file.span(), what);
+                return One::Unreadable;
+            }
+        };
+        let mut catalogue = match import::read(&bytes, file.get_ref()) {
+            Ok(catalogue) => catalogue,
+            Err(problems) => {
+                table.document.adopt(problems);
+                return One::Unreadable;
             }
         };
         name.clone_into(&mut catalogue.name);
-        if required_only {
-            catalogue.sets.retain(|set| set.required);
+        if catalogue.source.is_empty() {
+            catalogue.source.clone_from(file.get_ref());
         }
-        Some(catalogue)
+        if required_only {
+            only_required(&mut catalogue);
+        }
+        if !ports.is_empty() {
+            catalogue.default_ports(&ports, &table.document.origin(&table.span));
+        }
+        One::Read(Box::new(catalogue))
     }
 
     /// Reads a selector that selects something.

@@ -495,7 +495,8 @@ fn catalogue_files() {
     );
     assert_eq!(
         with(file, "{}"),
-        "v.toml: not supported yet: a catalogue in another format than egressd's TOML; write it as [[set]] tables"
+        "v.toml: this JSON is none that is known; what is read are the sets of the Microsoft 365 endpoints web \
+         service, Azure service tags, AWS ip-ranges.json and GitHub meta"
     );
     assert_eq!(
         with("name = 'v'", good),
@@ -520,6 +521,74 @@ fn catalogue_files() {
          e.toml:11:8: `a/b` cannot name a catalogue; write it without spaces, `/` and `:`\n\
          e.toml:12:8: `v.toml` cannot be read: no such file",
     );
+}
+
+#[test]
+fn tables_of_one_name_add_up() {
+    let own = "name = 'x'\nversion = '7'\nsource = 'us'\n[[set]]\nid = '163'\narea = 'core'\nnames = ['a.example']\ntcp = [9]\nrequired = true\n";
+    let read = |path: &Path| {
+        Ok(match path.to_str().unwrap_or_default() {
+            "own.toml" => own.as_bytes().to_vec(),
+            "list" => b"b.example\n198.51.100.0/24\n".to_vec(),
+            _ => panic!("{path:?}"),
+        })
+    };
+    let sets = |catalogue: &str| -> Vec<String> {
+        let settings = parse(&format!("{GOOD}{catalogue}"), "e.toml", &read).unwrap();
+        let intune = settings.intent.catalogues.iter();
+        let intune = intune.filter(|catalogue| catalogue.name == "intune");
+        let sets = intune.flat_map(|catalogue| catalogue.sets.clone());
+        let foreign = sets.filter(|set| !set.source.contains("Microsoft Learn"));
+        foreign
+            .map(|set| {
+                format!(
+                    "{} {} {} from {}",
+                    set.id,
+                    set.patterns.len(),
+                    set.ports,
+                    set.source
+                )
+            })
+            .collect()
+    };
+    let file = "[[catalogue]]\nname = 'intune'\nfile = 'own.toml'\n";
+    let list =
+        "[[catalogue]]\nname = 'intune'\nfile = 'list'\ntcp = [443, '8000-8010']\nudp = [1]\n";
+    let rows = builtin_rows(&parse(&format!("{GOOD}{file}"), "e.toml", &read).unwrap());
+    assert!(rows > 20, "the built-in one is there as well: {rows}");
+    assert_eq!(sets(file), ["163 1 tcp/9 from us 7"]);
+    let both = sets(&format!("{file}{list}"));
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(
+        both[1].contains("tcp/443, tcp/8000-8010, udp/1 from "),
+        "{both:?}"
+    );
+    let alone = format!("{file}builtin = false\n");
+    assert_eq!(
+        builtin_rows(&parse(&format!("{GOOD}{alone}"), "e.toml", &read).unwrap()),
+        0
+    );
+    let wrong = parse(
+        &format!("{GOOD}[[catalogue]]\nname = 'v'\nfile = 'list'\nbuiltin = true\n"),
+        "e.toml",
+        &read,
+    );
+    assert!(
+        wrong
+            .unwrap_err()
+            .to_string()
+            .contains("only `intune` is built in")
+    );
+}
+
+fn builtin_rows(settings: &Settings) -> usize {
+    let sets = settings
+        .intent
+        .catalogues
+        .iter()
+        .flat_map(|catalogue| &catalogue.sets);
+    sets.filter(|set| set.source.contains("Microsoft Learn"))
+        .count()
 }
 
 #[test]

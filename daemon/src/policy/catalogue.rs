@@ -43,6 +43,53 @@ pub struct Reported {
     pub why: String,
 }
 
+impl Catalogue {
+    /// Adds what another source says: the rows of both, each with its source. Rows of one id add up.
+    pub fn join(&mut self, other: Self) {
+        let label = |catalogue: &Self| {
+            let version = &catalogue.version;
+            let gap = if version.is_empty() { "" } else { " " };
+            format!("{}{gap}{version}", catalogue.source)
+        };
+        let (own, more) = (label(self), label(&other));
+        let name = |set: &mut EndpointSet, label: &str| {
+            if set.source.is_empty() {
+                label.clone_into(&mut set.source);
+            }
+        };
+        self.sets.iter_mut().for_each(|set| name(set, &own));
+        let sets = other.sets.into_iter();
+        self.sets.extend(sets.map(|mut set| {
+            name(&mut set, &more);
+            set
+        }));
+        for (into, from) in [
+            (&mut self.version, other.version),
+            (&mut self.source, other.source),
+        ] {
+            let gap = if into.is_empty() || from.is_empty() {
+                ""
+            } else {
+                " + "
+            };
+            *into += &format!("{gap}{from}");
+        }
+        self.account.tokens += other.account.tokens;
+        self.account.imported += other.account.imported;
+        self.account.reported.extend(other.account.reported);
+    }
+
+    /// Opens `ports` where a row has none, as the formats without ports need it.
+    pub fn default_ports(&mut self, ports: &PortSet, told_by: &str) {
+        for set in self.sets.iter_mut().filter(|set| set.ports.is_empty()) {
+            set.ports = ports.clone();
+            set.inferred.push(format!(
+                "port: {told_by} says {ports}, the source tells none"
+            ));
+        }
+    }
+}
+
 impl Account {
     /// Notes a token that a set holds.
     pub fn import(&mut self) {
