@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use egressd::{check, config, daemon, links, lockdown, logging};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -95,13 +96,15 @@ fn run_check(path: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
     // A configuration can be checked on a machine that is not the gateway.
     let links = runtime.block_on(links::read()).ok();
     let report = check::report(&settings, links.as_ref());
-    if json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&report).context("print the report")?
-        );
+    let text = if json {
+        serde_json::to_string_pretty(&report).context("print the report")? + "\n"
     } else {
-        print!("{report}");
+        report.to_string()
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.context("print the report")?,
     }
     Ok(if report.has_errors() {
         ExitCode::FAILURE

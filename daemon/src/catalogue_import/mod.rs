@@ -16,11 +16,13 @@ mod tables;
 pub mod targets;
 mod toml;
 pub mod webservice;
+mod write;
 
 pub use csv::csv;
 pub use list::list;
 pub use tables::tables;
 pub use toml::toml;
+pub use write::write;
 
 use crate::document::Problems;
 use crate::policy::catalogue::Catalogue;

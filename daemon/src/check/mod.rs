@@ -1,6 +1,7 @@
 //! `egressd check`: what a configuration would let pass, and what is worth knowing about it. Reads
 //! nothing and prints nothing itself.
 
+pub mod catalogue;
 mod text;
 
 #[cfg(test)]

@@ -389,7 +389,7 @@ fn reason(policy: &Policy, reason: &explain::Reason, now: Moment) -> Reason {
     let shown = Reason {
         set: row.label(),
         ports: ports(policy, ClassMask::of(reason.class)),
-        origin: (!row.set.origin.is_empty()).then(|| row.set.origin.clone()),
+        origin: Some(row.set.place()).filter(|place| !place.is_empty()),
         ..Reason::default()
     };
     match &reason.via {
@@ -560,7 +560,7 @@ pub(super) fn explain(
                 service: row.set.service.clone(),
                 pattern,
                 ports: ports(policy, ClassMask::of(reason.class)),
-                origin: row.set.origin.clone(),
+                origin: row.set.place(),
                 required: row.set.required,
                 denied: false,
             }

@@ -62,12 +62,18 @@ impl Problems {
     }
 }
 
+/// How many problems are shown of one reading.
+const SHOWN: usize = 100;
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
+        for (i, problem) in self.0.iter().take(SHOWN).enumerate() {
             write!(f, "{}{problem}", if i == 0 { "" } else { "\n" })?;
         }
-        Ok(())
+        match self.0.len().checked_sub(SHOWN) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, "\nand {more} more"),
+        }
     }
 }
 

@@ -81,7 +81,8 @@ impl Catalogue {
 
     /// Opens `ports` where a row has none, as the formats without ports need it.
     pub fn default_ports(&mut self, ports: &PortSet, told_by: &str) {
-        for set in self.sets.iter_mut().filter(|set| set.ports.is_empty()) {
+        let open = !ports.is_empty();
+        for set in self.sets.iter_mut().filter(|set| open && set.ports.is_empty()) {
             set.ports = ports.clone();
             set.inferred.push(format!(
                 "port: {told_by} says {ports}, the source tells none"
@@ -144,6 +145,17 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
+    /// Where it stands, with its source where there are several.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let gap = if self.source.is_empty() || self.origin.is_empty() {
+            ""
+        } else {
+            ", "
+        };
+        format!("{}{gap}{}", self.source, self.origin)
+    }
+
     /// How many names, networks and port ranges it holds.
     #[must_use]
     pub fn tokens(&self) -> usize {

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod catalogue;
+pub mod diff;
 pub mod exceptions;
 pub mod explain;
 mod fit;

@@ -135,6 +135,26 @@ impl PortSet {
         self.0.is_empty()
     }
 
+    /// What belongs here and not to `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = self.0.clone();
+        for hole in &other.0 {
+            let cut = |one: Service| -> Vec<Service> {
+                if one.protocol != hole.protocol || one.last < hole.first || hole.last < one.first {
+                    return vec![one];
+                }
+                let before = hole.first.checked_sub(1).filter(|last| *last >= one.first);
+                let after = hole.last.checked_add(1).filter(|first| *first <= one.last);
+                let before = before.map(|last| Service { last, ..one });
+                let after = after.map(|first| Service { first, ..one });
+                before.into_iter().chain(after).collect()
+            };
+            left = left.into_iter().flat_map(cut).collect();
+        }
+        Self(left)
+    }
+
     /// Whether a packet of `protocol` to `port` belongs here.
     #[must_use]
     pub fn contains(&self, protocol: u8, port: u16) -> bool {

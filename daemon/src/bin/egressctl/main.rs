@@ -4,6 +4,9 @@
 //! (`explain`: some zone asked about refuses it; `reload`: the new configuration is refused); 2 when
 //! there is no answer (usage, no connection, no permission, an unknown zone).
 
+mod catalogue;
+
+use catalogue::CatalogueCommand;
 use clap::{Parser, Subcommand};
 use egressd::control::client::{Client, ClientError};
 use egressd::control::protocol::{
@@ -112,6 +115,13 @@ enum Command {
     /// which led there), address, service, interface, plane and reason, and in brackets the endpoint set
     /// that comes nearest to allowing it. docs/refused.md explains the fields.
     Watch,
+    /// Vendors' lists: what they hold, what is wrong with them, what another version changes.
+    ///
+    /// Reads files; needs no daemon.
+    Catalogue {
+        #[command(subcommand)]
+        command: CatalogueCommand,
+    },
     /// Read the configuration and the catalogues again.
     Reload {
         /// Accept a catalogue that is empty or much smaller than before.
@@ -127,6 +137,9 @@ enum Trouble {
     Client(#[from] ClientError),
     #[error("{0}")]
     Usage(String),
+    /// A file that cannot be used.
+    #[error("{0}")]
+    Refused(String),
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -149,7 +162,8 @@ fn main() -> ExitCode {
             eprintln!("egressctl: {trouble}");
             let no = matches!(
                 trouble,
-                Trouble::Client(ClientError::Failed(Failure::ConfigRefused { .. }))
+                Trouble::Refused(_)
+                    | Trouble::Client(ClientError::Failed(Failure::ConfigRefused { .. }))
             );
             ExitCode::from(if no { 1 } else { 2 })
         }
@@ -178,6 +192,7 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         | Command::Disallow { .. }
         | Command::Watch
         | Command::Reload { .. } => (None, None),
+        Command::Catalogue { command } => return catalogue::run(command, json),
     };
     let mut client = match Client::connect(&socket).await {
         Ok(client) => client,
@@ -248,6 +263,8 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
                 print(json, &client.event().await?, text::event)?;
             }
         }
+        // Done above already, without a daemon.
+        Command::Catalogue { command } => return catalogue::run(&command, json),
         Command::Reload { force } => print(json, &client.reload(force).await?, text::reloaded)?,
     }
     Ok(true)
@@ -314,7 +331,7 @@ fn parse_service(text: &str) -> Result<(Option<u16>, Option<String>), Trouble> {
     Ok((port, protocol.map(str::to_owned)))
 }
 
-fn print<T: Serialize>(json: bool, value: &T, text: fn(&T) -> String) -> io::Result<()> {
+fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> io::Result<()> {
     let text = if json {
         format!("{}\n", serde_json::to_string(value)?)
     } else {

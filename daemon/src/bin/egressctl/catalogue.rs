@@ -1,0 +1,240 @@
+//! `egressctl catalogue`: reads files, needs no daemon.
+
+use super::{Trouble, print};
+use clap::{Args, Subcommand, ValueEnum};
+use egressd::catalogue_import::{read, write};
+use egressd::check::{self, catalogue as report};
+use egressd::config::{self, Settings};
+use egressd::policy::catalogue::Catalogue;
+use egressd::policy::port::{PortSet, Service, TCP, UDP};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+#[derive(Subcommand)]
+pub(super) enum CatalogueCommand {
+    /// The catalogues of the configuration, with their versions and sizes.
+    List {
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// What sets hold; for a zone, which of them it gets and why not the others.
+    Show {
+        /// A catalogue, a part of it or a set: intune, intune/core, intune/163, intune:required.
+        what: String,
+        /// For this zone.
+        #[arg(long)]
+        zone: Option<String>,
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// What another version widens and narrows. Exit status 1 if anything differs.
+    Diff {
+        /// The version that is there: a catalogue of the configuration, or a file.
+        old: String,
+        /// The new version: a file of any format that is known.
+        new: PathBuf,
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// What looks wrong in catalogues. Exit status 1 with `--deny warnings` if anything does, or if one cannot be
+    /// read.
+    Check {
+        /// Files of any format that is known.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// What makes it fail.
+        #[arg(long, value_enum)]
+        deny: Option<Deny>,
+    },
+    /// Read a catalogue of any format that is known, say what was left out, and write it in egressd's own.
+    Import(Import),
+}
+
+/// What to import.
+#[derive(Args)]
+pub(super) struct Import {
+    /// The file: the web service's answer, tables of a page, service tags, a list, CSV …
+    file: PathBuf,
+    /// Where the catalogue goes; without it nothing is written. `-` is the standard output.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// What selectors will call it.
+    #[arg(long)]
+    name: Option<String>,
+    /// TCP ports of sets for which the format tells none: 443,8000-8010.
+    #[arg(long)]
+    tcp: Option<String>,
+    /// The same for UDP.
+    #[arg(long)]
+    udp: Option<String>,
+}
+
+/// Which configuration.
+#[derive(Args)]
+pub(super) struct Configured {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/egressd/egressd.toml")]
+    config: PathBuf,
+}
+
+impl Configured {
+    fn read(&self) -> Result<Settings, Trouble> {
+        config::load(&self.config).map_err(|problems| Trouble::Refused(problems.to_string()))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Deny {
+    /// Warnings: somebody may reach more or less than the source says.
+    Warnings,
+}
+
+/// Whether the answer is yes.
+pub(super) fn run(command: &CatalogueCommand, json: bool) -> Result<bool, Trouble> {
+    match command {
+        CatalogueCommand::List { configured } => {
+            let report = check::report(&configured.read()?, None);
+            print(json, &report.catalogues, |all| {
+                all.iter().map(ToString::to_string).collect()
+            })?;
+            Ok(true)
+        }
+        CatalogueCommand::Show {
+            what,
+            zone,
+            configured,
+        } => {
+            let settings = configured.read()?;
+            let rows = report::show(&settings, what, zone.as_deref()).map_err(Trouble::Usage)?;
+            print(json, &rows, |rows| {
+                rows.iter().map(ToString::to_string).collect()
+            })?;
+            Ok(true)
+        }
+        CatalogueCommand::Diff {
+            old,
+            new,
+            configured,
+        } => {
+            let path = Path::new(old);
+            let old = if path.is_file() {
+                file(path)?
+            } else {
+                named(&configured.read()?, old)?
+            };
+            let difference = report::difference(&old, &file(new)?);
+            print(json, &difference, ToString::to_string)?;
+            Ok(difference.is_empty())
+        }
+        CatalogueCommand::Check { files, deny } => {
+            let mut all = Vec::new();
+            for path in files {
+                all.push(report::import(&path.display().to_string(), &file(path)?));
+            }
+            print(json, &all, |all| {
+                all.iter().map(ToString::to_string).collect()
+            })?;
+            let warned = all.iter().any(report::Import::has_warnings);
+            Ok(!(warned && *deny == Some(Deny::Warnings)))
+        }
+        CatalogueCommand::Import(what) => import(what, json),
+    }
+}
+
+fn import(what: &Import, json: bool) -> Result<bool, Trouble> {
+    let mut catalogue = file(&what.file)?;
+    if let Some(name) = &what.name {
+        catalogue.name.clone_from(name);
+    } else if catalogue.name.is_empty() {
+        catalogue.name = stem(&what.file);
+    }
+    let mut services = Vec::new();
+    for (text, protocol) in [(&what.tcp, TCP), (&what.udp, UDP)] {
+        for port in text.iter().flat_map(|text| text.split(',')) {
+            services.push(service(port, protocol)?);
+        }
+    }
+    catalogue.default_ports(&PortSet::new(services), "the command line");
+    let report = report::import(&what.file.display().to_string(), &catalogue);
+    let Some(output) = &what.output else {
+        print(json, &report, ToString::to_string)?;
+        return Ok(true);
+    };
+    let without = catalogue
+        .sets
+        .iter()
+        .filter(|set| set.ports.is_empty())
+        .count();
+    if without > 0 {
+        return Err(Trouble::Usage(format!(
+            "{without} sets have no port, and the format tells none; give --tcp 443"
+        )));
+    }
+    let text = write(&catalogue);
+    // What cannot be read again is not written.
+    read(text.as_bytes(), "the catalogue")
+        .map_err(|problems| Trouble::Usage(problems.to_string()))?;
+    if output.as_os_str() == "-" {
+        std::io::stdout().write_all(text.as_bytes())?;
+        return Ok(true);
+    }
+    fs::write(output, text).map_err(|error| {
+        Trouble::Usage(format!("{} cannot be written: {error}", output.display()))
+    })?;
+    print(json, &report, ToString::to_string)?;
+    Ok(true)
+}
+
+fn service(text: &str, protocol: u8) -> Result<Service, Trouble> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    match (port(first), port(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(Service {
+            protocol,
+            first,
+            last,
+        }),
+        _ => Err(Trouble::Usage(format!(
+            "`{text}` is no port; write 443 or 8000-8010"
+        ))),
+    }
+}
+
+/// A word for selectors, of a file's name.
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    stem.chars().map(plain).collect()
+}
+
+fn file(path: &Path) -> Result<Catalogue, Trouble> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path)
+        .map_err(|error| Trouble::Usage(format!("{name} cannot be read: {error}")))?;
+    read(&bytes, &name).map_err(|problems| Trouble::Refused(problems.to_string()))
+}
+
+fn named(settings: &Settings, name: &str) -> Result<Catalogue, Trouble> {
+    let catalogues = &settings.intent.catalogues;
+    let found = catalogues
+        .iter()
+        .find(|catalogue| catalogue.name == name)
+        .cloned();
+    found.ok_or_else(|| {
+        let known: Vec<_> = catalogues
+            .iter()
+            .map(|catalogue| &*catalogue.name)
+            .collect();
+        Trouble::Usage(format!(
+            "`{name}` is neither a file nor one of the catalogues {}",
+            known.join(", ")
+        ))
+    })
+}
