@@ -1,7 +1,7 @@
 //! egressd: the daemon's command line.
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use egressd::{check, config, daemon, links, lockdown, logging};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -39,6 +39,9 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// What makes it fail beside errors, for the tests of a configuration's repository.
+        #[arg(long, value_enum)]
+        deny: Option<Deny>,
     },
     /// Close the gateway, also to established flows, until `run` has its policy in force.
     ///
@@ -64,11 +67,17 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Deny {
+    /// Somebody may reach more or less than the operator thinks.
+    Warnings,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = logging::init(cli.log, cli.log_level).and_then(|()| match cli.command {
         Command::Run { config } => daemon::run(&config).map(|()| ExitCode::SUCCESS),
-        Command::Check { config, json } => run_check(&config, json),
+        Command::Check { config, json, deny } => run_check(&config, json, deny),
         Command::Lockdown {
             config,
             if_unattended: false,
@@ -88,7 +97,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn run_check(path: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
+fn run_check(path: &std::path::Path, json: bool, deny: Option<Deny>) -> anyhow::Result<ExitCode> {
     let settings = config::load(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -106,7 +115,8 @@ fn run_check(path: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         written => written.context("print the report")?,
     }
-    Ok(if report.has_errors() {
+    let denied = deny == Some(Deny::Warnings) && report.has_warnings();
+    Ok(if report.has_errors() || denied {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

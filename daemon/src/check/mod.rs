@@ -173,6 +173,14 @@ impl Report {
             .any(|finding| finding.weight == "error")
     }
 
+    /// Whether somebody may reach more or less than the operator thinks.
+    #[must_use]
+    pub fn has_warnings(&self) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| finding.weight == "warning")
+    }
+
     fn add(&mut self, findings: impl IntoIterator<Item = lint::Finding>) {
         self.findings
             .extend(findings.into_iter().map(Finding::from));

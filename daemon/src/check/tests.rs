@@ -81,6 +81,12 @@ Findings
   notice [no-apex] Wildcards of `v` do not cover the name they stand under, which is not listed.
     - *.azureedge.net (3)
     Where clients need that name as well, add it with a [[zone.rule]].
+  notice [shared-wildcard] Anyone can create names under these wildcards of `v`.
+    - *.azureedge.net (3): under azureedge.net
+    They have no effect until a zone opts in with `shared`; list the names you need instead.
+  notice [names-and-networks] Sets of `v` list names and networks; vendors mean either, and both are open.
+    - 1 ()
+    - 3 ()
 ";
     assert_eq!(report(&settings, None).to_string(), expected);
 }

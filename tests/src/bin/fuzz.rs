@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 #[derive(Parser)]
 struct Options {
-    /// `answers`, `question`, `tables`, `list` or `csv`; all if none is named.
+    /// `answers`, `question`, `tables`, `list`, `csv`, `webservice`, `service-tags`, `aws`, `github` or
+    /// `catalogue-toml`; all if none is named.
     target: Option<String>,
     /// How long each is fuzzed.
     #[arg(long, default_value_t = 60)]

@@ -60,7 +60,42 @@ fn catalogues() {
         &[
             "repeated-set: 1 (row 1; row 1)",
             "repeated-name: a.example: 1 tcp/80; 1 tcp/443",
+            "rows-differ: 1: tcp/80, default, optional (row 1); tcp/443, default, optional (row 1)",
         ],
+    );
+    check(
+        &[
+            set("1", &["a.example"], &["10.0.0.0/8", "52.0.0.0/8"], &[443]),
+            set("2", &["*.azureedge.net", "azureedge.net"], &[], &[443]),
+        ],
+        &[
+            "special-listed: 10.0.0.0/8 (1): private",
+            "shared-wildcard: *.azureedge.net (2): under azureedge.net",
+            "names-and-networks: 1 (test)",
+        ],
+    );
+    let mut sources = [
+        set("1", &["a.example"], &[], &[443]),
+        set("1", &["a.example"], &[], &[443]),
+    ];
+    sources[1].required = true;
+    for (set, source) in sources.iter_mut().zip(["page 1", "service 2"]) {
+        source.clone_into(&mut set.source);
+    }
+    check(
+        &sources,
+        &[
+            "repeated-set: 1 (row 1; row 1)",
+            "repeated-name: a.example: 1 tcp/443; 1 tcp/443",
+            "sources-disagree: 1: tcp/443, default, optional (page 1, row 1); tcp/443, default, required \
+             (service 2, row 1)",
+        ],
+    );
+    let mut partly = vendor(&[set("1", &["a.example"], &[], &[443])]);
+    partly.account.report("line 3", "10.0.0.1/8", "host bits");
+    assert_eq!(
+        lines(catalogue(&partly)),
+        ["not-imported: line 3: 10.0.0.1/8: host bits"]
     );
     check(
         &[
@@ -328,4 +363,39 @@ fn interfaces() {
         &[lo],
         &["missing-interface: lan0 (zone `z`) | wan* (upstream)"],
     );
+}
+
+/// Ids are for people to look up.
+#[test]
+fn every_id_is_documented() {
+    let documented = include_str!("../../../../docs/lint.md");
+    let sources = [
+        include_str!("catalogue.rs"),
+        include_str!("zone.rs"),
+        include_str!("redirect.rs"),
+        include_str!("../../check/mod.rs"),
+    ];
+    let mut ids = 0;
+    for source in sources {
+        // In an `about(` or an `alone(` the id is the first argument.
+        let lines = source.lines().map(str::trim);
+        let quoted = lines.filter_map(|line| {
+            let word = line.rsplit_once("alone(").map_or(line, |(_, rest)| rest);
+            let word = word.strip_prefix("id: ").unwrap_or(word);
+            word.strip_prefix('"')?
+                .split_once('"')
+                .map(|(word, _)| word)
+        });
+        let id = |word: &&str| {
+            word.contains('-')
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        };
+        for word in quoted.filter(id) {
+            assert!(documented.contains(&format!("| `{word}` |")), "{word}");
+            ids += 1;
+        }
+    }
+    assert!(ids > 20, "{ids}");
 }
