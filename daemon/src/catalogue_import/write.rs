@@ -59,7 +59,7 @@ fn set(text: &mut String, set: &EndpointSet) {
     };
     for (key, protocol) in [("tcp", TCP), ("udp", UDP)] {
         let ports = of(protocol).filter(|one| !whole(one));
-        list(text, key, ports.map(|one| ports_of(one)));
+        list(text, key, ports.map(ports_of));
     }
     let protocols = set.ports.services().iter().filter(|one| whole(one));
     let word = |one: &Service| PROTOCOLS.iter().find(|(_, number)| *number == one.protocol);

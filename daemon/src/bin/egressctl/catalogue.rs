@@ -1,4 +1,5 @@
 //! `egressctl catalogue`: reads files, needs no daemon.
+#![expect(clippy::disallowed_methods, reason = "shell: reads and writes catalogues")]
 
 use super::{Trouble, print};
 use clap::{Args, Subcommand, ValueEnum};
