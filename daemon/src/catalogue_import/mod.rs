@@ -54,6 +54,20 @@ pub fn builtin() -> Catalogue {
     toml(text, "intune.toml").expect("the text is part of the program, and a test reads it")
 }
 
+/// Catalogues of other vendors that are part of the program too, for zones that ask for them.
+#[must_use]
+pub fn library() -> Vec<Catalogue> {
+    let texts = [
+        include_str!("../../../config/catalogues/apple.toml"),
+        include_str!("../../../config/catalogues/azure-front-door.toml"),
+        include_str!("../../../config/catalogues/google.toml"),
+        include_str!("../../../config/catalogues/windows-update.toml"),
+    ];
+    let read =
+        |text| toml(text, "library").expect("the text is part of the program, and a test reads it");
+    texts.into_iter().map(read).collect()
+}
+
 /// The format of a file, by its first character that is neither space nor comment; `None` when it is
 /// none that is known.
 #[must_use]
@@ -288,6 +302,44 @@ mod tests {
             "intunemaape6.ncus.attest.azure.net",
         ] {
             assert!(tls.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_library_names_its_sources() {
+        let names: Vec<_> = library()
+            .into_iter()
+            .map(|catalogue| catalogue.name)
+            .collect();
+        assert_eq!(
+            names,
+            ["apple", "azure-front-door", "google", "windows-update"]
+        );
+        for catalogue in library() {
+            assert!(
+                !catalogue.source.is_empty() && !catalogue.version.is_empty(),
+                "{}",
+                catalogue.name
+            );
+            for set in &catalogue.sets {
+                assert!(
+                    !set.ports.is_empty() && !set.service.is_empty(),
+                    "{}/{}",
+                    catalogue.name,
+                    set.id
+                );
+                let shared = set
+                    .patterns
+                    .iter()
+                    .filter_map(crate::policy::name::Pattern::shared_domain);
+                assert_eq!(
+                    shared.count(),
+                    0,
+                    "{}/{} opens strangers' names",
+                    catalogue.name,
+                    set.id
+                );
+            }
         }
     }
 

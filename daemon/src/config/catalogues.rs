@@ -19,6 +19,8 @@ const BUILTIN: &str = "intune";
 #[derive(Debug)]
 pub(super) struct Catalogues {
     pub(super) list: Vec<Catalogue>,
+    /// Built-in ones that nobody asked for yet.
+    library: Vec<Catalogue>,
     /// Names of those that could not: selectors of them are not judged as well.
     unreadable: BTreeSet<String>,
 }
@@ -44,9 +46,10 @@ impl Catalogues {
     ) -> Self {
         let mut catalogues = Self {
             list: vec![import::builtin()],
+            library: import::library(),
             unreadable: BTreeSet::new(),
         };
-        let mut without_builtin = false;
+        let mut without_builtin = BTreeSet::new();
         let mut read_so_far: BTreeMap<String, Catalogue> = BTreeMap::new();
         for mut table in tables {
             let Some(name) = table
@@ -65,14 +68,15 @@ impl Catalogues {
                 table.document.problem(&span, what);
             }
             let builtin = table.flag("builtin");
-            without_builtin |= name == BUILTIN && builtin == Some(false);
-            if builtin == Some(true) && name != BUILTIN {
-                table.problem(format!("only `{BUILTIN}` is built in; leave `builtin` out"));
+            let there = catalogues.built_in(&name);
+            if builtin == Some(false) {
+                without_builtin.insert(name.clone());
+            } else if builtin == Some(true) && !there {
+                let known = catalogues.built_in_names().join("`, `");
+                table.problem(format!("built in are `{known}`; leave `builtin` out"));
             }
-            match (
-                Self::one(&mut table, &name, read),
-                read_so_far.remove(&name),
-            ) {
+            let one = Self::one(&mut table, &name, there, read);
+            match (one, read_so_far.remove(&name)) {
                 (One::Read(one), Some(mut before)) => {
                     before.join(*one);
                     read_so_far.insert(name, before);
@@ -80,27 +84,26 @@ impl Catalogues {
                 (One::Read(one), None) => drop(read_so_far.insert(name, *one)),
                 (One::Builtin { required_only }, before) => {
                     if let Some(before) = before {
-                        read_so_far.insert(name, before);
+                        read_so_far.insert(name.clone(), before);
                     }
-                    if required_only {
-                        catalogues.list.iter_mut().for_each(only_required);
+                    if let Some(known) = catalogues.bring(&name).filter(|_| required_only) {
+                        only_required(known);
                     }
                 }
                 (One::Unreadable, _) => drop(catalogues.unreadable.insert(name)),
             }
             table.finish();
         }
-        catalogues.put_together(read_so_far, without_builtin);
+        catalogues.put_together(read_so_far, &without_builtin);
         catalogues
     }
 
     /// Joins tables of one name, the built-in one first.
-    fn put_together(&mut self, read: BTreeMap<String, Catalogue>, without_builtin: bool) {
-        if without_builtin {
-            self.list.clear();
-        }
+    fn put_together(&mut self, read: BTreeMap<String, Catalogue>, without: &BTreeSet<String>) {
+        self.list.retain(|known| !without.contains(&known.name));
+        self.library.retain(|known| !without.contains(&known.name));
         for (name, catalogue) in read {
-            match self.list.iter_mut().find(|known| known.name == name) {
+            match self.bring(&name) {
                 Some(known) => known.join(catalogue),
                 None => self.list.push(catalogue),
             }
@@ -109,20 +112,46 @@ impl Catalogues {
         self.list.retain(|known| !unreadable.contains(&known.name));
     }
 
+    fn built_in(&self, name: &str) -> bool {
+        self.built_in_names().contains(&name)
+    }
+
+    fn built_in_names(&self) -> Vec<&str> {
+        let library = self.library.iter().map(|catalogue| &*catalogue.name);
+        std::iter::once(BUILTIN).chain(library).collect()
+    }
+
+    /// The catalogue of that name, out of the library if it was there.
+    fn bring(&mut self, name: &str) -> Option<&mut Catalogue> {
+        if let Some(at) = self.library.iter().position(|known| known.name == name) {
+            let known = self.library.remove(at);
+            self.list.push(known);
+        }
+        self.list.iter_mut().find(|known| known.name == name)
+    }
+
+    /// Brings those of the library that zones ask for.
+    pub(super) fn bring_selected<'s>(&mut self, selectors: impl Iterator<Item = &'s Selector>) {
+        for selector in selectors {
+            self.bring(&selector.catalogue);
+        }
+    }
+
     fn one(
         table: &mut Table<'_, '_>,
         name: &str,
+        built_in: bool,
         read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
     ) -> One {
         let file = table.text("file");
         let required_only = table.flag("required_only").unwrap_or_default();
         let ports = PortSet::new(services(table));
         let Some(file) = file else {
-            if name == BUILTIN {
+            if built_in {
                 return One::Builtin { required_only };
             }
             table.problem(format!(
-                "catalogue `{name}` has no `file`; only `{BUILTIN}` is built in"
+                "catalogue `{name}` has no `file`, and is not built in"
             ));
             return One::Unreadable;
         };
@@ -168,7 +197,9 @@ impl Catalogues {
         if self.unreadable.contains(&selector.catalogue) {
             return Ok(selector);
         }
-        let Some(catalogue) = self.list.iter().find(|c| c.name == selector.catalogue) else {
+        let known = self.list.iter().chain(&self.library);
+        let mut known = known.filter(|known| known.name == selector.catalogue);
+        let Some(catalogue) = known.next() else {
             if selector.part.is_none() && text.contains('.') {
                 return Err(format!(
                     "`{text}` is no catalogue; write names under `names` of a [[zone.rule]]"

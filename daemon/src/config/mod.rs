@@ -51,9 +51,11 @@ pub fn parse(
     let service = sections::service(root.table("service"));
     let (limits, clients) = sections::limits(root.table("limits"));
     dns.clients = clients;
-    let catalogues = Catalogues::take(root.tables("catalogue"), read);
+    let mut catalogues = Catalogues::take(root.tables("catalogue"), read);
     let tables = root.tables("zone").into_iter();
     let mut zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
+    let specs = zones.iter().map(|zone| &zone.spec);
+    catalogues.bring_selected(specs.flat_map(|spec| spec.allow.iter().chain(&spec.deny)));
     verify::zones(&root, &zones, &gateway, &catalogues);
     local::verify(&document, &zones, &planes);
     match &observed {

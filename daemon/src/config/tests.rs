@@ -500,7 +500,7 @@ fn catalogue_files() {
     );
     assert_eq!(
         with("name = 'v'", good),
-        "e.toml:8:1: catalogue `v` has no `file`; only `intune` is built in"
+        "e.toml:8:1: catalogue `v` has no `file`, and is not built in"
     );
     assert_eq!(
         with(&format!("{file}\nrequired_only = true"), good),
@@ -577,7 +577,31 @@ fn tables_of_one_name_add_up() {
         wrong
             .unwrap_err()
             .to_string()
-            .contains("only `intune` is built in")
+            .contains("built in are `intune`, `apple`, ")
+    );
+}
+
+#[test]
+fn the_library_is_there_for_who_asks() {
+    let names = |text: &str| -> Vec<String> {
+        let settings = parse(text, "e.toml", &|_| panic!("no file")).unwrap();
+        settings
+            .intent
+            .catalogues
+            .into_iter()
+            .map(|catalogue| catalogue.name)
+            .collect()
+    };
+    assert_eq!(names(GOOD), ["intune"]);
+    assert_eq!(
+        names(&GOOD.replace("'intune'", "'intune', 'apple/push'")),
+        ["intune", "apple"]
+    );
+    let named = format!("{GOOD}[[catalogue]]\nname = 'google'\nrequired_only = true\n");
+    assert_eq!(names(&named), ["intune", "google"]);
+    check(
+        &GOOD.replace("'intune'", "'apple/pus'"),
+        "e.toml:7:10: `apple` has no set and no area `pus`; did you mean `apple/push`?",
     );
 }
 
