@@ -284,14 +284,8 @@ async fn place(rules: &Rules, source: IpAddr) -> anyhow::Result<Place> {
 }
 
 fn cut(keys: &[u64], reported: &mut BTreeMap<u64, Flow>) -> anyhow::Result<()> {
-    let mut conntrack = Conntrack::open()?;
-    let mut failed = Ok(());
-    for flow in keys.iter().filter_map(|key| reported.remove(key)) {
-        if let Err(error) = conntrack.cut(&flow) {
-            failed = Err(error);
-        }
-    }
-    failed
+    let flows = keys.iter().filter_map(|key| reported.remove(key));
+    Conntrack::open()?.cut_all(&flows.collect::<Vec<_>>())
 }
 
 fn in_use(

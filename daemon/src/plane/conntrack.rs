@@ -1,6 +1,6 @@
 //! Live flows as the kernel's connection tracking knows them: read them, cut them. Never judges.
 
-use super::netlink::{Attributes, Failure, Nest, Request, Socket, number};
+use super::netlink::{Attributes, Nest, Request, Socket, number};
 use crate::policy::port::{ICMP, ICMPV6};
 use anyhow::Context as _;
 use nix::errno::Errno;
@@ -27,6 +27,10 @@ const SEEN_REPLY: u32 = 1 << 1;
 const ASSURED: u32 = 1 << 2;
 /// How long one answer of the kernel may take, in seconds.
 const PATIENCE: i64 = 10;
+
+/// Flows that are cut with one system call: their requests fit into any send buffer, the answers into any receive
+/// buffer.
+const AT_ONCE: usize = 64;
 
 /// The connection tracking of one network namespace.
 #[derive(Debug)]
@@ -94,11 +98,25 @@ impl Conntrack {
         Ok(())
     }
 
-    /// Ends a flow: its next packet is a new one. `false` when it had ended already.
+    /// Ends flows, many with one system call, for there may be thousands: their next packets are new ones. Those that
+    /// had ended already do not matter.
     ///
     /// # Errors
-    /// When the kernel refuses for any other reason.
-    pub fn cut(&mut self, flow: &Flow) -> anyhow::Result<bool> {
+    /// When the kernel refuses one for another reason; the others are cut all the same, as far as it can be told.
+    pub fn cut_all(&mut self, flows: &[Flow]) -> anyhow::Result<()> {
+        let mut refused = Ok(());
+        for chunk in flows.chunks(AT_ONCE) {
+            let requests = chunk.iter().map(Self::deletion).collect();
+            let cut = self.0.requests(requests, |outcome| match outcome {
+                Err(refusal) if refusal.errno != Errno::ENOENT => refused = Err(refusal),
+                Ok(()) | Err(_) => {}
+            });
+            cut.context("cut flows")?;
+        }
+        refused.context("cut a flow")
+    }
+
+    fn deletion(flow: &Flow) -> Request {
         let family = match flow.original.source {
             IpAddr::V4(_) => libc::AF_INET,
             IpAddr::V6(_) => libc::AF_INET6,
@@ -109,11 +127,7 @@ impl Conntrack {
         if flow.zone != 0 {
             request = request.with(ZONE, &flow.zone.to_be_bytes());
         }
-        match self.0.request(request, |_| {}) {
-            Ok(()) => Ok(true),
-            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(false),
-            Err(failure) => Err(failure).context("cut a flow"),
-        }
+        request
     }
 }
 

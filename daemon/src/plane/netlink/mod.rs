@@ -282,6 +282,37 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends requests that each ask for an acknowledgement, all at once, and shows `visit` what became of each.
+    /// One that is refused does not keep the others.
+    ///
+    /// # Errors
+    /// When they cannot be sent, or an answer cannot be read: what became of the rest is unknown.
+    pub fn requests(
+        &mut self,
+        requests: Vec<Request>,
+        mut visit: impl FnMut(Result<(), Refusal>),
+    ) -> Result<(), Failure> {
+        let count = u32::try_from(requests.len()).map_err(|_| Failure::Unknown(Errno::EMSGSIZE))?;
+        let first = self.sequences(count);
+        let mut bytes = Vec::new();
+        for (sequence, request) in (first..).zip(requests) {
+            bytes.extend(request.finish(sequence, libc::NLM_F_ACK as u16));
+        }
+        self.send(&bytes)?;
+        let mut open = count;
+        while open > 0 {
+            self.receive(|message| {
+                let ours = message.sequence.wrapping_sub(first) < count;
+                if let (true, Some(outcome)) = (ours, message.outcome()) {
+                    open = open.saturating_sub(1);
+                    visit(outcome);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Asks for a dump and shows `visit` the payload of every object. Whether the kernel says that
     /// the dump was torn by a change is returned: `true` means that it is whole.
     ///
