@@ -78,9 +78,10 @@ fn slow(bench: &Bench) -> Result<Verdict> {
         for fared in [over_udp, over_tcp] {
             ensure!(
                 fared.asked > 10 && fared.lost == 0,
-                "{} of {} lost",
+                "{} of {} lost: {:?}",
                 fared.lost,
-                fared.asked
+                fared.asked,
+                fared.why
             );
         }
         Ok(())
@@ -108,9 +109,10 @@ fn mad(bench: &Bench) -> Result<Verdict> {
         ensure!(sent > 2000, "the flood was none: {sent}");
         ensure!(
             fared.asked > 10 && fared.lost == 0,
-            "{} of {} lost",
+            "{} of {} lost: {:?}",
             fared.lost,
-            fared.asked
+            fared.asked,
+            fared.why
         );
         Ok(())
     })?;

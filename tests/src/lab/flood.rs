@@ -142,6 +142,8 @@ pub struct Fared {
     pub asked: usize,
     /// How many were not answered well within the patience.
     pub lost: usize,
+    /// Why the last of them was not.
+    pub why: Option<String>,
     /// How long the others took, sorted.
     pub waits: Vec<Duration>,
 }
@@ -159,13 +161,16 @@ impl Fared {
         self.asked += 1;
         match wait {
             Ok(wait) => self.waits.push(wait),
-            Err(_) => self.lost += 1,
+            Err(error) => {
+                self.lost += 1;
+                self.why = Some(format!("{error:#}"));
+            }
         }
     }
 }
 
 /// How long the polite client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks for `name` over UDP and, where `tcp`, over a new TCP connection each time, every `pause` for
 /// `time`, from inside `namespace`. What it gives is in this order.
