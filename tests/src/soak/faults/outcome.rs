@@ -57,7 +57,7 @@ impl Outcome {
     /// As a table for people.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = "| while | call | calls | faults | leaked | lost | split | not well in 5 s | ended | well again p50 | max |\n\
+        let mut text = "| while | call | calls | faults | leaked | lost | split | not well in 10 s | ended | well again p50 | max |\n\
                         |---|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
         for ((scene, class), fared) in &self.fared {
