@@ -24,10 +24,15 @@ const MARKS: &[char] = &[
     '»', '‹', '›', '(', ')', '[', ']', '「', '」', '『', '』', '（', '）',
 ];
 
-/// Reads a word, already folded and without blanks in it.
+/// Reads a word of a text that people format, already folded and without blanks in it.
 #[must_use]
 pub(super) fn read(word: &str) -> Word {
-    let word = bare(word);
+    plain(bare(word))
+}
+
+/// Reads a word of data: nothing around it is a mark, a `*` at its end would match something.
+#[must_use]
+pub(super) fn plain(word: &str) -> Word {
     let (scheme, rest) = match word.split_once("://") {
         Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphabetic() || c == '*') => {
             (true, rest)

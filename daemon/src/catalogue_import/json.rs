@@ -1,8 +1,12 @@
 //! JSON as it is written: in order, and with keys that stand twice.
 
 use crate::document::{Problem, Problems};
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::cell::Cell;
 use std::fmt;
+
+/// The most values a document may hold: small ones take ten times their text in memory.
+const VALUES: usize = 2_000_000;
 
 /// A JSON value. Numbers are kept as they would be printed.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,13 +20,17 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// Reads a document; at most 128 levels deep, which the library sees to.
+    /// Reads a document of at most [`VALUES`] values; at most 128 levels deep, which the library sees to.
     ///
     /// # Errors
     /// With the place of what is no JSON.
     pub(super) fn read(text: &str, file: &str) -> Result<Self, Problems> {
-        serde_json::from_str(text).map_err(|error| {
-            let what = format!("this is not JSON: {error}");
+        let left = Cell::new(VALUES);
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let read = Reader(&left).deserialize(&mut deserializer);
+        let read = read.and_then(|json| deserializer.end().map(|()| json));
+        read.map_err(|error| {
+            let what = format!("this is not JSON that can be read: {error}");
             Problems::one(Problem {
                 file: file.to_owned(),
                 place: Some((error.line(), error.column())),
@@ -45,13 +53,16 @@ impl Json {
 
     /// The first value under `key`, where it is an object.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
-        let Self::Object(entries) = self else {
-            return None;
-        };
-        entries
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, value)| value)
+        let mut entries = self.entries().iter();
+        entries.find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+
+    /// Its entries in order, where it is an object; else none.
+    pub(super) fn entries(&self) -> &[(String, Self)] {
+        match self {
+            Self::Object(entries) => entries,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::List(_) => &[],
+        }
     }
 
     /// The text of a text or a number.
@@ -78,10 +89,13 @@ impl Json {
                 format!("[{}{more}]", first.collect::<Vec<_>>().join(", "))
             }
             Self::Object(entries) => {
-                let first = entries.iter().take(5).map(|(key, value)| match value {
-                    Self::List(_) | Self::Object(_) => format!("{key}: {}", value.kind()),
-                    Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => {
-                        format!("{key}: {}", value.sketch())
+                let first = entries.iter().take(5).map(|(key, value)| {
+                    let key: String = key.chars().take(80).collect();
+                    match value {
+                        Self::List(_) | Self::Object(_) => format!("{key}: {}", value.kind()),
+                        Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => {
+                            format!("{key}: {}", value.sketch())
+                        }
                     }
                 });
                 let more = if entries.len() > 5 { ", …" } else { "" };
@@ -91,15 +105,25 @@ impl Json {
     }
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
+/// Reads one value; counts down how many there may still be.
+#[derive(Clone, Copy)]
+struct Reader<'c>(&'c Cell<usize>);
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        let Some(left) = self.0.get().checked_sub(1) else {
+            return Err(Error::custom(format!(
+                "it holds more than {VALUES} values; split it"
+            )));
+        };
+        self.0.set(left);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for Reader<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +156,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Json, A::Error> {
         let mut list = Vec::new();
-        while let Some(value) = values.next_element()? {
+        while let Some(value) = values.next_element_seed(self)? {
             list.push(value);
         }
         Ok(Json::List(list))
@@ -140,9 +164,62 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
         let mut object = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            object.push(entry);
+        while let Some(key) = entries.next_key()? {
+            object.push((key, entries.next_value_seed(self)?));
         }
         Ok(Json::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_json_has_a_place() {
+        fn check(text: &str, expected: &str) {
+            let got = Json::read(text, "f").map_err(|problems| problems.to_string());
+            let expected = format!("f:{expected}");
+            assert_eq!(got, Err(expected), "{text}");
+        }
+        let not = "this is not JSON that can be read";
+        check(
+            "",
+            &format!("1:0: {not}: EOF while parsing a value at line 1 column 0"),
+        );
+        check(
+            "[1,\n NaN]",
+            &format!("2:2: {not}: expected value at line 2 column 2"),
+        );
+        check(
+            "[1e999]",
+            &format!("1:6: {not}: number out of range at line 1 column 6"),
+        );
+        check(
+            "[1] x",
+            &format!("1:5: {not}: trailing characters at line 1 column 5"),
+        );
+        check(
+            &"[".repeat(1 << 20),
+            &format!("1:128: {not}: recursion limit exceeded at line 1 column 128"),
+        );
+        let many = format!("[{}0]", "0,".repeat(VALUES));
+        let got = Json::read(&many, "f").map_err(|problems| problems.to_string());
+        let problem = got.unwrap_err();
+        assert!(
+            problem.contains("it holds more than 2000000 values; split it"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn order_and_repeated_keys_are_kept() {
+        let json = Json::read(r#"{"b": 1, "a": [true, null, 1.5], "b": "x"}"#, "f").unwrap();
+        let entries = json.entries().iter();
+        let told: Vec<_> = entries
+            .map(|(key, value)| format!("{key} {}", value.sketch()))
+            .collect();
+        assert_eq!(told, ["b 1", "a [true, null, 1.5]", "b x"]);
+        assert_eq!(json.get("b").and_then(Json::word), Some("1"));
     }
 }

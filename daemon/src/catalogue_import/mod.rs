@@ -1,5 +1,6 @@
 //! Vendors' formats to [`Catalogue`]s. Pure: bytes in, values or problems out; fetches nothing.
 
+pub mod changes;
 pub mod charset;
 mod csv;
 mod endpoint;
@@ -12,6 +13,7 @@ mod ports;
 mod prose;
 mod ranges;
 mod row;
+mod source;
 mod tables;
 pub mod targets;
 mod toml;

@@ -2,21 +2,26 @@
 //! reported.
 
 use super::endpoint::{self, Word};
+use super::json::Json;
 use super::ports;
-use crate::policy::catalogue::{Account, EndpointSet};
+use super::source::{LONGEST_TEXT, Source, shortened};
+use crate::policy::catalogue::EndpointSet;
 use crate::policy::port::{PortSet, Service};
 
-/// A row being read, and the account of its source.
+/// The longest list of ports that is read, in bytes, and the most entries of all lists of a row. A set has a dozen.
+const LONGEST_PORTS: usize = 4096;
+
+/// A row being read, and the document it stands in.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) set: EndpointSet,
     services: Vec<Service>,
-    account: &'a mut Account,
+    pub(super) source: &'a mut Source,
 }
 
 impl<'a> Row<'a> {
     /// A row that has nothing yet. `id` and `area` become words that selectors can hold.
-    pub(super) fn new(account: &'a mut Account, id: &str, area: &str, origin: String) -> Self {
+    pub(super) fn new(source: &'a mut Source, id: &str, area: &str, origin: String) -> Self {
         Self {
             set: EndpointSet {
                 id: word(id),
@@ -25,33 +30,88 @@ impl<'a> Row<'a> {
                 ..EndpointSet::default()
             },
             services: Vec::new(),
-            account,
+            source,
         }
     }
 
     /// A name, a wildcard, an address or a network.
-    pub(super) fn target(&mut self, text: &str, origin: impl Fn() -> String) {
-        match endpoint::read(text.trim()) {
-            Word::Name(pattern) => self.set.patterns.push(pattern),
-            Word::Network(network) => self.set.networks.push(network),
-            Word::Refused(why) => return self.account.report(&origin(), text, why),
-            Word::Text => {
-                let why = "it is no name and no network; write it out in a [[set]] if it means one";
-                return self.account.report(&origin(), text, why);
+    pub(super) fn target(&mut self, text: &str, origin: impl FnOnce() -> String) {
+        let why = if text.len() > LONGEST_TEXT {
+            "it is too long for a name or a network".to_owned()
+        } else {
+            match endpoint::plain(text.trim()) {
+                Word::Name(pattern) => {
+                    self.set.patterns.push(pattern);
+                    return self.source.account.import();
+                }
+                Word::Network(network) => {
+                    self.set.networks.push(network);
+                    return self.source.account.import();
+                }
+                Word::Refused(why) => why,
+                Word::Text => {
+                    "it is no name and no network; write it out in a [[set]] if it means one"
+                        .to_owned()
+                }
+            }
+        };
+        self.source.report(origin, &shortened(text), why);
+    }
+
+    /// A list of the above.
+    pub(super) fn targets(&mut self, list: &Json, origin: &str) {
+        match list {
+            Json::Null => {}
+            Json::List(values) => {
+                for (n, value) in values.iter().enumerate() {
+                    self.target_of(value, || format!("{origin}[{n}]"));
+                }
+            }
+            Json::Bool(_) | Json::Number(_) | Json::Text(_) | Json::Object(_) => {
+                let why = format!("it is {}, not a list", list.kind());
+                self.source.misplaced(list, origin, &why);
             }
         }
-        self.account.import();
+    }
+
+    /// One of the above, which must be a text.
+    pub(super) fn target_of(&mut self, value: &Json, origin: impl FnOnce() -> String) {
+        match value {
+            Json::Text(text) => self.target(text, origin),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::List(_) | Json::Object(_) => {
+                let why = format!("it is {}, not a text", value.kind());
+                self.source.misplaced(value, &origin(), &why);
+            }
+        }
     }
 
     /// Ports of one protocol, as in `80,443` or `50000-59999`.
-    pub(super) fn ports(&mut self, text: &str, protocol: u8, origin: impl Fn() -> String) {
-        let read = ports::read(text, &[protocol], &origin(), self.account);
-        self.services.extend(read);
-    }
-
-    /// A token that no set can hold.
-    pub(super) fn report(&mut self, token: &str, origin: impl Fn() -> String, why: &str) {
-        self.account.report(&origin(), token, why);
+    pub(super) fn ports(&mut self, text: &str, protocol: u8, origin: &str) {
+        if text.len() > LONGEST_PORTS || self.services.len() > LONGEST_PORTS {
+            let why =
+                "so many ports are no list of ports; write a [[set]] with those that are meant";
+            return self
+                .source
+                .report(|| origin.to_owned(), &shortened(text), why);
+        }
+        for piece in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let port = |text: &str| {
+                let text = text.trim();
+                !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+            };
+            let (first, last) = piece.split_once('-').unwrap_or((piece, piece));
+            if self.source.is_full() {
+                return;
+            }
+            if port(first) && port(last) {
+                let read = ports::read(piece, &[protocol], origin, &mut self.source.account);
+                self.services.extend(read);
+            } else {
+                let why = "it is no port such as `443` and no range such as `8000-8010`; write a [[set]] with the \
+                           ports that are meant";
+                self.source.report(|| origin.to_owned(), piece, why);
+            }
+        }
     }
 
     /// The row, unless nothing of it could be read.
@@ -83,16 +143,17 @@ mod tests {
     #[test]
     fn every_token_is_accounted_for() {
         fn check(targets: &[&str], ports: &str, expected: (&str, usize)) {
-            let mut account = Account::default();
-            let mut row = Row::new(&mut account, "a/b c", "X", String::new());
+            let mut source = Source::default();
+            let mut row = Row::new(&mut source, "a/b c", "X", String::new());
             for text in targets {
                 row.target(text, String::new);
             }
-            row.ports(ports, TCP, String::new);
+            row.ports(ports, TCP, "");
             let set = row.finish().unwrap_or_default();
             let names = set.patterns.iter().map(ToString::to_string);
             let nets = set.networks.iter().map(ToString::to_string);
             let all: Vec<_> = names.chain(nets).chain([set.ports.to_string()]).collect();
+            let account = &source.account;
             assert_eq!((&*all.join(" "), account.reported.len()), expected);
             assert_eq!(account.tokens, account.imported + account.reported.len());
         }
@@ -112,5 +173,16 @@ mod tests {
             ("", 5),
         );
         check(&["https://a.example"], "443", ("a.example tcp/443", 0));
+        // Nobody formats data: a `*` is never emphasis.
+        check(
+            &["*a.example.*", "*a.example*", "'a.example'"],
+            "443",
+            ("tcp/443", 3),
+        );
+        check(&["**a.b.example"], "443", ("**a.b.example tcp/443", 0));
+        check(&[], "443 a.example, 80-,1-2-3,90", ("tcp/90", 3));
+        check(&[], "8000 - 8010,, 9 ", ("tcp/9, tcp/8000-8010", 0));
+        check(&[], &"443,".repeat(2000), ("", 1));
+        check(&[&"a.".repeat(300)], "", ("", 1));
     }
 }

@@ -3,9 +3,11 @@
 
 use super::json::Json;
 use super::row::Row;
+use super::source::{Source, shortened};
 use crate::document::Problems;
-use crate::policy::catalogue::{Account, Catalogue, Category, EndpointSet};
+use crate::policy::catalogue::{Catalogue, Category, EndpointSet};
 use crate::policy::port::{TCP, UDP};
+use std::collections::BTreeSet;
 
 /// Whether this is what `/endpoints` answers.
 pub(super) fn is(json: &Json) -> bool {
@@ -17,7 +19,7 @@ pub(super) fn is(json: &Json) -> bool {
 
 /// Reads what `/endpoints` answers.
 pub(super) fn read(json: &Json) -> Catalogue {
-    let mut account = Account::default();
+    let mut source = Source::default();
     let sets = match json {
         Json::List(sets) => sets.as_slice(),
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) | Json::Object(_) => &[],
@@ -25,51 +27,46 @@ pub(super) fn read(json: &Json) -> Catalogue {
     let rows = sets
         .iter()
         .enumerate()
-        .filter_map(|(index, json)| set(json, index, &mut account));
+        .filter_map(|(index, json)| set(json, index, &mut source));
     Catalogue {
         name: "m365".to_owned(),
         title: "Microsoft 365 endpoints".to_owned(),
         source: "Microsoft 365 endpoints web service".to_owned(),
         sets: rows.collect(),
-        account,
+        account: source.account,
         ..Catalogue::default()
     }
 }
 
-fn set(json: &Json, index: usize, account: &mut Account) -> Option<EndpointSet> {
+fn set(json: &Json, index: usize, source: &mut Source) -> Option<EndpointSet> {
     let Json::Object(entries) = json else {
         let why = format!("it is {}, not a set", json.kind());
-        account.report(&format!("[{index}]"), &json.sketch(), why);
+        source.misplaced(json, &format!("[{index}]"), &why);
         return None;
     };
     let text = |key| json.get(key).and_then(Json::word);
     let id = text("id").map_or_else(|| format!("row-{index}"), str::to_owned);
     let area = text("serviceArea").unwrap_or("unknown");
-    let mut row = Row::new(account, &id, area, format!("[{index}]"));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut row = Row::new(source, &id, area, format!("[{index}]"));
+    let mut seen = BTreeSet::new();
     for (key, value) in entries {
         let origin = || format!("[{index}].{key}");
-        let again = seen.contains(&&**key);
-        seen.push(key);
+        if !KEYS.contains(&&**key) {
+            row.source
+                .unknown(key, value, &format!("[{index}].{}", shortened(key)));
+            continue;
+        }
+        let again = !seen.insert(&**key);
         let wrong = match (&**key, value) {
             (_, Json::Null) => None,
-            ("urls" | "ips", Json::List(values)) => {
-                for (n, value) in values.iter().enumerate() {
-                    let origin = || format!("[{index}].{key}[{n}]");
-                    match value {
-                        Json::Text(text) => row.target(text, origin),
-                        Json::Null
-                        | Json::Bool(_)
-                        | Json::Number(_)
-                        | Json::List(_)
-                        | Json::Object(_) => row.report(&value.sketch(), origin, NO_TEXT),
-                    }
-                }
+            // What stands twice adds up.
+            ("urls" | "ips", _) => {
+                row.targets(value, &origin());
                 None
             }
             ("tcpPorts" | "udpPorts", Json::Text(ports) | Json::Number(ports)) => {
                 let protocol = if key == "tcpPorts" { TCP } else { UDP };
-                row.ports(ports, protocol, origin);
+                row.ports(ports, protocol, &origin());
                 None
             }
             _ if again => Some("the key stands twice; the first one counts"),
@@ -97,24 +94,10 @@ fn set(json: &Json, index: usize, account: &mut Account) -> Option<EndpointSet> 
                 }
                 None => Some("it is no category: Optimize, Allow or Default"),
             },
-            (
-                "id"
-                | "serviceArea"
-                | "serviceAreaDisplayName"
-                | "urls"
-                | "ips"
-                | "tcpPorts"
-                | "udpPorts"
-                | "required"
-                | "expressRoute"
-                | "category"
-                | "notes",
-                _,
-            ) => Some("it is of another kind than this key has"),
-            _ => Some("the key is not known"),
+            _ => Some("it is of another kind than this key has"),
         };
         if let Some(why) = wrong {
-            row.report(&value.sketch(), origin, why);
+            row.source.misplaced(value, &origin(), why);
         }
     }
     if text("id").is_none() {
@@ -125,7 +108,20 @@ fn set(json: &Json, index: usize, account: &mut Account) -> Option<EndpointSet> 
     row.finish()
 }
 
-const NO_TEXT: &str = "it is no text";
+/// What a set may say.
+const KEYS: &[&str] = &[
+    "id",
+    "serviceArea",
+    "serviceAreaDisplayName",
+    "urls",
+    "ips",
+    "tcpPorts",
+    "udpPorts",
+    "required",
+    "expressRoute",
+    "category",
+    "notes",
+];
 
 /// Microsoft's word for a category.
 pub(super) fn category(text: &str) -> Option<Category> {
@@ -236,7 +232,7 @@ mod tests {
             &["[0].urls[0] <tenant>.b.example"],
         );
         check(r#""tcpPorts": "443,65536""#, &["[0].tcpPorts 65536"]);
-        check(r#""tcpPorts": ["443"]"#, &["[0].tcpPorts [443]"]);
+        check(r#""tcpPorts": ["443"]"#, &["[0].tcpPorts[0] 443"]);
         check(r#""required": "yes""#, &["[0].required yes"]);
         check(r#""category": "Best""#, &["[0].category Best"]);
         check(r#""id": 2"#, &["[0].id 2"]);
