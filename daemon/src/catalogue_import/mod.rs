@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod charset;
+mod clean;
 mod csv;
 mod endpoint;
 mod fold;
@@ -20,6 +21,7 @@ mod toml;
 pub mod webservice;
 mod write;
 
+pub use clean::printable;
 pub use csv::csv;
 pub use list::list;
 pub use tables::tables;
@@ -105,8 +107,9 @@ fn by_content(text: &str) -> Option<Format> {
 /// When it is no text, the format is not known, or with everything wrong in it.
 pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
     let text = charset::decode(bytes, file)?;
-    match by_content(&text) {
-        Some(Format::Toml) => toml(&text, file),
+    let catalogue = match by_content(&text) {
+        // Who writes our own format means what it says; what prints it escapes it.
+        Some(Format::Toml) => return toml(&text, file),
         Some(Format::Tables) => tables(&text, file),
         Some(Format::Csv) => csv(&text, file),
         Some(Format::List) => list(&text, file),
@@ -114,10 +117,12 @@ pub fn read(bytes: &[u8], file: &str) -> Result<Catalogue, Problems> {
         None => Err(Problems::with_file(
             file,
             "its format is not known; what is read are egressd's TOML ([[set]] tables), tables of \
-             endpoint pages (markdown, HTML, text), lists of names and networks, and CSV with a header"
+             endpoint pages (markdown, HTML, text), JSON of the Microsoft 365 endpoints web service, Azure, \
+             AWS and GitHub, lists of names and networks, and CSV with a header"
                 .to_owned(),
         )),
-    }
+    };
+    catalogue.map(clean::clean)
 }
 
 /// Reads JSON of any known kind; which it is, its keys tell.

@@ -41,14 +41,25 @@ impl Source {
         }
     }
 
-    /// Reports a key that the format does not have: each destination in it, and the key once in a document.
+    /// Reports a key that the format does not have, as [`Self::aside`].
     pub(super) fn unknown(&mut self, key: &str, value: &Json, origin: &str) {
-        let why = "its key is not known";
-        let found = self.key(key, origin) + self.leaves(value, origin, why, &destination);
+        let why = "the key is not known, and holds no name and no network; it is told of once";
+        self.aside(key, value, origin, why);
+    }
+
+    /// Reports a key whose value is not used: each destination in it, or else the key, once in a document.
+    pub(super) fn aside(&mut self, key: &str, value: &Json, origin: &str, why: &str) {
+        let found = self.key(key, origin) + self.described(value, origin);
         if found == 0 && self.unknown.insert(shortened(key)) {
-            let why = "the key is not known, and holds no name and no network; it is told of once";
             self.report(|| origin.to_owned(), &value.sketch(), why);
         }
+    }
+
+    /// Reports each destination in a value that should hold none; tells how many that were.
+    pub(super) fn described(&mut self, value: &Json, origin: &str) -> usize {
+        let why =
+            "no destination is meant to stand there; write it out in a [[set]] if it is wanted";
+        self.leaves(value, origin, why, &destination)
     }
 
     /// Reports a key that is a destination, which no format means; tells how many that was.

@@ -2,6 +2,7 @@
 //! what two versions differ in. Reads nothing and prints nothing itself.
 
 use super::Finding;
+use crate::catalogue_import::printable;
 use crate::config::Settings;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
 use crate::policy::diff;
@@ -85,7 +86,11 @@ impl Display for Import {
             self.reported.len()
         )?;
         for Reported { origin, token, why } in &self.reported {
-            writeln!(f, "  left out: {origin}: {}: {why}", clean(token))?;
+            writeln!(
+                f,
+                "  left out: {}",
+                printable(&format!("{origin}: {token}: {why}"))
+            )?;
         }
         self.findings.iter().try_for_each(|finding| finding.fmt(f))
     }
@@ -206,7 +211,7 @@ impl Display for Row {
             f,
             "{} ({}; {}, {required}) on {}",
             self.set,
-            clean(&self.service),
+            printable(&self.service),
             self.area,
             self.ports
         )?;
@@ -214,7 +219,7 @@ impl Display for Row {
             writeln!(f, "  {target}")?;
         }
         if !self.origin.is_empty() {
-            writeln!(f, "  from {}", clean(&self.origin))?;
+            writeln!(f, "  from {}", printable(&self.origin))?;
         }
         self.left_out
             .iter()
@@ -331,13 +336,6 @@ impl Display for Difference {
             self.narrows.len()
         )
     }
-}
-
-/// Without characters that could move a terminal's cursor.
-fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 #[cfg(test)]

@@ -181,3 +181,17 @@ fn planes_and_the_machine() {
     check("", Some("10.0.0.1/24"), &[]);
     check("", Some("10.0.0.2/24"), &["listen-elsewhere"]);
 }
+
+/// What a feed says cannot forge a line or move the cursor of who reads about it.
+#[test]
+fn findings_are_printed_in_one_line() {
+    let finding = super::Finding {
+        id: "not-imported",
+        weight: "notice",
+        sentence: "Parts.".to_owned(),
+        remedy: String::new(),
+        items: vec!["a\n  left out: \u{1b}[2J\u{202e}b".to_owned()],
+    };
+    let expected = "  notice [not-imported] Parts.\n    - a   left out: \\u{1b}[2J\\u{202e}b\n";
+    assert_eq!(finding.to_string(), expected);
+}

@@ -1,6 +1,7 @@
 //! A report for people.
 
 use super::{CatalogueSummary, Finding, Opening, Report, ZoneSummary};
+use crate::catalogue_import::printable;
 use egressd_common::MAX_CLASSES;
 use std::fmt::{Display, Formatter, Result};
 
@@ -28,7 +29,9 @@ impl Display for CatalogueSummary {
         writeln!(
             f,
             "  {}: {}, version {}",
-            self.name, self.title, self.version
+            self.name,
+            printable(&self.title),
+            printable(&self.version)
         )?;
         writeln!(
             f,
@@ -37,7 +40,7 @@ impl Display for CatalogueSummary {
             names(self.names, self.wildcards),
             count(self.networks, "network"),
         )?;
-        writeln!(f, "    from {}", self.source)
+        writeln!(f, "    from {}", printable(&self.source))
     }
 }
 
@@ -80,7 +83,7 @@ impl Display for Finding {
         let all = f.alternate() || self.weight != "notice" || self.items.len() <= FEW + 1;
         let shown = if all { self.items.len() } else { FEW };
         for item in &self.items[..shown] {
-            writeln!(f, "    - {item}")?;
+            writeln!(f, "    - {}", printable(item))?;
         }
         if !all {
             writeln!(f, "    - and {} more", self.items.len() - FEW)?;

@@ -21,7 +21,7 @@ pub(super) fn read(json: &Json, source: &mut Source) -> Vec<EndpointSet> {
     let mut sets = Vec::new();
     for (key, value) in json.entries() {
         if NOT_DESTINATIONS.contains(&&**key) || matches!(value, Json::Bool(_) | Json::Null) {
-            source.unknown(key, value, &shortened(key));
+            source.aside(key, value, &shortened(key), "it is no destination");
         } else {
             source.key(key, &shortened(key));
             group(key, value, source, &mut sets);

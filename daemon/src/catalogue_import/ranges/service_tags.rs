@@ -53,7 +53,7 @@ fn properties(json: &Json, origin: &str, row: &mut Row<'_>) {
             "addressPrefixes" => row.targets(value, &origin),
             "changeNumber" | "region" | "regionId" | "platform" | "systemService"
                 if value.word().is_some() => {}
-            "networkFeatures" if *value == Json::Null => {}
+            "networkFeatures" => drop(row.source.described(value, &origin)),
             _ => row.source.unknown(key, value, &origin),
         }
     }
@@ -69,7 +69,7 @@ mod tests {
         check(
             r#"{"changeNumber": 42, "cloud": "Public", "values": [
                 {"name": "Front.Web", "id": "Front.Web", "properties": {"systemService": "AzureFront", "region": "",
-                 "addressPrefixes": ["198.51.100.0/24", "2001:db8::/48", "nonsense"], "networkFeatures": ["API"]}},
+                 "addressPrefixes": ["198.51.100.0/24", "2001:db8::/48", "nonsense"], "networkFeatures": ["API", "b.example.com"]}},
                 {"name": "Empty", "properties": {"systemService": "", "addressPrefixes": []}},
                 {"id": "Nameless.West", "properties": {"addressPrefixes": ["192.0.2.0/24"]}},
                 {"name": "Odd", "properties": {"addressPrefixes": "198.51.100.0/24"}}]}"#,
@@ -80,7 +80,7 @@ mod tests {
             ],
             &[
                 "values[0].properties.addressPrefixes[2] nonsense",
-                "values[0].properties.networkFeatures [API]",
+                "values[0].properties.networkFeatures[1] b.example.com",
                 "values[3].properties.addressPrefixes 198.51.100.0/24",
             ],
         );
