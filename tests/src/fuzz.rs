@@ -2,6 +2,7 @@
 //! message, not by coverage: a message that leads to a new outcome joins the corpus.
 
 mod catalogues;
+mod json;
 
 use crate::differential::judge;
 use crate::oracle::generate::{Dice, damage, response};
@@ -212,6 +213,11 @@ impl Harvest {
             let other = &self.corpus[dice.below(self.corpus.len())];
             message.truncate(dice.below(message.len()));
             message.extend(other.iter().skip(dice.below(other.len() + 1)));
+        }
+        if dice.chance(500)
+            && let Some(changed) = json::change(&message, dice)
+        {
+            return changed;
         }
         damage(&mut message, dice);
         message

@@ -15,10 +15,10 @@ pub(super) fn clean(mut catalogue: Catalogue) -> Catalogue {
         sets,
         account,
     } = &mut catalogue;
-    [name, title, version, source].map(text);
+    [name, title, version, source].into_iter().for_each(text);
     sets.iter_mut().for_each(set);
     for Reported { origin, token, why } in &mut account.reported {
-        [origin, token, why].map(text);
+        [origin, token, why].into_iter().for_each(text);
     }
     catalogue
 }
@@ -41,7 +41,9 @@ fn set(set: &mut EndpointSet) {
         source,
         origin,
     } = set;
-    [id, area, service, source, origin].map(text);
+    [id, area, service, source, origin]
+        .into_iter()
+        .for_each(text);
     let mut lines: Vec<_> = notes.split('\n').map(str::to_owned).collect();
     lines.iter_mut().for_each(text);
     *notes = lines.join("\n");

@@ -60,7 +60,8 @@ fn fuzz(options: &Options) -> Result<bool> {
     let targets: Vec<Target> = Target::ALL.into_iter().filter(named).collect();
     anyhow::ensure!(
         !targets.is_empty(),
-        "there is no such target; write `answers`, `question`, `tables`, `list` or `csv`"
+        "there is no such target; write one of `{}`",
+        Target::ALL.map(Target::word).join("`, `")
     );
     let mut good = true;
     for target in targets {

@@ -4,6 +4,8 @@ use super::Target;
 use crate::oracle::generate::Dice;
 use egressd::catalogue_import::{Format, detect, read};
 use egressd::policy::catalogue::EndpointSet;
+use egressd::policy::name::Pattern;
+use ipnet::IpNet;
 
 /// Pieces of which pages are made.
 const TABLES: &[&str] = &[
@@ -124,7 +126,11 @@ pub(super) fn seed(target: Target, dice: &mut Dice) -> Option<Vec<u8>> {
 /// Reads a text as the daemon would.
 pub(super) fn judge(text: &[u8]) -> Result<String, String> {
     let format = detect(text);
-    let catalogue = match read(text, "fuzz") {
+    let first = read(text, "fuzz");
+    if first != read(text, "fuzz") {
+        return Err("reading it twice gave two things".to_owned());
+    }
+    let catalogue = match first {
         Ok(catalogue) => catalogue,
         Err(problems) => {
             let Some(first) = problems.list().first() else {
@@ -152,6 +158,23 @@ pub(super) fn judge(text: &[u8]) -> Result<String, String> {
             "{held} names and networks, {} imported",
             account.imported
         ));
+    }
+    for set in &catalogue.sets {
+        for pattern in &set.patterns {
+            if Pattern::parse(&pattern.to_string()).as_ref() != Ok(pattern) {
+                return Err(format!("`{pattern}` is read as something else again"));
+            }
+        }
+        for network in &set.networks {
+            if network.to_string().parse::<IpNet>().as_ref() != Ok(network) {
+                return Err(format!("`{network}` is read as something else again"));
+            }
+        }
+    }
+    if format == Some(Format::Json)
+        && let Some(lost) = super::json::lost(text, &catalogue)
+    {
+        return Err(format!("`{lost}` is neither imported nor reported"));
     }
     let ports = catalogue.sets.iter().filter(|set| !set.ports.is_empty());
     let size = |count: usize| count.checked_ilog2().map_or(0, |log| log + 1);

@@ -39,9 +39,10 @@ fn group(id: &str, json: &Json, source: &mut Source, sets: &mut Vec<EndpointSet>
     match json {
         Json::List(_) => {
             let area = id.split('.').next().unwrap_or(id);
-            let mut row = Row::new(source, id, area, id.to_owned());
+            let origin = if id.is_empty() { "\"\"" } else { id };
+            let mut row = Row::new(source, id, area, origin.to_owned());
             id.clone_into(&mut row.set.service);
-            row.targets(json, id);
+            row.targets(json, origin);
             sets.extend(row.finish());
         }
         Json::Object(entries) => {
@@ -79,6 +80,12 @@ mod tests {
                 "domains.actions.deep[1] 3",
             ],
         );
+    }
+
+    #[test]
+    fn a_key_may_be_empty() {
+        let text = r#"{"hooks": [], "": ["198.51.100.0/24", "x"]}"#;
+        check(text, Kind::GitHub, &["-/- 198.51.100.0/24"], &["\"\"[1] x"]);
     }
 
     #[test]
