@@ -378,3 +378,38 @@ fn huge_documents_take_one_pass() {
         true,
     );
 }
+
+/// Service tags as large as Azure's: `cargo test --release -p egressd --lib json_tests::speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "a measurement reads a clock")]
+fn speed() {
+    let prefix = |n: usize| format!("\"{}.{}.{}.0/24\"", 11 + n / 65_536, n / 256 % 256, n % 256);
+    let tag = |tag: usize| {
+        let prefixes: Vec<_> = (tag * 30..tag * 30 + 30).map(prefix).collect();
+        let (prefixes, region) = (prefixes.join(","), tag % 60);
+        format!(
+            "{{\"name\":\"Tag{tag}.Region{region}\",\"id\":\"Tag{tag}\",\"properties\":{{\"changeNumber\":1,\
+             \"systemService\":\"Tag{tag}\",\"addressPrefixes\":[{prefixes}],\"networkFeatures\":[\"API\"]}}}}"
+        )
+    };
+    let tags: Vec<_> = (0..3000).map(tag).collect();
+    let text = format!(
+        "{{\"changeNumber\":1,\"cloud\":\"Public\",\"values\":[{}]}}",
+        tags.join(",")
+    );
+    let mut best = std::time::Duration::MAX;
+    for _ in 0..5 {
+        let began = std::time::Instant::now();
+        let catalogue = read(text.as_bytes(), "f").unwrap();
+        best = best.min(began.elapsed());
+        assert_eq!(
+            (catalogue.sets.len(), catalogue.account.imported),
+            (3000, 90_000)
+        );
+    }
+    println!(
+        "{} bytes, 3,000 tags, 90,000 prefixes: {best:?}",
+        text.len()
+    );
+}

@@ -185,7 +185,7 @@ fn planes_and_the_machine() {
 /// What a feed says cannot forge a line or move the cursor of who reads about it.
 #[test]
 fn findings_are_printed_in_one_line() {
-    let finding = super::Finding {
+    let finding = Finding {
         id: "not-imported",
         weight: "notice",
         sentence: "Parts.".to_owned(),
