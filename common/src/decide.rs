@@ -12,9 +12,10 @@ use core::num::NonZeroU32;
 /// The port of DNS over UDP and TCP (RFC 1035 §4.2).
 const DNS: u16 = 53;
 
-/// The ports of a DHCP client and its servers (RFC 2131 §4.1, RFC 9915 §7.2).
-const DHCP: (u16, u16) = (68, 67);
-const DHCP_V6: (u16, u16) = (546, 547);
+/// The ports of a DHCP client and its servers (RFC 2131 §4.1).
+pub const DHCP: (u16, u16) = (68, 67);
+/// Those of DHCPv6 (RFC 9915 §7.2).
+pub const DHCP_V6: (u16, u16) = (546, 547);
 
 /// A zone as a packet meets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +219,14 @@ pub fn decide_sent<F: Frame, L: Lookup>(frame: &F, index: u32, lookup: &L) -> Ve
     conclude(Err(reason), interface.sole(), interface)
 }
 
+/// Whether a datagram from the first port to the second belongs to a lease, whichever way it goes.
+#[must_use]
+#[inline(always)]
+pub fn is_lease((from, to): (u16, u16)) -> bool {
+    let either = |ports| ports == (from, to) || ports == (to, from);
+    either(DHCP) || either(DHCP_V6)
+}
+
 #[inline(always)]
 fn judge_sent<A: Address, L: Lookup + Tables<A>>(
     packet: &Packet<A>,
@@ -230,7 +239,7 @@ fn judge_sent<A: Address, L: Lookup + Tables<A>>(
     let ports = (transport.source_port(), transport.port());
     let lease = transport.trouble().is_none()
         && transport.protocol() == protocol::UDP
-        && (ports == DHCP || ports == DHCP_V6);
+        && is_lease(ports);
     let outcome = if lease {
         Ok(Reason::LinkBound)
     } else {

@@ -6,6 +6,7 @@ mod canary;
 mod clients;
 mod crash;
 mod dnssec;
+mod edges;
 mod faults;
 mod floods;
 mod flows;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         fragments::TESTS,
         late::TESTS,
         lockdown::TESTS,
+        edges::TESTS,
         local::TESTS,
         modes::TESTS,
         observe::TESTS,

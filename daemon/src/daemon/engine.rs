@@ -55,8 +55,8 @@ pub enum Event {
     Flows(Vec<ZonedFlow>),
     /// The flows' thread has reported all flows of a sweep, or could not read them.
     Swept(Result<(), String>),
-    /// The flows' thread could not cut all it was told to.
-    NotCut(String),
+    /// The flows' thread has cut all it was told to by an [`Effect::Cut`], or could not.
+    Cut(Result<(), String>),
     /// The interfaces or addresses changed.
     Links(Links),
     /// A client was told addresses that it was not granted by that.
@@ -160,6 +160,8 @@ pub struct Engine {
     checking_use: Option<Moment>,
     committing_since: Moment,
     sweeping: usize,
+    /// Cuts that the flows' thread has not answered yet.
+    cutting: usize,
     /// States of revocations: once one is in force, live flows are judged.
     sweep_after: BTreeSet<Revision>,
     verifying: bool,
@@ -192,6 +194,7 @@ impl Engine {
             checking_use: None,
             committing_since: now,
             sweeping: 0,
+            cutting: 0,
             sweep_after: BTreeSet::new(),
             verifying: false,
             verify_at: now.after_seconds(VERIFY_SECONDS),
@@ -249,13 +252,17 @@ impl Engine {
         &self.refusals
     }
 
-    /// Whether everything asked for is in force, and every live flow judged by it.
+    /// Whether everything asked for is in force, and every live flow judged by it and cut if need be.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.in_flight.is_none()
             && !self.must_replace
-            && self.sweeping == 0
-            && self.unjudged.is_none()
+            && self.is_judged()
+    }
+
+    /// Whether nothing that was to be judged or cut is left.
+    fn is_judged(&self) -> bool {
+        self.sweeping == 0 && self.cutting == 0 && self.unjudged.is_none()
     }
 
     /// Why live flows that nothing grants may go on: they could not be judged or cut, which is tried again.
@@ -369,7 +376,9 @@ impl Engine {
                 self.sweeping = self.sweeping.saturating_sub(1);
                 self.sweep_again(format!("live flows could not be judged: {what}"), now);
             }
-            Event::NotCut(what) => {
+            Event::Cut(Ok(())) => self.cutting = self.cutting.saturating_sub(1),
+            Event::Cut(Err(what)) => {
+                self.cutting = self.cutting.saturating_sub(1);
                 self.sweep_again(format!("live flows could not be cut: {what}"), now);
             }
             Event::Links(links) => self.follow(links),
@@ -451,13 +460,12 @@ impl Engine {
         (addresses, closed, revision)
     }
 
-    /// Whether `revision` is in force, and live flows were judged since.
+    /// Whether `revision` is in force, and live flows were judged and cut since.
     #[must_use]
     pub fn is_done(&self, revision: Revision) -> bool {
         self.committed >= revision
             && self.sweep_after.range(..=revision).next().is_none()
-            && self.sweeping == 0
-            && self.unjudged.is_none()
+            && self.is_judged()
     }
 
     fn sweep_again(&mut self, why: String, now: Moment) {
@@ -753,6 +761,7 @@ impl Engine {
             .collect();
         if !cut.is_empty() {
             self.cut_flows += u64::try_from(cut.len()).unwrap_or(u64::MAX);
+            self.cutting += 1;
             self.effects.push(Effect::Cut(cut));
         }
     }

@@ -38,6 +38,7 @@ struct World {
     cut: Vec<u64>,
     /// Whether answers to `CheckUse` are left to the test.
     slow_check: bool,
+    slow_cut: bool,
     asked: Vec<(ZoneId, IpAddr)>,
     /// Whether the kernel also refuses to remove what it refuses to add.
     clings: bool,
@@ -67,6 +68,7 @@ impl World {
             in_use: BTreeSet::new(),
             cut: Vec::new(),
             slow_check: false,
+            slow_cut: false,
             asked: Vec::new(),
             clings: false,
             sweeps: 0,
@@ -142,7 +144,12 @@ impl World {
                     self.engine.handle(Event::InUse(used), self.now);
                     self.drain();
                 }
-                Effect::Cut(keys) => self.cut.extend(keys),
+                Effect::Cut(keys) => {
+                    self.cut.extend(keys);
+                    if !self.slow_cut {
+                        self.engine.handle(Event::Cut(Ok(())), self.now);
+                    }
+                }
                 Effect::Sweep => {
                     self.sweeps += 1;
                     self.engine.handle(Event::Swept(Ok(())), self.now);
@@ -457,8 +464,29 @@ fn what_cannot_be_judged_or_cut_is_tried_again() {
         world.settle();
         assert!(world.engine.is_settled() && world.engine.unjudged().is_none());
     }
-    check(Event::NotCut("out of memory".to_owned()));
+    check(Event::Cut(Err("out of memory".to_owned())));
     check(Event::Swept(Err("out of memory".to_owned())));
+}
+
+#[test]
+fn nothing_is_done_before_flows_are_cut() {
+    let mut world = World::ready();
+    world.slow_cut = true;
+    let stray = ZonedFlow {
+        zone: None,
+        destination: ip("20.0.0.9"),
+        protocol: 6,
+        port: 443,
+        evades: false,
+        key: 7,
+    };
+    let revision = world.engine.policy().revision();
+    assert!(world.engine.is_done(revision));
+    world.event(Event::Flows(vec![stray]));
+    assert_eq!(world.cut, [7]);
+    assert!(!world.engine.is_settled() && !world.engine.is_done(revision));
+    world.event(Event::Cut(Ok(())));
+    assert!(world.engine.is_settled() && world.engine.is_done(revision));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::engine::{Event, ZonedFlow};
 use super::sent;
 use crate::links;
 use crate::plane::conntrack::{Conntrack, Flow};
+use crate::policy::image::Resolver;
 use crate::policy::port::{SCTP, TCP, UDP};
 use crate::policy::redirect::{self, Fate};
 use crate::policy::rules::Rules;
@@ -38,8 +39,6 @@ pub(super) enum Job {
         /// The present.
         now: Moment,
     },
-    /// Run this, after all that was asked for before.
-    Then(Box<dyn FnOnce() + Send>),
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -60,13 +59,18 @@ pub(super) fn spawn(report: impl Fn(Event) + Send + 'static) -> anyhow::Result<S
 fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl Fn(Event)) {
     let mut reported: BTreeMap<u64, Flow> = BTreeMap::new();
     let (mut key, mut previous) = (0, 0);
+    let mut guarded = Vec::new();
     while let Ok(job) = inbox.recv() {
         let done = match job {
             Job::Sweep(rules) => {
                 // Keys of the sweep before may still be on their way back.
                 reported.retain(|old, _| *old > previous);
                 previous = key;
-                let swept = sweep(&rules, runtime).map(|flows| {
+                let swept = sweep(&rules, &guarded, runtime).map(|flows| {
+                    guarded.clear();
+                    if rules.local().is_some() {
+                        guarded.clone_from(&rules.intent().resolvers);
+                    }
                     for chunk in flows.chunks(CHUNK) {
                         let mut zoned = Vec::with_capacity(chunk.len());
                         for Swept { zone, evades, flow } in chunk {
@@ -92,14 +96,11 @@ fn work(inbox: &Receiver<Job>, runtime: &tokio::runtime::Runtime, report: &impl 
             }
             Job::Cut(keys) => {
                 let done = cut(&keys, &mut reported);
-                if let Err(error) = &done {
-                    report(Event::NotCut(format!("{error:#}")));
-                }
+                report(Event::Cut(match &done {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(format!("{error:#}")),
+                }));
                 done
-            }
-            Job::Then(act) => {
-                act();
-                Ok(())
             }
             Job::CheckUse {
                 rules,
@@ -137,10 +138,14 @@ struct Swept {
 }
 
 /// Every live flow that must be judged, with its zone.
-fn sweep(rules: &Rules, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec<Swept>> {
+fn sweep(
+    rules: &Rules,
+    guarded: &[Resolver],
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<Vec<Swept>> {
     let mut flows = Vec::new();
     Conntrack::open()?.flows(|flow| {
-        if judged(rules, &flow) {
+        if judged(rules, guarded, &flow) {
             flows.push(flow);
         }
     })?;
@@ -180,7 +185,7 @@ fn sweep(rules: &Rules, runtime: &tokio::runtime::Runtime) -> anyhow::Result<Vec
 
 /// Whether a flow is egress at all: not to the gateway itself nor internal, and not from it unless that is
 /// judged.
-fn judged(rules: &Rules, flow: &Flow) -> bool {
+fn judged(rules: &Rules, guarded: &[Resolver], flow: &Flow) -> bool {
     let internal = rules
         .intent()
         .internal
@@ -189,7 +194,7 @@ fn judged(rules: &Rules, flow: &Flow) -> bool {
     let group = flow.original.destination.is_multicast();
     !(internal
         || group
-        || rules.links().is_own(flow.original.source) && !sent::judged(rules, flow)
+        || rules.links().is_own(flow.original.source) && !sent::judged(rules, guarded, flow)
         || rules.links().is_own(flow.original.destination))
 }
 

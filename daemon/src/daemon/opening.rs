@@ -3,7 +3,7 @@
 use super::engine::Event;
 use super::manager::tell;
 use super::parked::keepsake;
-use super::{Daemon, flows, now, state};
+use super::{Daemon, now, state};
 use crate::control::protocol::{State, Status};
 use crate::lockdown::{keeper, mark};
 use crate::plane::nft;
@@ -46,22 +46,7 @@ impl Daemon {
         inbox: &mut mpsc::Receiver<Event>,
     ) -> anyhow::Result<()> {
         if let Some(dropped) = is_locked()? {
-            loop {
-                self.settle(inbox).await?;
-                let (done, cut) = oneshot::channel();
-                // Behind the cuts that the sweep led to; one that failed is told before.
-                self.send_flows(flows::Job::Then(Box::new(move || {
-                    let _ = done.send(());
-                })));
-                self.waiting_for(cut, inbox).await?;
-                while let Ok(event) = inbox.try_recv() {
-                    self.engine.handle(event, now());
-                }
-                self.perform();
-                if self.engine.is_settled() {
-                    break;
-                }
-            }
+            self.settle(inbox).await?;
             nft::lockdown::lift()?;
             log::info!(target: "daemon", "the lockdown is lifted; it dropped {dropped} packets");
         }
@@ -74,7 +59,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits until every plane is in force and every live flow was judged.
+    /// Waits until every plane is in force and every live flow was judged, and cut if nothing grants it.
     async fn settle(&mut self, inbox: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
         while !self.engine.is_settled() || self.engine.fault().is_some() {
             self.next(inbox).await?;

@@ -7,19 +7,22 @@ use crate::policy::image::Resolver;
 use crate::policy::port::UDP;
 use crate::policy::rules::Rules;
 use anyhow::Context as _;
+use egressd_common::decide::is_lease;
 use std::net::IpAddr;
 
-/// Whether a flow of the gateway is judged at all: not what egressd itself asks, nor a lease.
-pub(super) fn judged(rules: &Rules, flow: &Flow) -> bool {
+/// Whether a flow of the gateway is judged at all: not what egressd itself asks, nor a lease. `guarded` are the
+/// upstreams that nobody else could reach since flows were last judged: of flows to others nobody knows who
+/// began them, and egressd's own survive a cut.
+pub(super) fn judged(rules: &Rules, guarded: &[Resolver], flow: &Flow) -> bool {
     let asked = Resolver {
         protocol: flow.original.protocol,
         port: flow.original.destination_port,
         address: flow.original.destination,
     };
     let ports = (flow.original.source_port, flow.original.destination_port);
-    let lease = asked.protocol == UDP && [(68, 67), (546, 547)].contains(&ports);
-    let resolver = rules.intent().resolvers.contains(&asked);
-    rules.local().is_some() && !lease && !resolver
+    let lease = asked.protocol == UDP && is_lease(ports);
+    let own = rules.intent().resolvers.contains(&asked) && guarded.contains(&asked);
+    rules.local().is_some() && !lease && !own
 }
 
 /// The gateway's own zone, unless what it sends to `destination` stays on it or leaves into a zone.

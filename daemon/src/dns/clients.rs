@@ -61,17 +61,27 @@ impl Client {
         {
             return Some(local);
         }
-        if rules.links().is_own(address) {
+        if rules.links().is_own_on(self.interface(), address) {
             return rules.local();
         }
         match self {
-            Self::Datagram { interface, .. } => rules.zone_of(*interface, address),
+            Self::Stream { local, .. } if self.interface() == 0 => {
+                zone::of_stream(rules, address, *local)
+            }
+            Self::Datagram { .. } | Self::Stream { .. } => rules.zone_of(self.interface(), address),
+        }
+    }
+
+    /// The interface it is on as far as that is known, else 0.
+    fn interface(&self) -> u32 {
+        match self {
+            Self::Datagram { interface, .. } => *interface,
             // A link-local peer says which link it is on.
             Self::Stream {
                 peer: SocketAddr::V6(peer),
                 ..
-            } if peer.scope_id() != 0 => rules.zone_of(peer.scope_id(), address),
-            Self::Stream { local, .. } => zone::of_stream(rules, address, *local),
+            } => peer.scope_id(),
+            Self::Stream { .. } => 0,
         }
     }
 

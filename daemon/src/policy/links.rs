@@ -76,6 +76,19 @@ impl Links {
         self.own().any(|own| own == address)
     }
 
+    /// Whether `address`, as the source of what entered by the interface with this index, is one of the
+    /// gateway's own. A link-local address is one of its link's only: others may have it on theirs.
+    #[must_use]
+    pub fn is_own_on(&self, interface: u32, address: IpAddr) -> bool {
+        let near = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let mut there = self.0.get(&interface).into_iter().flat_map(|link| &link.addresses);
+        if near {
+            there.any(|own| own.addr() == address)
+        } else {
+            self.is_own(address)
+        }
+    }
+
     /// The gateway's own addresses.
     pub fn own(&self) -> impl Iterator<Item = IpAddr> {
         self.0

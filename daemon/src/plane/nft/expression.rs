@@ -96,6 +96,7 @@ pub(super) fn of_rule(parts: &Rule, log_group: Option<u16>) -> Option<Vec<Expres
                 let load = match key {
                     MapKey::Protocol => meta(libc::NFT_META_L4PROTO),
                     MapKey::Port => original(libc::NFT_CT_PROTO_DST),
+                    MapKey::PresentPort => payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
                 };
                 all.extend([load, lookup(map, Some(VERDICT_REGISTER))]);
             }

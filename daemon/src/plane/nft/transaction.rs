@@ -270,7 +270,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn add_map(&mut self, map: &VerdictMap) {
         let (key_type, key_length) = match map.key {
             MapKey::Protocol => (TYPE_PROTOCOL, 1),
-            MapKey::Port => (TYPE_PORT, 2),
+            MapKey::Port | MapKey::PresentPort => (TYPE_PORT, 2),
         };
         let interval = if map.is_interval() {
             libc::NFT_SET_INTERVAL
@@ -290,7 +290,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn fill_map(&mut self, map: &VerdictMap) {
         let key = |number: u16| match map.key {
             MapKey::Protocol => vec![number.to_be_bytes()[1]],
-            MapKey::Port => number.to_be_bytes().to_vec(),
+            MapKey::Port | MapKey::PresentPort => number.to_be_bytes().to_vec(),
         };
         let mut elements = Vec::new();
         for (first, last, chain) in &map.entries {

@@ -48,15 +48,7 @@ pub(super) fn ruleset(image: &Image) -> Ruleset {
 }
 
 /// What belongs to a flow that was let through.
-pub(super) fn known() -> [Rule; 3] {
-    let related = |protocol| {
-        vec![
-            Part::Related,
-            Part::Protocol(protocol),
-            count(None, Action::Pass, "related"),
-            Part::Accept,
-        ]
-    };
+fn known() -> [Rule; 3] {
     [
         vec![
             Part::Established,
@@ -65,6 +57,16 @@ pub(super) fn known() -> [Rule; 3] {
         ],
         related(ICMP),
         related(ICMPV6),
+    ]
+}
+
+/// Messages of this protocol about such a flow.
+pub(super) fn related(protocol: u8) -> Rule {
+    vec![
+        Part::Related,
+        Part::Protocol(protocol),
+        count(None, Action::Pass, "related"),
+        Part::Accept,
     ]
 }
 
@@ -240,20 +242,17 @@ impl Ruleset {
             self.chain(&into(Some(id)), inbound(image, Some(id)));
             rules.push(vec![Part::Jump(into(Some(id)))]);
         }
-        for family in Family::ALL {
-            let set = format!("internal_{}", family.digit());
-            if !self.networks.iter().any(|known| known.name == set) {
-                continue;
+        for (class, _) in &image.classes {
+            for family in Family::ALL {
+                self.learned.push(LearnedSet {
+                    zone: id,
+                    class: *class,
+                    family,
+                });
             }
-            let asked = Part::Asked(family, set);
-            rules.push(vec![
-                asked,
-                count(Some(id), Action::Pass, INTERNAL),
-                Part::Accept,
-            ]);
+            self.network_set(&networks(id, *class), &zone.open_to(*class));
         }
-        rules.extend(self.services(image, zone));
-        rules.push(vec![Part::Goto(chain(id, "_refuse_port"))]);
+        rules.extend(self.open(image, id, End::Asked));
         self.chain(&chain(id, ""), rules);
         let refused = match zone.mode {
             Mode::Enforce => Action::Drop,
@@ -271,51 +270,57 @@ impl Ruleset {
         }
     }
 
-    /// The maps from protocol and port to the chain of the classes that hold them.
-    fn services(&mut self, image: &Image, zone: &ZoneImage) -> Option<Rule> {
-        let id = zone.id;
-        for (class, _) in &image.classes {
-            for family in Family::ALL {
-                self.learned.push(LearnedSet {
-                    zone: id,
-                    class: *class,
-                    family,
-                });
+    /// What is open to a zone, and the way on of what is not.
+    pub(super) fn open(&mut self, image: &Image, id: ZoneId, end: End) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for family in Family::ALL {
+            let set = format!("internal_{}", family.digit());
+            if !self.networks.iter().any(|known| known.name == set) {
+                continue;
             }
-            self.network_set(&networks(id, *class), &zone.open_to(*class));
+            rules.push(vec![
+                end.is_in(family, set),
+                count(Some(id), Action::Pass, INTERNAL),
+                Part::Accept,
+            ]);
         }
+        rules.extend(self.services(image, id, end));
+        rules.push(vec![Part::Goto(chain(id, "_refuse_port"))]);
+        rules
+    }
+
+    /// The maps from protocol and port to the chain of the classes that hold them.
+    fn services(&mut self, image: &Image, id: ZoneId, end: End) -> Option<Rule> {
         let mut protocols = Vec::new();
         let mut masks = BTreeSet::new();
         for (protocol, ranges) in segments(&image.classes) {
             masks.extend(ranges.iter().map(|(.., mask)| *mask));
             let target = match ranges[..] {
-                [(0, u16::MAX, mask)] => classes(id, mask),
+                [(0, u16::MAX, mask)] => end.classes(id, mask),
                 _ => {
-                    let ports = |(first, last, mask)| (first, last, classes(id, mask));
+                    let ports = |(first, last, mask)| (first, last, end.classes(id, mask));
                     let entries = ranges.into_iter().map(ports).collect();
-                    let name = chain(id, &format!("_p{protocol}"));
+                    let name = end.chain(id, &format!("_p{protocol}"));
+                    let key = end.port();
                     self.maps.push(VerdictMap {
                         name: name.clone(),
-                        key: MapKey::Port,
+                        key,
                         entries,
                     });
                     let refuse = vec![Part::Goto(chain(id, "_refuse_port"))];
-                    self.chain(
-                        &name,
-                        vec![vec![Part::Map(MapKey::Port, name.clone())], refuse],
-                    );
+                    self.chain(&name, vec![vec![Part::Map(key, name.clone())], refuse]);
                     name
                 }
             };
             protocols.push((u16::from(protocol), u16::from(protocol), target));
         }
         for mask in masks {
-            self.classes(id, mask);
+            self.classes(id, mask, end);
         }
         if protocols.is_empty() {
             return None;
         }
-        let name = chain(id, "_protocols");
+        let name = end.chain(id, "_protocols");
         let map = VerdictMap {
             name: name.clone(),
             key: MapKey::Protocol,
@@ -326,7 +331,7 @@ impl Ruleset {
     }
 
     /// The chain that asks the sets of every class of `mask`.
-    fn classes(&mut self, zone: ZoneId, mask: ClassMask) {
+    fn classes(&mut self, zone: ZoneId, mask: ClassMask, end: End) {
         let mut rules = Vec::new();
         for class in mask.classes() {
             for family in Family::ALL {
@@ -337,16 +342,16 @@ impl Ruleset {
                 }
                 .to_string();
                 let granted = count(Some(zone), Action::Pass, GRANTED);
-                rules.push(vec![Part::Asked(family, learned), granted, Part::Accept]);
+                rules.push(vec![end.is_in(family, learned), granted, Part::Accept]);
                 let set = format!("{}_{}", networks(zone, class), family.digit());
                 if self.networks.iter().any(|known| known.name == set) {
                     let network = count(Some(zone), Action::Pass, NETWORK);
-                    rules.push(vec![Part::Asked(family, set), network, Part::Accept]);
+                    rules.push(vec![end.is_in(family, set), network, Part::Accept]);
                 }
             }
         }
         rules.push(vec![Part::Goto(chain(zone, "_refuse_address"))]);
-        self.chain(&classes(zone, mask), rules);
+        self.chain(&end.classes(zone, mask), rules);
     }
 
     pub(super) fn chain(&mut self, name: &str, rules: Vec<Rule>) {
@@ -513,6 +518,42 @@ fn refuse(matches: &[Part], tally: Tally) -> Vec<Rule> {
     ]
 }
 
+/// Which end of its flow a packet is judged by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The one that the flow's first packet asked for, whatever translates it since.
+    Asked,
+    /// The one that the packet goes to now: it answers, in a flow that began there.
+    Present,
+}
+
+impl End {
+    fn is_in(self, family: Family, set: String) -> Part {
+        match self {
+            Self::Asked => Part::Asked(family, set),
+            Self::Present => Part::To(family, set),
+        }
+    }
+
+    const fn port(self) -> MapKey {
+        match self {
+            Self::Asked => MapKey::Port,
+            Self::Present => MapKey::PresentPort,
+        }
+    }
+
+    pub(super) fn chain(self, zone: ZoneId, suffix: &str) -> String {
+        match self {
+            Self::Asked => chain(zone, suffix),
+            Self::Present => chain(zone, &format!("_back{suffix}")),
+        }
+    }
+
+    fn classes(self, zone: ZoneId, mask: ClassMask) -> String {
+        self.chain(zone, &format!("_m{:x}", mask.0))
+    }
+}
+
 pub(super) fn chain(zone: ZoneId, suffix: &str) -> String {
     format!("z{zone}{suffix}")
 }
@@ -523,10 +564,6 @@ fn into(zone: Option<ZoneId>) -> String {
 
 fn networks(zone: ZoneId, class: ClassId) -> String {
     format!("z{zone}_n{}", class.0)
-}
-
-fn classes(zone: ZoneId, mask: ClassMask) -> String {
-    format!("z{zone}_m{:x}", mask.0)
 }
 
 #[cfg(test)]

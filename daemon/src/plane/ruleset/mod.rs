@@ -230,6 +230,8 @@ pub enum MapKey {
     Protocol,
     /// The port the client asked for.
     Port,
+    /// The packet's present destination port.
+    PresentPort,
 }
 
 /// A chain with its rules.

@@ -1,12 +1,13 @@
 //! PURE: the rules for what the gateway itself sends. They are reached from hooks of their own, which are
 //! there only while a zone is `local`, and end in that zone's chain.
 
-use super::build::{chain, count, known};
-use super::{Action, Family, INPUT, OUTPUT, Part, Rule, Ruleset};
+use super::build::{End, chain, count, related};
+use super::{Action, Family, INPUT, OUTPUT, Part, Rule, Ruleset, Way};
 use crate::policy::image::{Image, Resolver};
 use crate::policy::links::InterfacePattern;
-use crate::policy::port::{ICMPV6, UDP};
+use crate::policy::port::{ICMP, ICMPV6, SCTP, Service, TCP, UDP};
 use egressd_common::OWN_MARK;
+use egressd_common::decide::{DHCP, DHCP_V6};
 use egressd_common::verdict::Reason;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::BTreeMap;
@@ -18,6 +19,11 @@ const LOOPBACK: &str = "lo";
 /// What an interface needs to be one at all: neighbours, routers, groups, leases.
 const LINK: &str = Reason::LinkBound.word();
 const IGMP: u8 = 2;
+const MLD_REPORT: u8 = 131;
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+/// Groups of one link.
+const NEAR_GROUPS: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 /// The word for what egressd itself asks.
 const RESOLVER: &str = "resolver";
 /// The chain of what comes back to the gateway by an interface that is in no zone.
@@ -47,28 +53,84 @@ pub(super) fn add(ruleset: &mut Ruleset, image: &Image) {
         rules.push(vec![Part::Goto(upstream.to_owned())]);
         rules
     };
-    let mut judged = Vec::from(known());
+    let mut judged = under_way();
     judged.extend(neighbours());
     judged.extend(leases());
+    let zone = image.zones.iter().find(|zone| zone.id == own.zone);
+    judged.extend(zone.iter().flat_map(|zone| &zone.serves).map(served));
     judged.extend(sets);
+    // A flow that began outside asked for the gateway: what answers goes to whoever began it.
+    let back = End::Present.chain(own.zone, "");
+    judged.push(vec![Part::Way(Way::Reply), Part::Goto(back.clone())]);
     judged.push(vec![Part::Goto(chain(own.zone, ""))]);
+    let open = ruleset.open(image, own.zone, End::Present);
+    ruleset.chain(&back, open);
     ruleset.chain(OUTPUT, by_interface(Part::Leaves, OWN));
     ruleset.chain(OWN, judged);
     ruleset.chain(INPUT, by_interface(Part::Entered, RETURNED));
-    ruleset.chain(RETURNED, returned());
+    ruleset.chain(RETURNED, returned(&own.resolvers));
+}
+
+/// What belongs to a flow that was let through. An answer to a datagram from outside is judged unless the gateway
+/// serves its port: a flow that was cut comes back as such answers, with the next datagram of its server.
+fn under_way() -> Vec<Rule> {
+    let began_here = vec![
+        Part::Established,
+        Part::Way(Way::Original),
+        established(),
+        Part::Accept,
+    ];
+    // These tell an answer from a beginning by themselves.
+    let telling = [TCP, SCTP, ICMP, ICMPV6].map(|protocol| {
+        vec![
+            Part::Established,
+            Part::Protocol(protocol),
+            established(),
+            Part::Accept,
+        ]
+    });
+    let mut rules = vec![began_here];
+    rules.extend(telling);
+    rules.extend([ICMP, ICMPV6].map(related));
+    rules
+}
+
+fn established() -> Part {
+    count(None, Action::Pass, "established")
+}
+
+/// Answers of a service of the gateway's.
+fn served(service: &Service) -> Rule {
+    let mut rule = vec![Part::Established, Part::Protocol(service.protocol)];
+    if service.protocol == UDP {
+        rule.push(Part::SourcePort(service.first));
+    }
+    rule.extend([established(), Part::Accept]);
+    rule
 }
 
 /// Conntrack takes a TCP flow up from its middle: one that was cut would come back as a connection to
-/// the gateway with the next segment of its server.
-fn returned() -> Vec<Rule> {
-    vec![
+/// the gateway with the next segment of its server. So would a question to an upstream with its late answer.
+fn returned(resolvers: &[Resolver]) -> Vec<Rule> {
+    let late = || [count(None, Action::Drop, "midstream"), Part::Drop];
+    let mut rules = vec![
         vec![Part::Established, Part::Accept],
-        vec![
-            Part::Midstream,
-            count(None, Action::Drop, "midstream"),
-            Part::Drop,
-        ],
-    ]
+        [&[Part::Midstream], &late()[..]].concat(),
+    ];
+    for ((protocol, port), hosts) in by_port(resolvers) {
+        if protocol != UDP {
+            continue;
+        }
+        for (family, set) in families(protocol, port, &hosts) {
+            let from = [
+                Part::Protocol(protocol),
+                Part::SourcePort(port),
+                Part::From(family, set),
+            ];
+            rules.push([&from[..], &late()].concat());
+        }
+    }
+    rules
 }
 
 fn accept(matches: Vec<Part>) -> Rule {
@@ -76,17 +138,15 @@ fn accept(matches: Vec<Part>) -> Rule {
     [&matches[..], &end].concat()
 }
 
-/// Neighbour discovery, which is that of routers as well (RFC 4861), reports of groups (RFC 2236, RFC 3376,
-/// RFC 2710, RFC 3810).
+/// Neighbour discovery, which is that of routers as well (RFC 4861), and groups that no router forwards:
+/// reports of groups, routing and redundancy protocols, names and services on the link (RFC 5771 §4, RFC 4291
+/// §2.7).
 fn neighbours() -> Vec<Rule> {
     const ROUTER_SOLICITATION: u8 = 133;
     const ROUTER_ADVERTISEMENT: u8 = 134;
     const SOLICITATION: u8 = 135;
     const ADVERTISEMENT: u8 = 136;
     const REDIRECT: u8 = 137;
-    const REPORT: u8 = 131;
-    const DONE: u8 = 132;
-    const REPORT_V2: u8 = 143;
     // Routers forward none of them on: they take away from the hop limit, and receivers want all of it.
     let discovery = [
         ROUTER_SOLICITATION,
@@ -103,26 +163,29 @@ fn neighbours() -> Vec<Rule> {
             Part::HopLimit(u8::MAX),
         ])
     });
-    let reports = [REPORT, DONE, REPORT_V2].map(|kind| {
-        accept(vec![
-            Part::Protocol(ICMPV6),
-            Part::MessageType(kind),
-            Part::Version(Family::V6),
-            Part::HopLimit(1),
-        ])
-    });
-    let groups = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
+    let near = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 24);
+    let groups = [IpNet::V4(near), NEAR_GROUPS.into()];
+    let groups = groups.map(|net| accept(vec![Part::Destination(net)]));
+    // Reports go to the group that they are about, whichever it is (RFC 2236 §3, RFC 2710 §4).
+    let all = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
     let igmp = accept(vec![
         Part::Protocol(IGMP),
-        Part::Destination(IpNet::V4(groups)),
+        Part::Destination(IpNet::V4(all)),
     ]);
-    discovery.into_iter().chain(reports).chain([igmp]).collect()
+    let mld = accept(vec![
+        Part::Protocol(ICMPV6),
+        Part::MessageType(MLD_REPORT),
+        Part::Version(Family::V6),
+        Part::HopLimit(1),
+    ]);
+    let rules = discovery.into_iter().chain(groups);
+    rules.chain([igmp, mld]).collect()
 }
 
-/// Requests of a DHCP client (RFC 2131 §4.1, RFC 9915 §7.2). Both ports are such that only privileged
-/// programs have them.
+/// Leases, both ways (RFC 2131 §4.1, RFC 9915 §7.2): the gateway may be a client or a server. All these ports
+/// are such that only privileged programs have them.
 fn leases() -> Vec<Rule> {
-    let client = |from, to, place: Part| {
+    let lease = |(from, to), place: Part| {
         let matches = vec![
             Part::Protocol(UDP),
             Part::SourcePort(from),
@@ -131,37 +194,28 @@ fn leases() -> Vec<Rule> {
         ];
         accept(matches)
     };
-    let near = |first, length| {
-        let net = Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length);
-        Part::Destination(IpNet::V6(net))
-    };
-    vec![
+    let (request, answer) = (DHCP, (DHCP.1, DHCP.0));
+    let (request_v6, answer_v6) = (DHCP_V6, (DHCP_V6.1, DHCP_V6.0));
+    let to_known = [DHCP.1, DHCP_V6.1].map(|port| served(&Service::udp(port)));
+    let link = || Part::Destination(Ipv6Net::new_assert(LINK_LOCAL, 10).into());
+    let mut rules = vec![
         // Renewed with the server, wherever that is.
-        client(68, 67, Part::Version(Family::V4)),
-        client(546, 547, near(0xfe80, 10)),
-        client(546, 547, near(0xff02, 16)),
-    ]
+        lease(request, Part::Version(Family::V4)),
+        lease(answer, Part::Version(Family::V4)),
+        lease(request_v6, link()),
+        lease(answer_v6, link()),
+    ];
+    rules.extend(to_known);
+    rules
 }
 
 /// What egressd's own sockets may reach, each by its exact address, protocol and port. What else it will
 /// have to fetch (catalogues) is to be listed among [`crate::policy::image::Own::resolvers`] as well.
 fn resolvers(ruleset: &mut Ruleset, all: &[Resolver]) -> Vec<Rule> {
-    let mut by_port: BTreeMap<(u8, u16), Vec<IpNet>> = BTreeMap::new();
-    for resolver in all {
-        let hosts = by_port
-            .entry((resolver.protocol, resolver.port))
-            .or_default();
-        hosts.push(IpNet::from(resolver.address));
-    }
     let mut rules = Vec::new();
-    for ((protocol, port), hosts) in by_port {
-        let stem = format!("resolvers_{protocol}_{port}");
-        ruleset.network_set(&stem, &hosts);
-        for family in Family::ALL {
-            if !hosts.iter().any(|host| Family::of_net(*host) == family) {
-                continue;
-            }
-            let set = format!("{stem}_{}", family.digit());
+    for ((protocol, port), hosts) in by_port(all) {
+        ruleset.network_set(&stem(protocol, port), &hosts);
+        for (family, set) in families(protocol, port, &hosts) {
             rules.push(vec![
                 Part::Marked(OWN_MARK),
                 Part::Protocol(protocol),
@@ -175,6 +229,36 @@ fn resolvers(ruleset: &mut Ruleset, all: &[Resolver]) -> Vec<Rule> {
         }
     }
     rules
+}
+
+fn by_port(all: &[Resolver]) -> BTreeMap<(u8, u16), Vec<IpNet>> {
+    let mut by_port: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for resolver in all {
+        let hosts = by_port.entry((resolver.protocol, resolver.port));
+        hosts.or_default().push(IpNet::from(resolver.address));
+    }
+    by_port
+}
+
+fn stem(protocol: u8, port: u16) -> String {
+    format!("resolvers_{protocol}_{port}")
+}
+
+/// The sets that [`resolvers`] makes of hosts, with their families.
+fn families(
+    protocol: u8,
+    port: u16,
+    hosts: &[IpNet],
+) -> impl Iterator<Item = (Family, String)> + use<> {
+    let used = Family::ALL.map(|family| {
+        let any = hosts.iter().any(|host| Family::of_net(*host) == family);
+        (any, family)
+    });
+    let used = used.into_iter().filter(|(any, _)| *any);
+    used.map(move |(_, family)| {
+        let set = format!("{}_{}", stem(protocol, port), family.digit());
+        (family, set)
+    })
 }
 
 #[cfg(test)]

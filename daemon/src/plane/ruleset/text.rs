@@ -83,7 +83,7 @@ impl fmt::Display for VerdictMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.key {
             MapKey::Protocol => "inet_proto",
-            MapKey::Port => "inet_service",
+            MapKey::Port | MapKey::PresentPort => "inet_service",
         };
         let interval = if self.is_interval() {
             " flags interval;"
@@ -188,6 +188,7 @@ impl fmt::Display for Part {
             Self::Destination(net) => write!(f, "{} daddr {net}", Family::of_net(*net).word()),
             Self::Asked(family, set) => write!(f, "ct original {} daddr @{set}", family.word()),
             Self::Map(MapKey::Protocol, map) => write!(f, "meta l4proto vmap @{map}"),
+            Self::Map(MapKey::PresentPort, map) => write!(f, "th dport vmap @{map}"),
             Self::Map(MapKey::Port, map) => write!(f, "ct original proto-dst vmap @{map}"),
             Self::Count(tally) => write!(f, "counter name \"{tally}\""),
             Self::Report(tally) => write!(
