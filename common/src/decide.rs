@@ -237,9 +237,8 @@ fn judge_sent<A: Address, L: Lookup + Tables<A>>(
     let zone = interface.sole();
     let transport = packet.transport;
     let ports = (transport.source_port(), transport.port());
-    let lease = transport.trouble().is_none()
-        && transport.protocol() == protocol::UDP
-        && is_lease(ports);
+    let lease =
+        transport.trouble().is_none() && transport.protocol() == protocol::UDP && is_lease(ports);
     let outcome = if lease {
         Ok(Reason::LinkBound)
     } else {

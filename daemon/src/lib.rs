@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod dns;
 pub mod document;
 pub mod links;
+pub mod fetch;
 pub mod lockdown;
 pub mod logging;
 pub mod observe;

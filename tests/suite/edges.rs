@@ -4,14 +4,14 @@
 use crate::bench::{Bench, DATA, SURE, TRY, WEB, World, host, host6, zone};
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
-use egressd_tests::lab::{Answer, Namespace, Planes, Zone, plan, unbroken};
+use egressd_tests::lab::{Answer, Daemon, Lab, Namespace, Planes, Zone, plan, unbroken};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 pub(crate) const TESTS: &[Test] = &[
     ("p8_local_neighbours_and_leases", Body::Daemon(neighbours)),
-    ("p11_local_datagrams_do_not_revive", Body::Daemon(revived)),
+    ("p11_datagrams_do_not_revive", Body::Daemon(revived)),
     ("p10_local_older_flows_to_upstreams", Body::Daemon(older)),
     ("p10_local_another_links_address", Body::Daemon(forged)),
 ];
@@ -20,11 +20,20 @@ const ALONE: Verdict = Verdict::NotPromised("without nft nobody knows which flow
 /// A port of a service that the zone does not name.
 const UNSERVED: u16 = 9001;
 
+const UNSERVED_THERE: &str =
+    "[[zone.rule]]\nnetworks = [\"52.96.31.0/24\", \"2603:1000:0:31::/64\"]\nudp = [9001]\n";
+
 fn own(more: &str) -> String {
+    with("", more)
+}
+
+/// The clients' zone and the gateway's, each with one more rule.
+fn with(clients: &str, gateway: &str) -> String {
     zone("", &[("client.vendor.example", &[WEB], &[DATA])])
+        + clients
         + "[[zone]]\nname = \"gateway\"\nlocal = true\nserves = [9000]\n\
            [[zone.rule]]\nnames = [\"own.vendor.example\"]\ntcp = [443]\n"
-        + more
+        + gateway
 }
 
 fn world() -> Result<World> {
@@ -69,11 +78,16 @@ fn neighbours(bench: &Bench) -> Result<Verdict> {
     let check = |kind, port, to: &str, to_port: u16, expected: bool| -> Result<()> {
         let to = match to.parse()? {
             IpAddr::V4(v4) => SocketAddr::new(v4.into(), to_port),
-            IpAddr::V6(v6) if (v6.segments()[0] & 0xe000) == 0x2000 => SocketAddr::new(v6.into(), to_port),
+            IpAddr::V6(v6) if (v6.segments()[0] & 0xe000) == 0x2000 => {
+                SocketAddr::new(v6.into(), to_port)
+            }
             IpAddr::V6(v6) => SocketAddrV6::new(v6, to_port, 0, index).into(),
         };
         let sent = sends(gateway, kind, port, to)?;
-        ensure!(sent == expected, "{kind:?} from port {port} to {to}: {sent}");
+        ensure!(
+            sent == expected,
+            "{kind:?} from port {port} to {to}: {sent}"
+        );
         Ok(())
     };
     check(UDP, 5353, "224.0.0.251", 5353, true)?;
@@ -100,48 +114,23 @@ fn revived(bench: &Bench) -> Result<Verdict> {
         return Ok(ALONE);
     }
     let world = world()?;
-    let granted = own(
-        "[[zone.rule]]\nnetworks = [\"52.96.31.0/24\", \"2603:1000:0:31::/64\"]\nudp = [9001]\n",
-    );
-    let daemon = bench.daemon(&world.lab, &granted)?;
-    let (gateway, internet) = (&world.lab.gateway, &world.lab.internet);
-    for address in [host(31, 5), host6(0x31, 5)] {
-        let there = SocketAddr::new(address, UNSERVED);
-        let server = internet.enter(|| UdpSocket::bind(there))??;
-        server.set_read_timeout(Some(SURE))?;
-        let outside = match address {
-            IpAddr::V4(_) => plan::OUTSIDE,
-            IpAddr::V6(_) => "2001:db8:ffff::1".parse()?,
-        };
-        let client = || {
-            gateway.enter(|| -> Result<UdpSocket> {
-                let socket = UdpSocket::bind((outside, 0))?;
-                socket.connect(there)?;
-                socket.set_read_timeout(Some(SURE))?;
-                Ok(socket)
-            })?
-        };
-        let mut buffer = [0; 64];
-        // Granted, whoever sends first.
-        let answering = client()?;
-        server.send_to(b"first", answering.local_addr()?)?;
-        unbroken(|| answering.recv(&mut buffer)).context("first")?;
-        answering.send(b"granted")?;
-        unbroken(|| server.recv_from(&mut buffer)).context("an answer that is granted")?;
-        let client = client()?;
-        client.send(b"granted")?;
-        let (_, peer) = unbroken(|| server.recv_from(&mut buffer)).context("granted")?;
-        bench.reload(&daemon, &own(""))?;
-        for round in 0..3 {
-            server.send_to(b"again", peer)?;
-            for socket in [&client, &answering] {
-                let _ = socket.send(b"revoked");
-            }
-            server.set_read_timeout(Some(TRY))?;
-            let leaked = unbroken(|| server.recv_from(&mut buffer));
-            ensure!(leaked.is_err(), "{address}, round {round}: it came back");
+    let Lab {
+        client,
+        gateway,
+        internet,
+        ..
+    } = &world.lab;
+    let outside = "2001:db8:ffff::1".parse()?;
+    let daemon = bench.daemon(&world.lab, &own(""))?;
+    for (from, sources, granted) in [
+        (client, plan::CLIENT, with(UNSERVED_THERE, "")),
+        (gateway, [plan::OUTSIDE, outside], with("", UNSERVED_THERE)),
+    ] {
+        for (source, address) in sources.into_iter().zip([host(31, 5), host6(0x31, 5)]) {
+            bench.reload(&daemon, &granted)?;
+            comes_back(bench, &daemon, from, internet, (source, address))
+                .with_context(|| format!("{source} and {address}"))?;
         }
-        bench.reload(&daemon, &granted)?;
     }
     // What the zone serves is answered.
     let service = gateway.enter(|| UdpSocket::bind(("0.0.0.0", DATA)))??;
@@ -154,6 +143,47 @@ fn revived(bench: &Bench) -> Result<Verdict> {
     service.send_to(b"answer", peer)?;
     unbroken(|| asker.recv_from(&mut buffer)).context("an answer of a service")?;
     Ok(Verdict::Held)
+}
+
+fn comes_back(
+    bench: &Bench,
+    daemon: &Daemon<'_>,
+    from: &Namespace,
+    internet: &Namespace,
+    (source, address): (IpAddr, IpAddr),
+) -> Result<()> {
+    let there = SocketAddr::new(address, UNSERVED);
+    let server = internet.enter(|| UdpSocket::bind(there))??;
+    server.set_read_timeout(Some(SURE))?;
+    let client = || {
+        from.enter(|| -> Result<UdpSocket> {
+            let socket = UdpSocket::bind((source, 0))?;
+            socket.connect(there)?;
+            socket.set_read_timeout(Some(SURE))?;
+            Ok(socket)
+        })?
+    };
+    let mut buffer = [0; 64];
+    // Granted, whoever sends first.
+    let answering = client()?;
+    server.send_to(b"first", answering.local_addr()?)?;
+    unbroken(|| answering.recv(&mut buffer)).context("first")?;
+    answering.send(b"granted")?;
+    unbroken(|| server.recv_from(&mut buffer)).context("an answer that is granted")?;
+    let client = client()?;
+    client.send(b"granted")?;
+    let (_, peer) = unbroken(|| server.recv_from(&mut buffer)).context("granted")?;
+    bench.reload(daemon, &own(""))?;
+    server.set_read_timeout(Some(TRY))?;
+    for round in 0..3 {
+        server.send_to(b"again", peer)?;
+        for socket in [&client, &answering] {
+            let _ = socket.send(b"revoked");
+        }
+        let leaked = unbroken(|| server.recv_from(&mut buffer));
+        ensure!(leaked.is_err(), "round {round}: it came back");
+    }
+    Ok(())
 }
 
 /// Of a flow to an upstream that is older than the zone nobody knows who began it.

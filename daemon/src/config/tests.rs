@@ -204,8 +204,8 @@ fn keys_and_types() {
     check_line(
         "[dns]",
         "[dns]\nhold = '1 s'\nrace = 5\ntimeout = '1h'",
-        "e.toml:2:8: `'1 s'` does not fit here; write a time such as \"300ms\", \"2s\", \"15m\" or \"24h\"\n\
-         e.toml:3:8: `5` does not fit here; write a time such as \"300ms\", \"2s\", \"15m\" or \"24h\"\n\
+        "e.toml:2:8: `'1 s'` does not fit here; write a time such as \"300ms\", \"2s\", \"15m\", \"24h\" or \"30d\"\n\
+         e.toml:3:8: `5` does not fit here; write a time such as \"300ms\", \"2s\", \"15m\", \"24h\" or \"30d\"\n\
          e.toml:4:11: `'1h'` does not fit here; write a time from 10ms to 30s",
     );
     check(

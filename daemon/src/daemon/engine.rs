@@ -255,9 +255,7 @@ impl Engine {
     /// Whether everything asked for is in force, and every live flow judged by it and cut if need be.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.in_flight.is_none()
-            && !self.must_replace
-            && self.is_judged()
+        self.in_flight.is_none() && !self.must_replace && self.is_judged()
     }
 
     /// Whether nothing that was to be judged or cut is left.
@@ -490,7 +488,7 @@ impl Engine {
         let bears = |links: &Links| links.bearing(&patterns);
         let same = bears(&links) == bears(self.policy.rules().links());
         let followed = if same {
-            self.policy.replace(intent, links).map(|_| self.publish())
+            self.policy.relink(links).map(|()| self.publish())
         } else {
             self.replace(intent, links).map(drop)
         };

@@ -469,6 +469,20 @@ fn what_cannot_be_judged_or_cut_is_tried_again() {
 }
 
 #[test]
+fn interfaces_that_bear_on_nothing_keep_nobody_waiting() {
+    let mut world = World::ready();
+    let mut more = links();
+    let mut other = more.0.values().next().expect("a link").clone();
+    (other.name, other.addresses) = ("other0".to_owned(), Vec::new());
+    more.0.insert(77, other);
+    world.event(Event::Links(more));
+    assert!(world.engine.policy().rules().links().0.contains_key(&77));
+    let nothing = Target::Network("203.0.113.9/32".parse().unwrap());
+    let (.., revision) = world.engine.revoke(None, &nothing);
+    assert!(world.engine.is_done(revision));
+}
+
+#[test]
 fn nothing_is_done_before_flows_are_cut() {
     let mut world = World::ready();
     world.slow_cut = true;

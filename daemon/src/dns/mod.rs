@@ -50,6 +50,7 @@ pub use stats::Stats;
 use crate::config::DnsSettings;
 use crate::policy::ZoneId;
 use crate::policy::answer::Answer;
+use crate::policy::answer::wire::kind;
 use crate::policy::name::Name;
 use crate::policy::rules::Rules;
 use anyhow::Context;
@@ -66,6 +67,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
@@ -158,6 +160,7 @@ enum Order {
     Release(Release),
     Batch(Vec<Release>),
     Forget(Vec<Name>),
+    Resolve(Name, u16, oneshot::Sender<Vec<IpAddr>>),
     Stop,
 }
 
@@ -258,6 +261,24 @@ impl Edge {
         }
     }
 
+    /// The addresses of `name`, asked of the upstreams like a question of the gateway's: where a zone is `local`
+    /// they are granted to it before they come, if it may reach that name. At most 32 of each family.
+    pub fn resolve(&self, name: &Name) -> impl Future<Output = Vec<IpAddr>> + use<> {
+        let answers = [kind::A, kind::AAAA].map(|kind| {
+            let (reply, answer) = oneshot::channel();
+            // A stopped edge drops the reply, and who waits for it hears that.
+            let _ = self.orders.send(Order::Resolve(name.clone(), kind, reply));
+            answer
+        });
+        async {
+            let mut all = Vec::new();
+            for answer in answers {
+                all.extend(answer.await.unwrap_or_default());
+            }
+            all
+        }
+    }
+
     /// Where it listens, in the order of `settings.listen`; with the port it got where that was 0.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -349,6 +370,7 @@ async fn run(
                 Order::Release(release) => engine.release(release),
                 Order::Batch(releases) => releases.into_iter().for_each(|r| engine.release(r)),
                 Order::Forget(names) => engine.forget(&names),
+                Order::Resolve(name, kind, reply) => engine.resolve(&name, kind, reply),
                 Order::Stop => return,
             }
         }

@@ -7,6 +7,7 @@ use super::message::Question;
 use super::view::View;
 use crate::policy::ZoneId;
 use crate::policy::answer::Answer;
+use std::net::IpAddr;
 use tokio::sync::oneshot;
 
 /// Where a question came from.
@@ -18,13 +19,15 @@ pub(super) enum Origin {
     Refresh,
     /// The validator, which takes the message as it is.
     Validator(oneshot::Sender<Box<[u8]>>),
+    /// The daemon itself, which goes there next.
+    Daemon(oneshot::Sender<Vec<IpAddr>>),
 }
 
 impl Origin {
     pub(super) fn client(&self) -> Option<&Client> {
         match self {
             Self::Client(client) => Some(client),
-            Self::Own | Self::Refresh | Self::Validator(_) => None,
+            Self::Own | Self::Refresh | Self::Validator(_) | Self::Daemon(_) => None,
         }
     }
 }

@@ -71,7 +71,7 @@ impl<'d, 't> Table<'d, 't> {
         self.take(key)?.number(least, most)
     }
 
-    /// Takes a time such as `"300ms"`, `"2s"`, `"15m"` or `"24h"`, from `least` to `most`.
+    /// Takes a time such as `"300ms"`, `"2s"`, `"15m"`, `"24h"` or `"30d"`, from `least` to `most`.
     pub fn duration(
         &mut self,
         key: &'static str,
@@ -174,7 +174,7 @@ impl<'d, 't> Value<'d, 't> {
     /// The time from `least` to `most` it is: a whole number and `ms`, `s`, `m` or `h`.
     pub fn duration(self, least: Duration, most: Duration) -> Option<Duration> {
         let Some(time) = self.value.as_str().and_then(parse_duration) else {
-            return self.expected("a time such as \"300ms\", \"2s\", \"15m\" or \"24h\"");
+            return self.expected("a time such as \"300ms\", \"2s\", \"15m\", \"24h\" or \"30d\"");
         };
         if (least..=most).contains(&time) {
             return Some(time);
@@ -249,6 +249,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     Some(Duration::from_millis(amount.checked_mul(milliseconds)?))

@@ -562,6 +562,19 @@ impl Policy {
         Ok(changes.filter(|change| change.was != change.now).collect())
     }
 
+    /// Takes links on which nothing that is in force depends: the state stays the one it was.
+    ///
+    /// # Errors
+    /// As [`Policy::replace`].
+    pub fn relink(&mut self, links: Links) -> Result<(), CompileError> {
+        let revision = self.revision;
+        let changes = self.replace(Arc::clone(self.rules.intent()), links)?;
+        if changes.is_empty() {
+            self.revision = revision;
+        }
+        Ok(())
+    }
+
     fn restore(&mut self, zone: ZoneId, address: IpAddr, lesson: Lesson) {
         let revision = self.revision;
         let admission = self.teach(zone, &lesson.name, &[address], lesson.since, lesson.end);

@@ -90,8 +90,7 @@ pub struct ZoneImage {
     pub inbound: Inbound,
     /// What its clients are told of refused packets.
     pub refusal: Refusal,
-    /// In what the zone's hosts answer strangers (for stateless planes): single UDP ports, and whole
-    /// protocols that have no ports.
+    /// In what the zone's hosts answer strangers: single UDP ports, and whole protocols that have no ports.
     pub serves: Vec<Service>,
     /// The listeners that answer what the zone's clients send to port 53 of others; empty where that
     /// is not redirected.

@@ -81,7 +81,11 @@ impl Links {
     #[must_use]
     pub fn is_own_on(&self, interface: u32, address: IpAddr) -> bool {
         let near = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let mut there = self.0.get(&interface).into_iter().flat_map(|link| &link.addresses);
+        let mut there = self
+            .0
+            .get(&interface)
+            .into_iter()
+            .flat_map(|link| &link.addresses);
         if near {
             there.any(|own| own.addr() == address)
         } else {

@@ -23,6 +23,7 @@ pub mod revoke;
 pub mod rules;
 pub mod slots;
 pub mod special;
+pub mod update;
 pub mod zone;
 
 #[cfg(test)]

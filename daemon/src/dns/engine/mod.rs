@@ -31,6 +31,7 @@ use crate::policy::answer::{Answer, Ech, Malformed, Reading, Shape};
 use crate::policy::name::Name;
 use crate::policy::rules::{Refusal, Rules};
 use proving::Proving;
+use told::tell_daemon;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -383,7 +384,7 @@ impl Engine {
         while let Some(first) = waiters.first() {
             let (key, purpose) = (first.key.clone(), first.purpose);
             let like = |waiter: &mut Waiter| waiter.key == key && waiter.purpose == purpose;
-            let group: Vec<_> = if waiters.len() == 1 {
+            let mut group: Vec<_> = if waiters.len() == 1 {
                 std::mem::take(&mut waiters)
             } else {
                 waiters.extract_if(.., like).collect()
@@ -410,6 +411,7 @@ impl Engine {
                             self.hold(zone, group, view, answer, (born, epoch));
                         }
                         (_, _) => {
+                            tell_daemon(&mut group, || untaught_addresses(message));
                             self.respond(group, &view, born);
                             if let Some(epoch) = epoch.filter(|_| purpose != Purpose::Audit) {
                                 self.make_ready(&key, view, None, born, epoch);
@@ -523,13 +525,14 @@ impl Engine {
             return;
         };
         let Held {
-            waiters,
+            mut waiters,
             view,
             answer,
             born,
             epoch,
             ..
         } = *held;
+        tell_daemon(&mut waiters, || answer.addresses.clone());
         let Some(key) = waiters.first().map(|waiter| waiter.key.clone()) else {
             return;
         };

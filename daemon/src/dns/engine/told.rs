@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::dns::course::audits;
-use crate::dns::waiter::{Purpose, Waiter};
+use crate::dns::waiter::{Origin, Purpose, Waiter};
 use crate::dns::{MOST_UNTAUGHT, Untaught};
 use crate::policy::answer::Reading;
 use crate::policy::rules::Rules;
@@ -32,6 +32,18 @@ impl Engine {
                     addresses: addresses.clone(),
                 });
             }
+        }
+    }
+}
+
+/// Gives the daemon its addresses, where it is among those who wait.
+pub(super) fn tell_daemon(group: &mut [Waiter], addresses: impl Fn() -> Vec<IpAddr>) {
+    for waiter in group {
+        if matches!(waiter.origin, Origin::Daemon(_))
+            && let Origin::Daemon(reply) = std::mem::replace(&mut waiter.origin, Origin::Refresh)
+        {
+            // Who no longer waits has given up.
+            let _ = reply.send(addresses());
         }
     }
 }

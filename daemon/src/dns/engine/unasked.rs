@@ -5,8 +5,11 @@ use crate::dns::cache::{Key, Stored};
 use crate::dns::message::Question;
 use crate::dns::own::{Outcome, Target};
 use crate::dns::waiter::{Origin, Purpose, Waiter};
+use crate::policy::name::Name;
 use crate::policy::rules::Rules;
+use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Milliseconds between looks whether the rules changed.
 const FOLLOW: u64 = 1000;
@@ -58,6 +61,26 @@ impl Engine {
                 Some(_) | None => self.look_up(waiter),
             }
         }
+    }
+
+    /// A question of the daemon's own, which goes to what it is told.
+    pub(in crate::dns) fn resolve(
+        &mut self,
+        name: &Name,
+        kind: u16,
+        reply: oneshot::Sender<Vec<IpAddr>>,
+    ) {
+        let epoch = self.epoch();
+        let local = self.parts.rules.load().local();
+        let question = Question::own(name, kind);
+        let key = Key::new(local, &question.asked()).keep();
+        self.seek(Waiter {
+            origin: Origin::Daemon(reply),
+            question,
+            key,
+            purpose: local.map_or(Purpose::Pass, Purpose::Teach),
+            epoch,
+        });
     }
 
     /// Tells the schedule how a look-up of its own ended; only the first word counts.

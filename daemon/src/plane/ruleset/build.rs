@@ -2,12 +2,12 @@
 
 use super::{
     Action, Chain, FORWARD, Family, LearnedSet, MapKey, NetworkSet, Part, Rule, Ruleset, Tally,
-    VerdictMap, Word, observed, output, redirect,
+    VerdictMap, Way, Word, observed, output, redirect,
 };
 use crate::policy::ZoneId;
 use crate::policy::image::{Image, Inbound, Mode, Refusal, Unzoned, ZoneImage};
 use crate::policy::links::InterfacePattern;
-use crate::policy::port::{ClassId, ClassMask, ICMP, ICMPV6, PortSet, SCTP, TCP, UDP};
+use crate::policy::port::{ClassId, ClassMask, ICMP, ICMPV6, PortSet, SCTP, Service, TCP, UDP};
 use egressd_common::verdict::Reason;
 use ipnet::IpNet;
 use std::cmp::Reverse;
@@ -26,6 +26,9 @@ const ADDRESS: &str = Reason::NotGranted.word();
 
 /// Protocols whose port conntrack knows (DCCP is 33, UDP-Lite 136).
 const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, SCTP, 136];
+
+/// Protocols whose packets themselves tell an answer from a beginning.
+const TELLING: [u8; 4] = [TCP, SCTP, ICMP, ICMPV6];
 
 pub(super) fn ruleset(image: &Image) -> Ruleset {
     let mut ruleset = Ruleset::default();
@@ -47,17 +50,28 @@ pub(super) fn ruleset(image: &Image) -> Ruleset {
     ruleset
 }
 
-/// What belongs to a flow that was let through.
-fn known() -> [Rule; 3] {
-    [
-        vec![
-            Part::Established,
-            count(None, Action::Pass, "established"),
-            Part::Accept,
-        ],
-        related(ICMP),
-        related(ICMPV6),
-    ]
+/// What goes on in a flow that was let through, the way it began.
+pub(super) fn began() -> Rule {
+    established(&[Part::Way(Way::Original)])
+}
+
+/// Both ways of such a flow of a protocol that tells them apart. Others come back after they were cut, with the
+/// next datagram of their server, as a flow that began outside: their answers are judged.
+pub(super) fn telling() -> [Rule; 4] {
+    TELLING.map(|protocol| established(&[Part::Protocol(protocol)]))
+}
+
+/// Answers of a service.
+pub(super) fn served(service: &Service) -> Rule {
+    let protocol = Part::Protocol(service.protocol);
+    let port = (service.protocol == UDP).then_some(Part::SourcePort(service.first));
+    let matches: Vec<Part> = [protocol].into_iter().chain(port).collect();
+    established(&matches)
+}
+
+fn established(matches: &[Part]) -> Rule {
+    let end = [count(None, Action::Pass, "established"), Part::Accept];
+    [&[Part::Established], matches, &end].concat()
 }
 
 /// Messages of this protocol about such a flow.
@@ -71,7 +85,11 @@ pub(super) fn related(protocol: u8) -> Rule {
 }
 
 fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
-    let mut rules = Vec::from(known());
+    let mut rules = vec![began()];
+    let upstream = |interface: &InterfacePattern| established(&[Part::Entered(interface.clone())]);
+    rules.extend(image.upstream.iter().map(upstream));
+    rules.extend(telling());
+    rules.extend([ICMP, ICMPV6].map(related));
     // Upstream is never a zone, however wide a zone's pattern is.
     for interface in &image.upstream {
         // Conntrack takes a TCP flow up from its middle: one that was cut would come back as an inbound
@@ -134,6 +152,7 @@ fn forward(image: &Image, guarded: bool) -> Vec<Rule> {
         };
         rules.extend(refuse(&[entered], tally(None, action, SPOOFED)));
     }
+    rules.push(established(&[]));
     match image.unzoned {
         Unzoned::Drop => rules.extend(refuse(&[], tally(None, Action::Drop, UNZONED))),
         Unzoned::Accept => {
@@ -234,7 +253,9 @@ impl Ruleset {
     fn zone(&mut self, image: &Image, zone: &ZoneImage) {
         let id = zone.id;
         self.zones.insert(id, zone.name.clone());
-        let mut rules = Vec::new();
+        // A flow that began outside asked for this zone: what answers goes to whoever began it.
+        let back = End::Present.chain(id, "");
+        let mut rules = vec![vec![Part::Way(Way::Reply), Part::Goto(back.clone())]];
         let foreign = |other: &ZoneImage| other.inbound == Inbound::Deny && other.id != id;
         let guarded = image.zones.iter().any(foreign);
         // Before anything of this zone's own: what it may reach is no way into another zone.
@@ -254,6 +275,9 @@ impl Ruleset {
         }
         rules.extend(self.open(image, id, End::Asked));
         self.chain(&chain(id, ""), rules);
+        let mut answers: Vec<Rule> = zone.serves.iter().map(served).collect();
+        answers.extend(self.open(image, id, End::Present));
+        self.chain(&back, answers);
         let refused = match zone.mode {
             Mode::Enforce => Action::Drop,
             Mode::Audit => Action::Audit,
@@ -271,7 +295,7 @@ impl Ruleset {
     }
 
     /// What is open to a zone, and the way on of what is not.
-    pub(super) fn open(&mut self, image: &Image, id: ZoneId, end: End) -> Vec<Rule> {
+    fn open(&mut self, image: &Image, id: ZoneId, end: End) -> Vec<Rule> {
         let mut rules = Vec::new();
         for family in Family::ALL {
             let set = format!("internal_{}", family.digit());
@@ -294,6 +318,10 @@ impl Ruleset {
         let mut protocols = Vec::new();
         let mut masks = BTreeSet::new();
         for (protocol, ranges) in segments(&image.classes) {
+            // Of these no answer comes here.
+            if end == End::Present && TELLING.contains(&protocol) {
+                continue;
+            }
             masks.extend(ranges.iter().map(|(.., mask)| *mask));
             let target = match ranges[..] {
                 [(0, u16::MAX, mask)] => end.classes(id, mask),
@@ -520,7 +548,7 @@ fn refuse(matches: &[Part], tally: Tally) -> Vec<Rule> {
 
 /// Which end of its flow a packet is judged by.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+enum End {
     /// The one that the flow's first packet asked for, whatever translates it since.
     Asked,
     /// The one that the packet goes to now: it answers, in a flow that began there.
@@ -542,7 +570,7 @@ impl End {
         }
     }
 
-    pub(super) fn chain(self, zone: ZoneId, suffix: &str) -> String {
+    fn chain(self, zone: ZoneId, suffix: &str) -> String {
         match self {
             Self::Asked => chain(zone, suffix),
             Self::Present => chain(zone, &format!("_back{suffix}")),

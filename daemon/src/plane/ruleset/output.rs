@@ -1,11 +1,11 @@
 //! PURE: the rules for what the gateway itself sends. They are reached from hooks of their own, which are
 //! there only while a zone is `local`, and end in that zone's chain.
 
-use super::build::{End, chain, count, related};
-use super::{Action, Family, INPUT, OUTPUT, Part, Rule, Ruleset, Way};
+use super::build::{began, chain, count, related, served, telling};
+use super::{Action, Family, INPUT, OUTPUT, Part, Rule, Ruleset};
 use crate::policy::image::{Image, Resolver};
 use crate::policy::links::InterfacePattern;
-use crate::policy::port::{ICMP, ICMPV6, SCTP, Service, TCP, UDP};
+use crate::policy::port::{ICMP, ICMPV6, Service, UDP};
 use egressd_common::OWN_MARK;
 use egressd_common::decide::{DHCP, DHCP_V6};
 use egressd_common::verdict::Reason;
@@ -22,8 +22,7 @@ const IGMP: u8 = 2;
 const MLD_REPORT: u8 = 131;
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 /// Groups of one link.
-const NEAR_GROUPS: Ipv6Net =
-    Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
+const NEAR_GROUPS: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
 /// The word for what egressd itself asks.
 const RESOLVER: &str = "resolver";
 /// The chain of what comes back to the gateway by an interface that is in no zone.
@@ -53,60 +52,17 @@ pub(super) fn add(ruleset: &mut Ruleset, image: &Image) {
         rules.push(vec![Part::Goto(upstream.to_owned())]);
         rules
     };
-    let mut judged = under_way();
+    let mut judged = vec![began()];
+    judged.extend(telling());
+    judged.extend([ICMP, ICMPV6].map(related));
     judged.extend(neighbours());
     judged.extend(leases());
-    let zone = image.zones.iter().find(|zone| zone.id == own.zone);
-    judged.extend(zone.iter().flat_map(|zone| &zone.serves).map(served));
     judged.extend(sets);
-    // A flow that began outside asked for the gateway: what answers goes to whoever began it.
-    let back = End::Present.chain(own.zone, "");
-    judged.push(vec![Part::Way(Way::Reply), Part::Goto(back.clone())]);
     judged.push(vec![Part::Goto(chain(own.zone, ""))]);
-    let open = ruleset.open(image, own.zone, End::Present);
-    ruleset.chain(&back, open);
     ruleset.chain(OUTPUT, by_interface(Part::Leaves, OWN));
     ruleset.chain(OWN, judged);
     ruleset.chain(INPUT, by_interface(Part::Entered, RETURNED));
     ruleset.chain(RETURNED, returned(&own.resolvers));
-}
-
-/// What belongs to a flow that was let through. An answer to a datagram from outside is judged unless the gateway
-/// serves its port: a flow that was cut comes back as such answers, with the next datagram of its server.
-fn under_way() -> Vec<Rule> {
-    let began_here = vec![
-        Part::Established,
-        Part::Way(Way::Original),
-        established(),
-        Part::Accept,
-    ];
-    // These tell an answer from a beginning by themselves.
-    let telling = [TCP, SCTP, ICMP, ICMPV6].map(|protocol| {
-        vec![
-            Part::Established,
-            Part::Protocol(protocol),
-            established(),
-            Part::Accept,
-        ]
-    });
-    let mut rules = vec![began_here];
-    rules.extend(telling);
-    rules.extend([ICMP, ICMPV6].map(related));
-    rules
-}
-
-fn established() -> Part {
-    count(None, Action::Pass, "established")
-}
-
-/// Answers of a service of the gateway's.
-fn served(service: &Service) -> Rule {
-    let mut rule = vec![Part::Established, Part::Protocol(service.protocol)];
-    if service.protocol == UDP {
-        rule.push(Part::SourcePort(service.first));
-    }
-    rule.extend([established(), Part::Accept]);
-    rule
 }
 
 /// Conntrack takes a TCP flow up from its middle: one that was cut would come back as a connection to

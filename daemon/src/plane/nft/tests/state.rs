@@ -31,6 +31,8 @@ fn the_kernel_lists_what_the_description_says() {
         .collect::<String>();
     // It does so where the machine has a list of them.
     let numbered = listed
+        .replace("l4proto tcp ", "l4proto 6 ")
+        .replace("l4proto sctp ", "l4proto 132 ")
         .replace("l4proto icmp ", "l4proto 1 ")
         .replace("l4proto ipv6-icmp ", "l4proto 58 ");
     assert_eq!(lines(&chains_from(&numbered)), lines(&described));

@@ -46,12 +46,19 @@ fn check(image: &Image, chain: &str, expected: &[&str]) {
     assert_eq!(rules[1..rules.len() - 1], *expected, "{ruleset}");
 }
 
-const HEAD: [&str; 4] = [
+const HEAD: [&str; 9] = [
     "type filter hook forward priority filter; policy drop;",
-    "ct state established counter name \"any_pass_established\" accept",
+    "ct state established ct direction original counter name \"any_pass_established\" accept",
+    "ct state established iifname \"wan*\" counter name \"any_pass_established\" accept",
+    "ct state established meta l4proto 6 counter name \"any_pass_established\" accept",
+    "ct state established meta l4proto 132 counter name \"any_pass_established\" accept",
+    "ct state established meta l4proto 1 counter name \"any_pass_established\" accept",
+    "ct state established meta l4proto 58 counter name \"any_pass_established\" accept",
     "ct state related meta l4proto 1 counter name \"any_pass_related\" accept",
     "ct state related meta l4proto 58 counter name \"any_pass_related\" accept",
 ];
+/// What belongs to a flow between interfaces that are in no zone.
+const OTHERS: &str = "ct state established counter name \"any_pass_established\" accept";
 const MIDSTREAM: &str =
     "iifname \"wan*\" tcp flags != syn / fin,syn,rst,ack counter name \"any_drop_midstream\" drop";
 const UPSTREAM: &str = "iifname \"wan*\" counter name \"any_pass_upstream\" accept";
@@ -62,10 +69,11 @@ fn forward(image: &Image, doors: &[&str]) {
     let (upstream, doors): (Vec<&str>, Vec<&str>) = doors
         .iter()
         .partition(|rule| rule.starts_with("iifname \"wan*\""));
+    let (last, doors) = doors.split_last().expect("what becomes of the rest");
     check(
         image,
         FORWARD,
-        &[&HEAD[..], &[MIDSTREAM], &upstream, &doors].concat(),
+        &[&HEAD[..], &[MIDSTREAM], &upstream, doors, &[OTHERS, last]].concat(),
     );
 }
 
@@ -228,6 +236,7 @@ fn nothing_opens_connections_into_a_zone_that_denies_it() {
         &image,
         "z1_a",
         &[
+            "ct direction reply goto z1_back_a",
             "jump z1_inbound_a",
             "ct original ip daddr @internal_4_a counter name \"z1_pass_internal\" accept",
             "meta l4proto vmap @z1_protocols_a",
@@ -239,6 +248,7 @@ fn nothing_opens_connections_into_a_zone_that_denies_it() {
         &image,
         "z0_a",
         &[
+            "ct direction reply goto z0_back_a",
             "ct original ip daddr @internal_4_a counter name \"z0_pass_internal\" accept",
             "meta l4proto vmap @z0_protocols_a",
             "goto z0_refuse_port_a",
@@ -267,7 +277,46 @@ fn audit_only_counts() {
 fn a_zone_without_anything_refuses_everything() {
     let mut image = image(vec![zone(0, "lan0", &[])]);
     image.classes.clear();
-    check(&image, "z0_a", &["goto z0_refuse_port_a"]);
+    let rules = ["ct direction reply goto z0_back_a", "goto z0_refuse_port_a"];
+    check(&image, "z0_a", &rules);
+    check(&image, "z0_back_a", &rules[1..]);
+}
+
+#[test]
+fn answers_to_datagrams_from_outside_are_judged_by_where_they_go() {
+    let mut zone = zone(0, "lan0", &[]);
+    zone.serves = vec![Service::udp(51820), Service::whole(47)];
+    let mut image = image(vec![zone]);
+    let ports = PortSet::new([Service::tcp(443), Service::udp(443)]);
+    image.classes = vec![(ClassId(0), ports)];
+    let known = "counter name \"any_pass_established\" accept";
+    check(
+        &image,
+        "z0_back_a",
+        &[
+            &format!("ct state established meta l4proto 17 th sport 51820 {known}"),
+            &format!("ct state established meta l4proto 47 {known}"),
+            "meta l4proto vmap @z0_back_protocols_a",
+            "goto z0_refuse_port_a",
+        ],
+    );
+    check(
+        &image,
+        "z0_back_p17_a",
+        &["th dport vmap @z0_back_p17_a", "goto z0_refuse_port_a"],
+    );
+    check(
+        &image,
+        "z0_back_m1_a",
+        &[
+            "ip daddr @z0_c0_4 counter name \"z0_pass_granted\" accept",
+            "ip6 daddr @z0_c0_6 counter name \"z0_pass_granted\" accept",
+            "goto z0_refuse_address_a",
+        ],
+    );
+    // TCP tells its answers by itself.
+    let ruleset = Ruleset::new(&image, Generation::A).to_string();
+    assert!(ruleset.contains("chain z0_p6_a") && !ruleset.contains("chain z0_back_p6_a"));
 }
 
 #[test]

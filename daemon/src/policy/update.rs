@@ -1,0 +1,404 @@
+//! What is in force of a source that changes: what it adds at once, what it no longer lists for a while longer, and
+//! what is too bad to be taken at all. Pure: times are milliseconds of the caller's clock.
+
+use super::catalogue::{Catalogue, EndpointSet, Scope};
+use super::diff::Destination;
+use super::matcher::Matcher;
+use super::name::Pattern;
+use super::port::PortSet;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One version of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// As the source calls it, or what its content is told by.
+    pub name: String,
+    /// Tells its content from others'.
+    pub print: String,
+    /// What it lists.
+    pub catalogue: Catalogue,
+}
+
+/// Part of a row that a source no longer lists, and that stays in force for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The row as it was, with what is gone of it and nothing else.
+    pub set: EndpointSet,
+    /// Since when it is gone.
+    pub since: u64,
+    /// Until when it stays.
+    pub until: u64,
+    /// The first version that lacked it.
+    pub version: String,
+}
+
+/// How changes are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long removals are held, in milliseconds; 0 takes them at once.
+    pub hold: u64,
+    /// Of names and of networks, a version that lists less than the one before by more than this is refused.
+    pub shrink_percent: usize,
+    /// An area that must have a row.
+    pub needs: Option<String>,
+}
+
+/// What is in force of one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The last version that was taken.
+    pub newest: Version,
+    /// What is in force instead of it, by an operator's word.
+    pub pinned: Option<Version>,
+    /// What it lacks of versions before.
+    pub held: Vec<Held>,
+    /// The content that an operator went back from: it is not taken again.
+    pub barred: Option<String>,
+}
+
+/// What a new version changed. Displays as a line for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Its name, and that of the one before.
+    pub version: (String, String),
+    /// Names and networks that were not listed before.
+    pub added: usize,
+    /// Those that it no longer lists, wholly or on some ports.
+    pub gone: usize,
+    /// Those that are listed again.
+    pub returned: usize,
+    /// Whether `gone` stays in force for now.
+    pub holds: bool,
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (now, before) = &self.version;
+        write!(f, "version {now}")?;
+        if !before.is_empty() {
+            write!(f, " after {before}")?;
+        }
+        write!(f, ": {} added, {} ", self.added, self.gone)?;
+        f.write_str(if self.holds { "gone and held" } else { "removed" })?;
+        write!(f, ", {} listed again", self.returned)
+    }
+}
+
+/// Why a version is not taken. What was in force stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It lists nothing.
+    #[error("version {0} lists nothing")]
+    Empty(String),
+    /// It lost too much to be meant.
+    #[error(
+        "version {version} lists {after} {what} where {before} were; if that is meant, update with --force"
+    )]
+    Shrunk {
+        /// Its name.
+        version: String,
+        /// `names` or `networks`.
+        what: &'static str,
+        /// How many the version before lists.
+        before: usize,
+        /// How many it lists.
+        after: usize,
+    },
+    /// An area has no row.
+    #[error("version {version} has no set of area `{area}`; if that is meant, update with --force")]
+    Lacks {
+        /// Its name.
+        version: String,
+        /// The area.
+        area: String,
+    },
+    /// An operator went back from it.
+    #[error("version {0} was rolled back from; update with --force to take it again")]
+    Barred(String),
+}
+
+impl Standing {
+    /// Takes a version that came at `now`; with `force` all but an empty one.
+    ///
+    /// # Errors
+    /// When it must not be taken; nothing changed.
+    pub fn take(
+        &mut self,
+        incoming: Version,
+        now: u64,
+        rules: &Rules,
+        force: bool,
+    ) -> Result<Taken, Refused> {
+        self.guard(&incoming, rules, force)?;
+        let listed = Listed::of(&incoming.catalogue);
+        let (held, returned) = listed.still_gone(std::mem::take(&mut self.held));
+        self.held = held;
+        let mut gone = 0;
+        for row in &self.newest.catalogue.sets {
+            for set in listed.gone(row) {
+                gone += set.patterns.len() + set.networks.len();
+                if rules.hold > 0 {
+                    self.held.push(Held {
+                        set,
+                        since: now,
+                        until: now.saturating_add(rules.hold),
+                        version: incoming.name.clone(),
+                    });
+                }
+            }
+        }
+        let before = destinations(&self.newest.catalogue);
+        let added = destinations(&incoming.catalogue).difference(&before).count();
+        drop(listed);
+        let taken = Taken {
+            version: (incoming.name.clone(), self.newest.name.clone()),
+            added,
+            gone,
+            returned,
+            holds: rules.hold > 0,
+        };
+        self.barred = None;
+        self.newest = incoming;
+        Ok(taken)
+    }
+
+    fn guard(&self, incoming: &Version, rules: &Rules, force: bool) -> Result<(), Refused> {
+        let counts = |catalogue: &Catalogue| {
+            let all = destinations(catalogue);
+            let names = all.iter().filter(|one| matches!(one, Destination::Name(_)));
+            let names = names.count();
+            [("names", names), ("networks", all.len() - names)]
+        };
+        let version = || incoming.name.clone();
+        let after = counts(&incoming.catalogue);
+        if after.iter().all(|(_, count)| *count == 0) {
+            return Err(Refused::Empty(version()));
+        }
+        if force {
+            return Ok(());
+        }
+        if self.barred.as_ref() == Some(&incoming.print) {
+            return Err(Refused::Barred(version()));
+        }
+        if let Some(area) = &rules.needs
+            && !incoming.catalogue.sets.iter().any(|set| set.area == *area)
+        {
+            return Err(Refused::Lacks {
+                version: version(),
+                area: area.clone(),
+            });
+        }
+        for ((what, before), (_, after)) in counts(&self.newest.catalogue).into_iter().zip(after) {
+            let least = before.saturating_mul(100_usize.saturating_sub(rules.shrink_percent));
+            if after.saturating_mul(100) < least {
+                return Err(Refused::Shrunk {
+                    version: version(),
+                    what,
+                    before,
+                    after,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in force at `now`: the version that is pinned, or the newest and what is held beside it.
+    #[must_use]
+    pub fn in_force(&self, now: u64) -> Catalogue {
+        if let Some(pinned) = &self.pinned {
+            return pinned.catalogue.clone();
+        }
+        let mut catalogue = self.newest.catalogue.clone();
+        let held = self.held.iter().filter(|held| held.until > now);
+        catalogue.sets.extend(held.map(|held| EndpointSet {
+            origin: format!("held: gone since version {}", held.version),
+            ..held.set.clone()
+        }));
+        catalogue
+    }
+
+    /// Ends what is held until `now`; gives how much that was.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let before = self.held.len();
+        self.held.retain(|held| held.until > now);
+        before - self.held.len()
+    }
+
+    /// When the next hold ends.
+    #[must_use]
+    pub fn next_end(&self) -> Option<u64> {
+        self.held.iter().map(|held| held.until).min()
+    }
+
+    /// Ends holds at an operator's word: of these names, networks and ids, or all if none is given. Gives how many
+    /// names and networks that ended.
+    ///
+    /// # Errors
+    /// When one of them is not held; nothing changed. Says what is.
+    pub fn confirm(&mut self, entries: &[String]) -> Result<usize, String> {
+        let is = |destination: String, entry: &String| destination.eq_ignore_ascii_case(entry);
+        for entry in entries {
+            let known = self.held.iter().any(|held| {
+                held.set.id == *entry || held.destinations().any(|one| is(one.to_string(), entry))
+            });
+            if !known {
+                let all = self.held.iter().flat_map(Held::destinations);
+                let some: Vec<String> = all.take(5).map(|one| format!("`{one}`")).collect();
+                let some = if some.is_empty() {
+                    "nothing is".to_owned()
+                } else {
+                    format!("these are, among others: {}", some.join(", "))
+                };
+                return Err(format!("`{entry}` is not held; {some}"));
+            }
+        }
+        let mut ended = 0;
+        for held in &mut self.held {
+            let whole = entries.is_empty() || entries.contains(&held.set.id);
+            let before = held.destinations().count();
+            let stays = |text: String| !whole && !entries.iter().any(|entry| is(text.clone(), entry));
+            held.set.patterns.retain(|one| stays(one.to_string()));
+            held.set.networks.retain(|one| stays(one.to_string()));
+            ended += before - held.destinations().count();
+        }
+        self.held.retain(|held| held.destinations().next().is_some());
+        Ok(ended)
+    }
+
+    /// Goes back to an earlier version. What only the newest lists ends at once, and its content is barred.
+    pub fn roll_back(&mut self, to: Version) {
+        let listed = Listed::of(&to.catalogue);
+        let (held, _) = listed.still_gone(std::mem::take(&mut self.held));
+        self.held = held;
+        drop(listed);
+        let left = std::mem::replace(&mut self.newest, to);
+        self.barred = Some(left.print);
+    }
+}
+
+impl Held {
+    fn destinations(&self) -> impl Iterator<Item = Destination> {
+        of_row(&self.set)
+    }
+}
+
+fn of_row(set: &EndpointSet) -> impl Iterator<Item = Destination> {
+    let names = set.patterns.iter().cloned().map(Destination::Name);
+    names.chain(set.networks.iter().copied().map(Destination::Network))
+}
+
+fn destinations(catalogue: &Catalogue) -> BTreeSet<Destination> {
+    catalogue.sets.iter().flat_map(of_row).collect()
+}
+
+/// What a version lists, by what covers it.
+struct Listed<'a> {
+    sets: &'a [EndpointSet],
+    /// The rows that list it.
+    rows: BTreeMap<Destination, Vec<usize>>,
+    wildcards: Matcher<(&'a Pattern, usize)>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(catalogue: &'a Catalogue) -> Self {
+        let mut rows: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        let mut wildcards = Matcher::default();
+        for (row, set) in catalogue.sets.iter().enumerate() {
+            for destination in of_row(set) {
+                rows.entry(destination).or_default().push(row);
+            }
+            for pattern in set.patterns.iter().filter(|pattern| pattern.is_wildcard()) {
+                wildcards.insert(pattern, (pattern, row));
+            }
+        }
+        Self {
+            sets: &catalogue.sets,
+            rows,
+            wildcards,
+        }
+    }
+
+    /// The rows that open `destination`, by itself or by what it is inside of.
+    fn opening(&self, destination: &Destination) -> Vec<usize> {
+        let mut rows: Vec<usize> = self.rows.get(destination).into_iter().flatten().copied().collect();
+        match destination {
+            Destination::Name(pattern) => {
+                if let Ok(example) = pattern.example("x") {
+                    let wide = self.wildcards.find(&example);
+                    let wide = wide.filter(|(wide, _)| wide.covers(pattern));
+                    rows.extend(wide.map(|(_, row)| *row));
+                }
+            }
+            Destination::Network(network) => {
+                let above = std::iter::successors(Some(*network), IpNet::supernet);
+                let above = above.skip(1).map(|net| Destination::Network(net.trunc()));
+                rows.extend(above.filter_map(|net| self.rows.get(&net)).flatten());
+            }
+        }
+        rows
+    }
+
+    /// What is gone of a row: one row for each set of ports that closed.
+    fn gone(&self, row: &EndpointSet) -> Vec<EndpointSet> {
+        let mut gone: BTreeMap<PortSet, EndpointSet> = BTreeMap::new();
+        for destination in of_row(row) {
+            let mut opening = self.opening(&destination).into_iter();
+            let mut opening = opening.by_ref().map(|at| &self.sets[at]).filter(|set| serves(set, row)).peekable();
+            let listed = opening.peek().is_some();
+            let services = opening.flat_map(|set| set.ports.services()).copied();
+            let closed = row.ports.without(&PortSet::new(services));
+            // A list that tells no ports lists all the same.
+            if closed.is_empty() && (listed || !row.ports.is_empty()) {
+                continue;
+            }
+            let set = gone.entry(closed.clone()).or_insert_with(|| EndpointSet {
+                patterns: Vec::new(),
+                networks: Vec::new(),
+                ports: closed,
+                ..row.clone()
+            });
+            match destination {
+                Destination::Name(pattern) => set.patterns.push(pattern),
+                Destination::Network(network) => set.networks.push(network),
+            }
+        }
+        gone.into_values().collect()
+    }
+
+    /// What is still gone of what is held, and how many names and networks are not.
+    fn still_gone(&self, held: Vec<Held>) -> (Vec<Held>, usize) {
+        let mut returned = 0;
+        let mut still = Vec::new();
+        for held in held {
+            let sets = self.gone(&held.set);
+            let left: BTreeSet<Destination> = sets.iter().flat_map(of_row).collect();
+            returned += held.destinations().filter(|one| !left.contains(one)).count();
+            still.extend(sets.into_iter().map(|set| Held { set, ..held.clone() }));
+        }
+        (still, returned)
+    }
+}
+
+/// Whether whoever had `old` has `new` as well, on the ports that it opens.
+fn serves(new: &EndpointSet, old: &EndpointSet) -> bool {
+    new.id == old.id
+        && new.area == old.area
+        && (new.required || !old.required)
+        && is_as_wide(&new.scope, &old.scope)
+}
+
+fn is_as_wide(new: &Scope, old: &Scope) -> bool {
+    let axis = |new: &[String], old: &[String]| {
+        let known = |value: &String| new.iter().any(|one| one.eq_ignore_ascii_case(value));
+        new.is_empty() || (!old.is_empty() && old.iter().all(known))
+    };
+    axis(&new.regions, &old.regions)
+        && axis(&new.scale_units, &old.scale_units)
+        && axis(&new.platforms, &old.platforms)
+        && axis(&new.features, &old.features)
+        && axis(&new.clouds, &old.clouds)
+}
+
+#[cfg(test)]
+mod tests;
