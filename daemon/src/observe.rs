@@ -185,6 +185,13 @@ pub enum Happening {
         /// Why, in the operator's words.
         reason: Option<String>,
     },
+    /// A catalogue that is fetched has another version in force, or what came is not used.
+    Updated {
+        /// Its name.
+        catalogue: String,
+        /// What changed, or why what was in force stays.
+        outcome: Result<String, String>,
+    },
     /// The configuration was read again, or refused.
     Reloaded {
         /// What changed, or why the policy before stays.
@@ -261,9 +268,13 @@ pub enum Tally {
     Reloads,
     /// Refused reloads.
     ReloadsRefused,
+    /// Versions of fetched catalogues that were taken.
+    Updates,
+    /// Attempts to fetch one that gave nothing, told once each.
+    UpdatesRefused,
 }
 
-const TALLIES: usize = Tally::ReloadsRefused as usize + 1;
+const TALLIES: usize = Tally::UpdatesRefused as usize + 1;
 static COUNTS: [AtomicU64; TALLIES] = [const { AtomicU64::new(0) }; TALLIES];
 static BUS: LazyLock<broadcast::Sender<Arc<Happened>>> =
     LazyLock::new(|| broadcast::Sender::new(BACKLOG));
@@ -342,6 +353,8 @@ fn tally(happening: &Happening) -> u64 {
         Happening::Links { .. } | Happening::Operator { .. } | Happening::Tampering { .. } => {
             return 0;
         }
+        Happening::Updated { outcome: Ok(_), .. } => (Tally::Updates, 1),
+        Happening::Updated { outcome: Err(_), .. } => (Tally::UpdatesRefused, 1),
         Happening::Reloaded { outcome: Ok(_) } => (Tally::Reloads, 1),
         Happening::Reloaded { outcome: Err(_) } => (Tally::ReloadsRefused, 1),
     };
@@ -544,6 +557,17 @@ impl Happening {
                 ),
             ),
             Self::Links { what } => text("link", what),
+            Self::Updated {
+                catalogue,
+                outcome: Ok(what),
+            } => text("catalogue", &format!("{catalogue}: {what}")),
+            Self::Updated {
+                catalogue,
+                outcome: Err(why),
+            } => text(
+                "catalogue",
+                &format!("{catalogue}: what was in force stays: {why}"),
+            ),
             Self::Reloaded {
                 outcome: Ok(summary),
             } => text("config", &format!("configuration in force: {summary}")),
@@ -604,10 +628,12 @@ fn level(happening: &Happening, total: u64) -> Level {
         Happening::Cut { .. }
         | Happening::Links { .. }
         | Happening::Upstream { well: true, .. }
+        | Happening::Updated { outcome: Ok(_), .. }
         | Happening::Reloaded { outcome: Ok(_) } => Level::Info,
         Happening::Upstream { well: false, .. }
         | Happening::Plane { .. }
         | Happening::Operator { .. }
+        | Happening::Updated { outcome: Err(_), .. }
         | Happening::Drift { .. } => Level::Warn,
         Happening::Reloaded { outcome: Err(_) } | Happening::Tampering { .. } => Level::Error,
     }
@@ -630,6 +656,7 @@ fn word(happening: &Happening) -> &'static str {
         Happening::Upstream { .. } => "upstream",
         Happening::Plane { .. } | Happening::Drift { .. } | Happening::Tampering { .. } => "plane",
         Happening::Links { .. } => "link",
+        Happening::Updated { .. } => "catalogue",
         Happening::Reloaded { .. } => "config",
     }
 }

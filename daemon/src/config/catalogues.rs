@@ -1,7 +1,9 @@
-//! `[[catalogue]]`: the built-in one and the operator's files.
+//! `[[catalogue]]`: the built-in ones, the operator's files, and what is fetched.
 
+use super::feed::Feed;
 use crate::catalogue_import as import;
 use crate::catalogue_import::targets::services;
+use crate::fetch::Endpoint;
 use crate::document::{Table, did_you_mean, nearest};
 use crate::policy::catalogue::{Catalogue, Scope};
 use crate::policy::port::PortSet;
@@ -10,7 +12,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The built-in catalogue's name.
 const BUILTIN: &str = "intune";
@@ -23,7 +25,16 @@ pub(super) struct Catalogues {
     library: Vec<Catalogue>,
     /// Names of those that could not: selectors of them are not judged as well.
     unreadable: BTreeSet<String>,
+    /// Names of those of which a part was never fetched: nor are selectors of them.
+    pending: BTreeSet<String>,
+    /// What is fetched.
+    pub(super) feeds: Vec<Feed>,
+    /// The files that were read, as they are written.
+    pub(super) files: Vec<PathBuf>,
 }
+
+/// What is in force of the source at a URL of a catalogue, if it was ever had.
+pub(super) type Fetched<'a> = &'a dyn Fn(&str, &Endpoint) -> Option<Catalogue>;
 
 /// What one table says.
 enum One {
@@ -43,11 +54,15 @@ impl Catalogues {
     pub(super) fn take(
         tables: Vec<Table<'_, '_>>,
         read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+        fetched: Fetched<'_>,
     ) -> Self {
         let mut catalogues = Self {
             list: vec![import::builtin()],
             library: import::library(),
             unreadable: BTreeSet::new(),
+            pending: BTreeSet::new(),
+            feeds: Vec::new(),
+            files: Vec::new(),
         };
         let mut without_builtin = BTreeSet::new();
         let mut read_so_far: BTreeMap<String, Catalogue> = BTreeMap::new();
@@ -75,7 +90,7 @@ impl Catalogues {
                 let known = catalogues.built_in_names().join("`, `");
                 table.problem(format!("built in are `{known}`; leave `builtin` out"));
             }
-            let one = Self::one(&mut table, &name, there, read);
+            let one = catalogues.one(&mut table, &name, there, read, fetched);
             match (one, read_so_far.remove(&name)) {
                 (One::Read(one), Some(mut before)) => {
                     before.join(*one);
@@ -138,23 +153,57 @@ impl Catalogues {
     }
 
     fn one(
+        &mut self,
         table: &mut Table<'_, '_>,
         name: &str,
         built_in: bool,
         read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+        fetched: Fetched<'_>,
     ) -> One {
         let file = table.text("file");
+        let url = table.has("url");
+        let feed = Feed::take(table, name, read);
         let required_only = table.flag("required_only").unwrap_or_default();
         let ports = PortSet::new(services(table));
+        if let (Some(file), true) = (&file, url) {
+            let what = "a table has one source; write one [[catalogue]] of the same name for the `file` and one for the `url`";
+            table.document.problem(&file.span(), what);
+            return One::Unreadable;
+        }
+        let finish = |mut catalogue: Catalogue, table: &Table<'_, '_>| {
+            name.clone_into(&mut catalogue.name);
+            if required_only {
+                only_required(&mut catalogue);
+            }
+            if !ports.is_empty() {
+                catalogue.default_ports(&ports, &table.document.origin(&table.span));
+            }
+            One::Read(Box::new(catalogue))
+        };
+        if url {
+            let Some(feed) = feed else {
+                return One::Unreadable;
+            };
+            let had = fetched(name, &feed.source.url).unwrap_or_else(|| {
+                self.pending.insert(name.to_owned());
+                Catalogue {
+                    source: feed.source.url.to_string(),
+                    ..Catalogue::default()
+                }
+            });
+            self.feeds.push(feed);
+            return finish(had, table);
+        }
         let Some(file) = file else {
             if built_in {
                 return One::Builtin { required_only };
             }
             table.problem(format!(
-                "catalogue `{name}` has no `file`, and is not built in"
+                "catalogue `{name}` has neither `file` nor `url`, and is not built in"
             ));
             return One::Unreadable;
         };
+        self.files.push(PathBuf::from(file.get_ref()));
         let bytes = match read(Path::new(file.get_ref())) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -170,17 +219,10 @@ impl Catalogues {
                 return One::Unreadable;
             }
         };
-        name.clone_into(&mut catalogue.name);
         if catalogue.source.is_empty() {
             catalogue.source.clone_from(file.get_ref());
         }
-        if required_only {
-            only_required(&mut catalogue);
-        }
-        if !ports.is_empty() {
-            catalogue.default_ports(&ports, &table.document.origin(&table.span));
-        }
-        One::Read(Box::new(catalogue))
+        finish(catalogue, table)
     }
 
     /// Reads a selector that selects something.
@@ -194,7 +236,8 @@ impl Catalogues {
             ));
         }
         let selector = Selector::parse(text).map_err(|error| error.to_string())?;
-        if self.unreadable.contains(&selector.catalogue) {
+        let unknown = |some: &BTreeSet<String>| some.contains(&selector.catalogue);
+        if unknown(&self.unreadable) || unknown(&self.pending) {
             return Ok(selector);
         }
         let known = self.list.iter().chain(&self.library);

@@ -1,9 +1,10 @@
 //! `[[catalogue]]` with a `url`: where a catalogue is fetched, and what becomes of what it gives.
 
-use super::upstream::{Authority, authorities};
+use super::upstream::authorities;
 use crate::document::Table;
-use crate::fetch::{Endpoint, Proxy};
+use crate::fetch::{self, Endpoint, Proxy, Source};
 use crate::policy::catalogue::EndpointSet;
+use crate::policy::name::Pattern;
 use crate::policy::port::{PortSet, Service};
 use crate::policy::zone::ZoneSpec;
 use std::io;
@@ -22,18 +23,12 @@ const HOLD: Duration = Duration::from_hours(30 * 24);
 pub struct Feed {
     /// The catalogue's name.
     pub catalogue: String,
-    /// Where it is.
-    pub url: Endpoint,
+    /// Where it is, and whom to believe about it.
+    pub source: Source,
     /// How often it is asked.
     pub every: Duration,
     /// How long what it no longer lists stays in force; zero: not at all.
     pub hold: Duration,
-    /// Whose signature it must bear: a minisign public key.
-    pub public_key: Option<String>,
-    /// Whom connections go through.
-    pub proxy: Option<Proxy>,
-    /// Who may certify it besides those the system trusts.
-    pub authorities: Vec<Authority<'static>>,
 }
 
 impl Feed {
@@ -56,7 +51,7 @@ impl Feed {
         let hold = table.duration("hold", Duration::ZERO, DAILY * 3650);
         let public_key = table.text("public_key");
         if let Some(key) = &public_key
-            && let Err(what) = crate::fetch::public_key(key.get_ref())
+            && let Err(what) = fetch::public_key(key.get_ref())
         {
             table.document.problem(&key.span(), what);
         }
@@ -76,20 +71,22 @@ impl Feed {
         let usual = if endpoint.instance().is_some() { HOURLY } else { DAILY };
         Some(Self {
             catalogue: catalogue.to_owned(),
-            url: endpoint,
             every: every.unwrap_or(usual),
             hold: hold.unwrap_or(HOLD),
-            public_key: public_key.map(toml::Spanned::into_inner),
-            proxy,
-            authorities,
+            source: Source {
+                url: endpoint,
+                public_key: public_key.map(toml::Spanned::into_inner),
+                proxy,
+                authorities,
+            },
         })
     }
 
     /// Whom its connections go to: host and port.
-    fn next(&self) -> (String, u16) {
-        match &self.proxy {
-            Some(proxy) => (proxy.host.clone(), proxy.port),
-            None => (self.url.host.clone(), self.url.port),
+    fn next(&self) -> (&str, u16) {
+        match &self.source.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (&self.source.url.host, self.source.url.port),
         }
     }
 }
@@ -107,9 +104,9 @@ pub(super) fn open(zone: &mut ZoneSpec, feeds: &[Feed]) {
             origin: format!("the url of catalogue `{}`", feed.catalogue),
             ..EndpointSet::default()
         };
-        match host.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
-            Ok(address) => rule.networks.push(address.into()),
-            Err(_) => rule.patterns.extend(host.parse().map(crate::policy::name::Pattern::Exact)),
+        match fetch::address(host) {
+            Some(address) => rule.networks.push(address.into()),
+            None => rule.patterns.extend(host.parse().map(Pattern::Exact)),
         }
         zone.rules.push(rule);
     }

@@ -4,22 +4,101 @@
     reason = "shell: reads the configuration's files"
 )]
 
-use super::{Problems, Settings, parse};
+use super::{Problems, Settings, parse_with};
+use crate::daemon;
 use crate::document;
+use crate::fetch::Endpoint;
+use crate::fetch::store::Store;
+use crate::policy::catalogue::Catalogue;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-/// Reads the configuration at `path` and the catalogue files it names, relative to its folder.
+/// The configuration's files as they were read: what is fetched later is judged with them, whatever somebody is
+/// writing there meanwhile.
+#[derive(Debug)]
+pub struct Text {
+    path: PathBuf,
+    text: String,
+    files: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
+}
+
+impl Text {
+    /// Reads the configuration at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no text.
+    pub fn read(path: &Path) -> Result<Self, Problems> {
+        let file = path.display().to_string();
+        let bytes = fs::read(path)
+            .map_err(|error| Problems::with_file(&file, format!("it cannot be read: {error}")))?;
+        Ok(Self {
+            path: path.to_owned(),
+            text: document::text(&bytes, &file)?.to_owned(),
+            files: Mutex::default(),
+        })
+    }
+
+    /// What it says, with files that it names relative to its folder; each is read once. `fetched` tells what is in
+    /// force of what is fetched.
+    ///
+    /// # Errors
+    /// With everything wrong in it and in those files.
+    pub fn settings(
+        &self,
+        fetched: &dyn Fn(&Path, &str, &Endpoint) -> Option<Catalogue>,
+    ) -> Result<Settings, Problems> {
+        let file = self.path.display().to_string();
+        let read = |name: &Path| -> io::Result<Vec<u8>> {
+            let mut files = self.files.lock().unwrap_or_else(|gone| gone.into_inner());
+            if let Some(known) = files.get(name) {
+                return Ok(known.clone());
+            }
+            let bytes = fs::read(self.locate(name))?;
+            files.insert(name.to_owned(), bytes.clone());
+            Ok(bytes)
+        };
+        parse_with(&self.text, &file, &read, fetched)
+    }
+
+    /// Where a file is that the configuration names.
+    #[must_use]
+    pub fn locate(&self, name: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(name)
+    }
+
+    /// Whether the files that both have read hold the same.
+    #[must_use]
+    pub fn same_files(&self, other: &Self) -> bool {
+        let files = |text: &Self| {
+            let files = text.files.lock();
+            files.unwrap_or_else(|gone| gone.into_inner()).clone()
+        };
+        files(self) == files(other)
+    }
+
+    /// The same configuration with its files read again.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            text: self.text.clone(),
+            files: Mutex::default(),
+        }
+    }
+}
+
+/// Reads the configuration at `path`, the catalogue files it names, relative to its folder, and what was fetched of
+/// those that it fetches.
 ///
 /// # Errors
 /// When a file cannot be read, or with everything wrong in them.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
-    let file = path.display().to_string();
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let bytes = fs::read(path)
-        .map_err(|error| Problems::with_file(&file, format!("it cannot be read: {error}")))?;
-    let text = document::text(&bytes, &file)?;
-    parse(text, &file, &|name| fs::read(folder.join(name)))
+    Text::read(path)?.settings(&|state, name, url| {
+        Store::new(state).in_force(name, url, daemon::now())
+    })
 }
 
 #[cfg(test)]

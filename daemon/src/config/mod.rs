@@ -4,6 +4,7 @@
 mod catalogues;
 mod dns;
 mod dnssec;
+mod feed;
 mod load;
 mod local;
 mod nat64;
@@ -19,11 +20,14 @@ mod tests;
 
 pub use crate::document::{Problem, Problems};
 pub use dnssec::{Anchors, DnssecSettings};
-pub use load::load;
+pub use feed::Feed;
+pub use load::{Text, load};
 pub use upstream::{Authority, Forward, ServerName, Transport, Upstream};
 
 use crate::document::Document;
+use crate::fetch::Endpoint;
 use crate::policy::answer::Ech;
+use crate::policy::catalogue::Catalogue;
 use crate::policy::nat64::Prefix;
 use crate::policy::rules::Intent;
 use catalogues::Catalogues;
@@ -42,6 +46,20 @@ pub fn parse(
     file: &str,
     read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<Settings, Problems> {
+    parse_with(text, file, read, &|_, _, _| None)
+}
+
+/// [`parse`], where `fetched` tells what is in force of the sources that are fetched, if they were ever had: of which
+/// catalogue, where it comes from, and the folder of the daemon's state first.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(
+    text: &str,
+    file: &str,
+    read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    fetched: &dyn Fn(&Path, &str, &Endpoint) -> Option<Catalogue>,
+) -> Result<Settings, Problems> {
     let document = Document::new(text, file);
     let mut root = document.root();
     let gateway = sections::gateway(root.table("gateway"));
@@ -51,7 +69,9 @@ pub fn parse(
     let service = sections::service(root.table("service"));
     let (limits, clients) = sections::limits(root.table("limits"));
     dns.clients = clients;
-    let mut catalogues = Catalogues::take(root.tables("catalogue"), read);
+    let mut catalogues = Catalogues::take(root.tables("catalogue"), read, &|name, url| {
+        fetched(&service.state, name, url)
+    });
     let tables = root.tables("zone").into_iter();
     let mut zones: Vec<_> = tables.map(|table| zone::zone(table, &catalogues)).collect();
     let specs = zones.iter().map(|zone| &zone.spec);
@@ -64,6 +84,9 @@ pub fn parse(
         None => verify::resolver(&root, &dns, &zones, &catalogues),
     }
     redirect::fill(&document, &mut zones, &dns, planes);
+    if let Some(zone) = zones.iter_mut().find(|zone| zone.local.is_some()) {
+        feed::open(&mut zone.spec, &catalogues.feeds);
+    }
     dns.marked = zones.iter().any(|zone| zone.local.is_some());
     root.finish();
     document.finish(Settings {
@@ -79,6 +102,8 @@ pub fn parse(
             resolvers: local::resolvers(&dns),
             exceptions: Vec::new(),
         },
+        feeds: catalogues.feeds,
+        files: catalogues.files,
         dns,
         planes,
         control,
@@ -93,6 +118,10 @@ pub fn parse(
 pub struct Settings {
     /// What may pass.
     pub intent: Intent,
+    /// What of it is fetched.
+    pub feeds: Vec<Feed>,
+    /// Files that it stands on, as it names them.
+    pub files: Vec<PathBuf>,
     /// `[dns]`.
     pub dns: DnsSettings,
     /// `[planes]`.

@@ -2,7 +2,7 @@
 //! which field is wrong.
 
 use super::protocol::{self, Failure, INTERFACE};
-use super::{Act, ExplainQuery, GrantsQuery, Probe, Request, Subject};
+use super::{Act, CatalogueAct, ExplainQuery, GrantsQuery, Probe, Request, Subject};
 use crate::policy::exceptions::{self, Destination, Wanted};
 use crate::policy::name::Name;
 use crate::policy::port::{PROTOCOLS, SCTP, TCP, UDP};
@@ -73,6 +73,10 @@ impl Incoming {
             (INTERFACE, "Revoke") => revoke(fields).map(Call::Act),
             (INTERFACE, "Allow") => allow(fields).map(Call::Act),
             (INTERFACE, "Disallow") => disallow(fields).map(Call::Act),
+            (INTERFACE, "UpdateCatalogue") => update(fields).map(Act::Catalogue).map(Call::Act),
+            (INTERFACE, "PinCatalogue") => pin(fields).map(Act::Catalogue).map(Call::Act),
+            (INTERFACE, "RollBackCatalogue") => roll_back(fields).map(Act::Catalogue).map(Call::Act),
+            (INTERFACE, "ConfirmRemovals") => confirm(fields).map(Act::Catalogue).map(Call::Act),
             (INTERFACE | "org.varlink.service", _) => Err(self.unknown()),
             _ => Err(Fault::Varlink(varlink_service::Error::InterfaceNotFound {
                 interface: interface.to_owned().into(),
@@ -178,6 +182,40 @@ fn disallow(mut fields: Fields) -> Result<Act, Fault> {
     let id = fields.take("id")?;
     fields.end()?;
     Ok(Act::Disallow { id })
+}
+
+fn update(mut fields: Fields) -> Result<CatalogueAct, Fault> {
+    let name = fields.take("name")?;
+    let force: Option<bool> = fields.take("force")?;
+    fields.end()?;
+    Ok(CatalogueAct::Update {
+        name,
+        force: force.unwrap_or(false),
+    })
+}
+
+fn pin(mut fields: Fields) -> Result<CatalogueAct, Fault> {
+    let name = fields.take("name")?;
+    let version: Option<String> = fields.take("version")?;
+    fields.end()?;
+    Ok(match version {
+        Some(version) => CatalogueAct::Pin { name, version },
+        None => CatalogueAct::Unpin { name },
+    })
+}
+
+fn roll_back(mut fields: Fields) -> Result<CatalogueAct, Fault> {
+    let name = fields.take("name")?;
+    let version = fields.take("version")?;
+    fields.end()?;
+    Ok(CatalogueAct::RollBack { name, version })
+}
+
+fn confirm(mut fields: Fields) -> Result<CatalogueAct, Fault> {
+    let name = fields.take("name")?;
+    let entries = fields.take("entries")?;
+    fields.end()?;
+    Ok(CatalogueAct::Confirm { name, entries })
 }
 
 fn bad(text: String) -> Failure {

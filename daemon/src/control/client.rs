@@ -2,9 +2,9 @@
 #![expect(clippy::disallowed_methods, reason = "shell: waits until it is let in")]
 
 use super::protocol::{
-    AllowParameters, DisallowParameters, Event, ExceptionChange, ExceptionList, ExplainParameters,
+    AllowParameters, ConfirmParameters, DisallowParameters, Event, ExceptionChange, ExceptionList, ExplainParameters,
     Explanation, Failure, GrantPage, GrantsParameters, LateList, LateParameters, ReloadParameters,
-    Reloaded, RevokeParameters, Revoked, Status, ZoneList,
+    Reloaded, RevokeParameters, Revoked, Status, UpdateParameters, VersionParameters, ZoneList,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,14 @@ enum Method<'a> {
     Watch,
     #[serde(rename = "org.egressd.Control.Reload")]
     Reload(ReloadParameters),
+    #[serde(rename = "org.egressd.Control.UpdateCatalogue")]
+    Update(&'a UpdateParameters),
+    #[serde(rename = "org.egressd.Control.PinCatalogue")]
+    Pin(&'a VersionParameters),
+    #[serde(rename = "org.egressd.Control.RollBackCatalogue")]
+    RollBack(&'a VersionParameters),
+    #[serde(rename = "org.egressd.Control.ConfirmRemovals")]
+    Confirm(&'a ConfirmParameters),
     #[serde(rename = "org.egressd.Control.Revoke")]
     Revoke(&'a RevokeParameters),
     #[serde(rename = "org.egressd.Control.Allow")]
@@ -144,6 +152,38 @@ impl Client {
     pub async fn reload(&mut self, force: bool) -> Result<Reloaded, ClientError> {
         self.call(Method::Reload(ReloadParameters { force: Some(force) }))
             .await
+    }
+
+    /// `UpdateCatalogue`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn update(&mut self, what: &UpdateParameters) -> Result<Reloaded, ClientError> {
+        self.call(Method::Update(what)).await
+    }
+
+    /// `PinCatalogue`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pin(&mut self, what: &VersionParameters) -> Result<Reloaded, ClientError> {
+        self.call(Method::Pin(what)).await
+    }
+
+    /// `RollBackCatalogue`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn roll_back(&mut self, what: &VersionParameters) -> Result<Reloaded, ClientError> {
+        self.call(Method::RollBack(what)).await
+    }
+
+    /// `ConfirmRemovals`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn confirm(&mut self, what: &ConfirmParameters) -> Result<Reloaded, ClientError> {
+        self.call(Method::Confirm(what)).await
     }
 
     /// `Revoke`.

@@ -16,6 +16,7 @@ use std::str::FromStr;
 
 pub mod absent;
 mod call;
+pub mod catalogue;
 pub mod client;
 pub mod exception;
 pub mod explained;
@@ -30,6 +31,7 @@ mod socket;
 pub mod status;
 pub mod text;
 
+pub use catalogue::CatalogueAct;
 pub use server::{Server, serve};
 
 /// What the loop is asked. `Watch` is not here: it listens to [`crate::observe`] alone.
@@ -81,6 +83,8 @@ pub enum Act {
         /// The exception's number.
         id: u32,
     },
+    /// Answer with [`Reply::Reloaded`].
+    Catalogue(CatalogueAct),
 }
 
 /// Which grants to list.

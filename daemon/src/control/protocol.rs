@@ -7,6 +7,9 @@ pub use super::exception::{
 };
 pub use super::explained::*;
 pub use super::late::{LateList, LateName, LateParameters};
+pub use super::catalogue::{
+    ConfirmParameters, SourceStatus, UpdateParameters, VersionParameters,
+};
 pub use super::revoked::{RevokeParameters, Revoked};
 pub use super::status::*;
 use serde::{Deserialize, Serialize};
@@ -398,6 +401,22 @@ const METHODS: &[&Method<'static>] = &[
             "Read the configuration and the catalogues again.",
         )],
     ),
+    &method::<UpdateParameters, Reloaded>(
+        "UpdateCatalogue",
+        &[&Comment::new("Ask the servers of catalogues for newer versions, now.")],
+    ),
+    &method::<VersionParameters, Reloaded>(
+        "PinCatalogue",
+        &[&Comment::new("Keep a version in force whatever comes, or no longer.")],
+    ),
+    &method::<VersionParameters, Reloaded>(
+        "RollBackCatalogue",
+        &[&Comment::new("Go back to a version before.")],
+    ),
+    &method::<ConfirmParameters, Reloaded>(
+        "ConfirmRemovals",
+        &[&Comment::new("End what is held of a catalogue.")],
+    ),
     &method::<RevokeParameters, Revoked>(
         "Revoke",
         &[&Comment::new(
@@ -419,6 +438,7 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     State::CUSTOM_TYPE,
     PlaneStatus::CUSTOM_TYPE,
     CatalogueStatus::CUSTOM_TYPE,
+    SourceStatus::CUSTOM_TYPE,
     GrantCounts::CUSTOM_TYPE,
     DnsCounters::CUSTOM_TYPE,
     UnresolvedName::CUSTOM_TYPE,

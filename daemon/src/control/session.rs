@@ -280,7 +280,7 @@ fn kind(what: &observe::Happening) -> Kind {
         H::PacketRefused(_) => Kind::Packet,
         H::Plane { .. } | H::Drift { .. } | H::Tampering { .. } => Kind::Plane,
         H::Links { .. } | H::Upstream { .. } => Kind::Link,
-        H::Reloaded { .. } => Kind::Config,
+        H::Reloaded { .. } | H::Updated { .. } => Kind::Config,
     }
 }
 

@@ -1,5 +1,6 @@
 //! PURE. The types of `GetStatus`.
 
+use super::catalogue::SourceStatus;
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 
@@ -89,6 +90,9 @@ pub struct CatalogueStatus {
     pub names: u64,
     /// Number of networks.
     pub networks: u64,
+    /// Where it is fetched, if it is.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
 }
 
 /// Learned addresses by family.

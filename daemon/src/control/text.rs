@@ -1,5 +1,6 @@
 //! PURE. Replies as text for people: aligned tables, no colours, nothing that drives a terminal.
 
+use super::catalogue::SourceStatus;
 use super::protocol::{
     Event, Explanation, Grant, GrantPage, Kind, PacketCounter, Reason, Reloaded, SetHits, State,
     Status, Verdict, ZoneExplanation, ZoneList,
@@ -41,6 +42,9 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     catalogues.write(&mut text);
+    for source in status.catalogues.iter().flat_map(|catalogue| &catalogue.sources) {
+        text += &fetched(source);
+    }
     let mut packets = Table::new(["PACKETS", "PASSED", "DROPPED", "AUDITED", "REFERRED"]);
     for plane in &status.packets {
         let counts = [plane.passed, plane.dropped, plane.audited, plane.referred];
@@ -347,6 +351,28 @@ fn explain_grant(text: &mut String, grant: &Grant) {
     }
 }
 
+/// One source of a catalogue that is fetched.
+fn fetched(source: &SourceStatus) -> String {
+    let mut text = format!("fetched from {}: ", clean(&source.url));
+    match source.age {
+        None => text += "nothing yet",
+        Some(age) => {
+            let _ = write!(text, "version {}, asked {} ago", clean(&source.version), seconds(age));
+        }
+    }
+    if let Some(pinned) = &source.pinned {
+        let _ = write!(text, ", version {} is pinned", clean(pinned));
+    }
+    if source.held > 0 {
+        let _ = write!(text, ", {} removals held", source.held);
+    }
+    let _ = write!(text, ", next in {}", seconds(source.next));
+    if let Some(error) = &source.error {
+        let _ = write!(text, "\n  the last attempt failed: {}", clean(error));
+    }
+    text + "\n"
+}
+
 /// `egressctl reload`.
 #[must_use]
 pub fn reloaded(reloaded: &Reloaded) -> String {
@@ -357,7 +383,9 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
             clean(&reloaded.summary)
         )
     } else {
-        format!("nothing changed, revision {}\n", reloaded.revision)
+        let summary = clean(&reloaded.summary);
+        let gap = if summary.is_empty() { "" } else { ": " };
+        format!("nothing changed, revision {}{gap}{summary}\n", reloaded.revision)
     };
     if reloaded.cut > 0 {
         let _ = writeln!(text, "live flows cut: {}", reloaded.cut);

@@ -10,6 +10,7 @@ pub mod drifts;
 pub mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod files;
 mod flows;
 mod keeping;
 pub mod late;
@@ -27,12 +28,14 @@ pub mod refusals;
 mod refusals_tests;
 mod reload;
 mod sent;
+mod sources;
 pub mod state;
 mod views;
 
 use crate::config::{self, DnsSettings, EbpfMode, Settings};
 use crate::control::{self, Reply, Request};
 use crate::dns::{self, Release};
+use crate::fetch::store::Store;
 use crate::links;
 use crate::lockdown::keeper::Pulse;
 use crate::lockdown::presence::Presence;
@@ -49,6 +52,7 @@ use crate::watch;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use engine::{Effect, Engine, Event};
+use files::Files;
 use futures_util::FutureExt;
 use keeping::Keeping;
 use manager::notify;
@@ -56,6 +60,7 @@ use nix::time::{ClockId, clock_gettime};
 use parked::Parked;
 use planes::{Job, PlaneThread};
 use sd_notify::NotifyState;
+use sources::Sources;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,7 +100,10 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
 }
 
 async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
-    let mut settings = config::load(path)?;
+    let text = config::Text::read(path)?;
+    let mut settings = text.settings(&|state, name, url| {
+        Store::new(state).in_force(name, url, now())
+    })?;
     let _presence = Presence::take(settings.runtime())?;
     let links = links::read().await.context("read the interfaces")?;
     let (mut exceptions, unread) = keeping::load(&settings.state, now());
@@ -136,6 +144,9 @@ async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
     let state = settings.state.clone();
     let mut daemon = Daemon {
         path: path.to_owned(),
+        text,
+        sources: Sources::start(&state)?,
+        files: Files::default(),
         settings,
         engine,
         rules,
@@ -254,6 +265,10 @@ fn name_zones(rules: &Rules) {
 
 struct Daemon {
     path: PathBuf,
+    /// The configuration as it was read last.
+    text: config::Text,
+    sources: Sources,
+    files: Files,
     settings: Settings,
     engine: Engine,
     rules: Arc<ArcSwap<Rules>>,
@@ -312,13 +327,15 @@ impl Daemon {
         notify(&[NotifyState::Ready]);
         log::info!(target: "daemon", "ready, revision {} in force", self.engine.committed().0);
         let watched = sd_notify::watchdog_enabled().is_some();
+        self.follow_sources();
         let mut batch = Vec::new();
         loop {
             let tick = if self.saved.draft.is_some() {
                 0
             } else {
                 let ends = self.exceptions.next_end().into_iter();
-                let next = ends.fold(self.engine.next_tick(), Moment::min);
+                let others = self.sources.next().into_iter().chain(self.files.due());
+                let next = ends.chain(others).fold(self.engine.next_tick(), Moment::min);
                 next.0.saturating_sub(now().0)
             };
             tokio::select! {
@@ -338,6 +355,8 @@ impl Daemon {
                 }
                 Some((request, reply)) = called.recv() => self.answer(request, reply),
                 () = self.keeping.written() => {}
+                done = self.sources.done() => self.source_done(done),
+                () = self.files.stirred() => self.files.wait(now()),
                 _ = hangup.recv() => self.reload(false, None),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -364,6 +383,10 @@ impl Daemon {
                 self.engine.tick(now());
             }
             self.end_exceptions();
+            self.tend_sources();
+            if self.files.take_due(now()) {
+                self.take_files();
+            }
             self.perform();
             self.keeping.begin(&self.exceptions, now());
             self.go_on_saving();
@@ -565,6 +588,13 @@ impl Daemon {
         match request {
             Request::Status => {
                 let mut status = views::status(&self.engine);
+                for catalogue in &mut status.catalogues {
+                    catalogue.sources = self.sources.status(&catalogue.name, now());
+                    let failing = catalogue.sources.iter().filter_map(|source| {
+                        Some(format!("{}: {}", source.url, source.error.as_ref()?))
+                    });
+                    status.warnings.extend(failing);
+                }
                 status.uptime = now().seconds_from(self.started);
                 status.since = self.since.clone();
                 status

@@ -33,6 +33,7 @@ impl Daemon {
     pub(super) fn act(&mut self, act: Act, who: u32, reply: oneshot::Sender<Reply>) {
         let who = format!("uid {who}");
         let begun = match act {
+            Act::Catalogue(act) => return self.catalogue(act, &who, reply),
             Act::Revoke { target, zone } => self.revoke(&target, zone, who),
             Act::Allow(wanted) => self.allow(wanted, who),
             Act::Disallow { id } => self.disallow(id, who),

@@ -4,6 +4,7 @@ use super::{Daemon, notify, now};
 use crate::config::{self, DnsSettings, Settings};
 use crate::control::Reply;
 use crate::control::protocol::{Failure, Reloaded};
+use crate::fetch::store::Store;
 use crate::observe::{self, Happening};
 use crate::policy::Moment;
 use anyhow::Context as _;
@@ -12,15 +13,24 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A catalogue that loses more than this share of its entries is refused without `--force`.
-const SHRINK_PERCENT: usize = 30;
+pub(super) const SHRINK_PERCENT: usize = 30;
 
 /// For how many seconds a word waits for live flows to be judged before it says that they are not.
 const JUDGED_WITHIN: u64 = 3;
 
+/// When an operator's word came, and how many flows were cut before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since {
+    pub(super) at: Moment,
+    cut_before: u64,
+}
+
 /// A reload that waits for its commit.
 pub(super) struct Reloading {
-    since: Moment,
-    cut_before: u64,
+    since: Since,
+    /// Whether it is the configuration that was read again.
+    whole: bool,
+    changed: bool,
     summary: String,
     warnings: Vec<String>,
     reply: Option<oneshot::Sender<Reply>>,
@@ -33,10 +43,12 @@ impl Daemon {
             NotifyState::Reloading,
             NotifyState::monotonic_usec_now().expect("Linux has this clock"),
         ]);
+        let since = self.since_now();
         match self.take_settings(force) {
             Ok((summary, warnings)) => self.reloads.push(Reloading {
-                since: now(),
-                cut_before: self.engine.cut_flows(),
+                since,
+                whole: true,
+                changed: true,
                 summary,
                 warnings,
                 reply,
@@ -54,11 +66,93 @@ impl Daemon {
         }
     }
 
+    /// The present, for an operator's word.
+    pub(super) fn since_now(&self) -> Since {
+        Since {
+            at: now(),
+            cut_before: self.engine.cut_flows(),
+        }
+    }
+
+    /// Answers an operator once what there is now is in force.
+    pub(super) fn answer_when_in_force(
+        &mut self,
+        since: Since,
+        changed: bool,
+        summary: String,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        self.reloads.push(Reloading {
+            since,
+            whole: false,
+            changed,
+            summary,
+            warnings: Vec::new(),
+            reply: Some(reply),
+        });
+    }
+
     fn take_settings(&mut self, force: bool) -> anyhow::Result<(String, Vec<String>)> {
-        let mut settings = config::load(&self.path)?;
+        let text = config::Text::read(&self.path)?;
+        let settings = self.read_settings(&text)?;
         if !force {
             refuse_shrinking(&self.settings, &settings)?;
         }
+        let taken = self.adopt(settings)?;
+        self.text = text;
+        self.follow_sources();
+        Ok(taken)
+    }
+
+    /// The sources and files of the configuration that is in force.
+    pub(super) fn follow_sources(&mut self) {
+        self.sources.follow(&self.settings.feeds, now());
+        let text = &self.text;
+        let files = self.settings.files.iter().map(|file| text.locate(file));
+        self.files.follow(files);
+    }
+
+    /// Takes what is fetched as it is now, with the configuration as it was read.
+    ///
+    /// # Errors
+    /// When it cannot be in force; nothing changed.
+    pub(super) fn refresh(&mut self) -> anyhow::Result<(String, Vec<String>)> {
+        let settings = self.read_settings(&self.text)?;
+        self.adopt(settings)
+    }
+
+    /// Takes catalogue files as they are now, with the rest of the configuration as it was read.
+    pub(super) fn take_files(&mut self) {
+        let text = self.text.anew();
+        let taken = self.read_settings(&text).map_err(Into::into).and_then(|settings| {
+            if text.same_files(&self.text) {
+                return Ok(None);
+            }
+            refuse_shrinking(&self.settings, &settings)?;
+            self.adopt(settings).map(Some)
+        });
+        let outcome = match taken {
+            Ok(None) => return,
+            Ok(Some((summary, _))) => {
+                self.text = text;
+                Ok(format!("files changed: {summary}"))
+            }
+            Err(why) => Err(format!("{why:#}")),
+        };
+        observe::record(Happening::Updated {
+            catalogue: "files".to_owned(),
+            outcome,
+        });
+    }
+
+    fn read_settings(&self, text: &config::Text) -> Result<Settings, config::Problems> {
+        text.settings(&|state, name, url| {
+            let known = self.sources.in_force(&(name.to_owned(), url.to_string()), now());
+            known.or_else(|| Store::new(state).in_force(name, url, now()))
+        })
+    }
+
+    fn adopt(&mut self, mut settings: Settings) -> anyhow::Result<(String, Vec<String>)> {
         let mut warnings = Vec::new();
         let running = &self.settings;
         if settings.planes != running.planes
@@ -169,33 +263,38 @@ impl Daemon {
 
     pub(super) fn finish_reloads(&mut self) {
         let committed = self.engine.committed();
-        let oldest = self.reloads.first().map(|reload| reload.since);
+        let oldest = self.reloads.first().map(|reload| reload.since.at);
         let fault = self.fault_since(oldest);
         if !self.engine.is_settled() && fault.is_none() {
             return;
         }
         for reload in self.reloads.drain(..) {
-            notify(&[NotifyState::Ready]);
             let outcome = match &fault {
                 None => Ok(reload.summary.clone()),
                 Some(fault) => Err(format!("accepted, but not wholly in force yet: {fault}")),
             };
-            observe::record(match &outcome {
-                Ok(_) => Happening::Reloaded {
+            if reload.whole {
+                notify(&[NotifyState::Ready]);
+            }
+            let told = match &outcome {
+                Ok(_) => reload.whole.then(|| Happening::Reloaded {
                     outcome: outcome.clone(),
-                },
+                }),
                 // It was not refused: what is tried again is the new one.
-                Err(text) => Happening::Plane {
+                Err(text) => Some(Happening::Plane {
                     plane: "planes",
                     what: format!("the configuration that was read is {text}"),
-                },
-            });
+                }),
+            };
+            if let Some(told) = told {
+                observe::record(told);
+            }
             let Some(reply) = reload.reply else { continue };
             let message = match outcome {
                 Ok(summary) => Reply::Reloaded(Reloaded {
-                    changed: true,
+                    changed: reload.changed,
                     revision: committed.0,
-                    cut: self.engine.cut_flows() - reload.cut_before,
+                    cut: self.engine.cut_flows() - reload.since.cut_before,
                     summary,
                     warnings: reload.warnings,
                 }),

@@ -53,6 +53,7 @@ pub(super) fn status(engine: &Engine) -> Status {
         sets: count(catalogue.sets.len()),
         names: count(catalogue.sets.iter().map(|set| set.patterns.len()).sum()),
         networks: count(catalogue.sets.iter().map(|set| set.networks.len()).sum()),
+        sources: Vec::new(),
     });
     let [ipv4, ipv6] = policy.learned().map(count);
     let refusals = engine.refusals().counts();

@@ -156,6 +156,30 @@ pub struct Edge {
     thread: JoinHandle<()>,
 }
 
+/// Looks names up for the daemon, for as long as its edge is there.
+#[derive(Clone)]
+pub struct Asker(UnboundedSender<Order>);
+
+impl Asker {
+    /// The addresses of `name`, asked of the upstreams like a question of the gateway's: where a zone is `local`
+    /// they are granted to it before they come, if it may reach that name. At most 32 of each family.
+    pub fn resolve(&self, name: &Name) -> impl Future<Output = Vec<IpAddr>> + use<> {
+        let answers = [kind::A, kind::AAAA].map(|kind| {
+            let (reply, answer) = oneshot::channel();
+            // A stopped edge drops the reply, and who waits for it hears that.
+            let _ = self.0.send(Order::Resolve(name.clone(), kind, reply));
+            answer
+        });
+        async {
+            let mut all = Vec::new();
+            for answer in answers {
+                all.extend(answer.await.unwrap_or_default());
+            }
+            all
+        }
+    }
+}
+
 enum Order {
     Release(Release),
     Batch(Vec<Release>),
@@ -261,22 +285,10 @@ impl Edge {
         }
     }
 
-    /// The addresses of `name`, asked of the upstreams like a question of the gateway's: where a zone is `local`
-    /// they are granted to it before they come, if it may reach that name. At most 32 of each family.
-    pub fn resolve(&self, name: &Name) -> impl Future<Output = Vec<IpAddr>> + use<> {
-        let answers = [kind::A, kind::AAAA].map(|kind| {
-            let (reply, answer) = oneshot::channel();
-            // A stopped edge drops the reply, and who waits for it hears that.
-            let _ = self.orders.send(Order::Resolve(name.clone(), kind, reply));
-            answer
-        });
-        async {
-            let mut all = Vec::new();
-            for answer in answers {
-                all.extend(answer.await.unwrap_or_default());
-            }
-            all
-        }
+    /// To look names up with.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker(self.orders.clone())
     }
 
     /// Where it listens, in the order of `settings.listen`; with the port it got where that was 0.

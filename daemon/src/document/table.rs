@@ -61,6 +61,12 @@ impl<'d, 't> Table<'d, 't> {
         self.take(key)?.text()
     }
 
+    /// Whether `key` is there and was not taken.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// Takes `true` or `false`.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         self.take(key)?.flag()

@@ -171,7 +171,7 @@ fn place(uri: &Uri, usual: u16) -> Result<(String, u16), String> {
 
 /// The address that a host is, where it is not a name.
 #[must_use]
-pub(super) fn address(host: &str) -> Option<IpAddr> {
+pub fn address(host: &str) -> Option<IpAddr> {
     host.trim_matches(['[', ']']).parse().ok()
 }
 

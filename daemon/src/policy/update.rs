@@ -25,9 +25,9 @@ pub struct Version {
 pub struct Held {
     /// The row as it was, with what is gone of it and nothing else.
     pub set: EndpointSet,
-    /// Since when it is gone.
+    /// Since when it is gone, in seconds since 1970: for people, whose clocks may have been wrong.
     pub since: u64,
-    /// Until when it stays.
+    /// Until when it stays, by the caller's clock.
     pub until: u64,
     /// The first version that lacked it.
     pub version: String,
@@ -119,14 +119,14 @@ pub enum Refused {
 }
 
 impl Standing {
-    /// Takes a version that came at `now`; with `force` all but an empty one.
+    /// Takes a version that came at `now`, which is `wall` for people; with `force` all but an empty one.
     ///
     /// # Errors
     /// When it must not be taken; nothing changed.
     pub fn take(
         &mut self,
         incoming: Version,
-        now: u64,
+        (now, wall): (u64, u64),
         rules: &Rules,
         force: bool,
     ) -> Result<Taken, Refused> {
@@ -141,7 +141,7 @@ impl Standing {
                 if rules.hold > 0 {
                     self.held.push(Held {
                         set,
-                        since: now,
+                        since: wall,
                         until: now.saturating_add(rules.hold),
                         version: incoming.name.clone(),
                     });

@@ -1,4 +1,4 @@
-//! `egressctl catalogue`: reads files, needs no daemon.
+//! `egressctl catalogue`: reads files, and tells the daemon what to do with what it fetches.
 #![expect(clippy::disallowed_methods, reason = "shell: reads and writes catalogues")]
 
 use super::{Trouble, print};
@@ -6,6 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use egressd::catalogue_import::{read, write};
 use egressd::check::{self, catalogue as report};
 use egressd::config::{self, Settings};
+use egressd::control::client::{Client, ClientError};
+use egressd::control::protocol::{
+    ConfirmParameters, Reloaded, UpdateParameters, VersionParameters,
+};
 use egressd::policy::catalogue::Catalogue;
 use egressd::policy::port::{PortSet, Service, TCP, UDP};
 use std::fs;
@@ -48,8 +52,49 @@ pub(super) enum CatalogueCommand {
         #[arg(long, value_enum)]
         deny: Option<Deny>,
     },
+    #[command(flatten)]
+    Live(Live),
     /// Read a catalogue of any format that is known, say what was left out, and write it in egressd's own.
     Import(Import),
+}
+
+/// What takes the daemon.
+#[derive(Subcommand)]
+pub(super) enum Live {
+    /// Ask the servers of catalogues for newer versions, now.
+    Update {
+        /// Which catalogue; all that are fetched without it.
+        name: Option<String>,
+        /// Take what comes although it lost much, or was rolled back from.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Keep a version in force whatever comes; `status` lists the versions.
+    Pin {
+        /// Which catalogue.
+        name: String,
+        /// Which version.
+        version: String,
+    },
+    /// Follow the newest version again.
+    Unpin {
+        /// Which catalogue.
+        name: String,
+    },
+    /// Go back to a version before, until another one than the newest comes.
+    Rollback {
+        /// Which catalogue.
+        name: String,
+        /// Which version; the one before without it.
+        version: Option<String>,
+    },
+    /// End what is held: what a catalogue no longer lists and is in force for a while longer.
+    Confirm {
+        /// Which catalogue.
+        name: String,
+        /// Names, networks and set ids; everything that is held without them.
+        entries: Vec<String>,
+    },
 }
 
 /// What to import.
@@ -140,6 +185,31 @@ pub(super) fn run(command: &CatalogueCommand, json: bool) -> Result<bool, Troubl
             Ok(!(warned && *deny == Some(Deny::Warnings)))
         }
         CatalogueCommand::Import(what) => import(what, json),
+        CatalogueCommand::Live(_) => Err(Trouble::Usage("this takes the daemon".to_owned())),
+    }
+}
+
+/// Tells the daemon.
+pub(super) async fn tell(command: Live, client: &mut Client) -> Result<Reloaded, ClientError> {
+    match command {
+        Live::Update { name, force } => {
+            let force = Some(force);
+            client.update(&UpdateParameters { name, force }).await
+        }
+        Live::Pin { name, version } => {
+            let version = Some(version);
+            client.pin(&VersionParameters { name, version }).await
+        }
+        Live::Unpin { name } => {
+            let version = None;
+            client.pin(&VersionParameters { name, version }).await
+        }
+        Live::Rollback { name, version } => {
+            client.roll_back(&VersionParameters { name, version }).await
+        }
+        Live::Confirm { name, entries } => {
+            client.confirm(&ConfirmParameters { name, entries }).await
+        }
     }
 }
 

@@ -117,7 +117,8 @@ enum Command {
     Watch,
     /// Vendors' lists: what they hold, what is wrong with them, what another version changes.
     ///
-    /// Reads files; needs no daemon.
+    /// `list`, `show`, `diff`, `check` and `import` read files; the others tell the daemon what to do with what it
+    /// fetches.
     Catalogue {
         #[command(subcommand)]
         command: CatalogueCommand,
@@ -192,6 +193,9 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         | Command::Disallow { .. }
         | Command::Watch
         | Command::Reload { .. } => (None, None),
+        Command::Catalogue {
+            command: CatalogueCommand::Live(_),
+        } => (None, None),
         Command::Catalogue { command } => return catalogue::run(command, json),
     };
     let mut client = match Client::connect(&socket).await {
@@ -263,6 +267,9 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
                 print(json, &client.event().await?, text::event)?;
             }
         }
+        Command::Catalogue {
+            command: CatalogueCommand::Live(command),
+        } => print(json, &catalogue::tell(command, &mut client).await?, text::reloaded)?,
         // Done above already, without a daemon.
         Command::Catalogue { command } => return catalogue::run(&command, json),
         Command::Reload { force } => print(json, &client.reload(force).await?, text::reloaded)?,

@@ -452,7 +452,7 @@ fn settle(news: Vec<Kept>) -> Vec<Kept> {
 ///
 /// # Errors
 /// When it cannot be read, or is longer than any that egressd writes.
-pub(super) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     let read = || -> anyhow::Result<Option<Vec<u8>>> {
         // Without waiting for whoever may write to a pipe.
         let mut options = File::options();
@@ -479,7 +479,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 /// When the directory cannot be written; the old file stays.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         let directory = path.parent().context("a file in a directory")?;
         fs::create_dir_all(directory)?;
@@ -498,7 +498,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it cannot be written as JSON.
-pub(super) fn seal(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn seal(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(value)?;
     let sum = checksum(&bytes);
     bytes.extend(format!("\n{sum:016x}\n").into_bytes());
@@ -509,7 +509,7 @@ pub(super) fn seal(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8], version: u32) -> anyhow::Result<T> {
+pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8], version: u32) -> anyhow::Result<T> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -534,14 +534,14 @@ pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8], version: u32) -> anyhow:
 }
 
 /// FNV-1a: finds damage, not malice.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
 /// Moves a file that cannot be used out of the way, for whoever wants to look; only the last one stays.
-pub(super) fn set_aside(path: &Path) {
+pub(crate) fn set_aside(path: &Path) {
     if let Err(error) = fs::rename(path, path.with_extension("json.unread")) {
         log::debug!(target: "grant", "set {} aside: {error}", path.display());
     }

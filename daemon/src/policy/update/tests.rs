@@ -74,8 +74,8 @@ fn opens(catalogue: &Catalogue) -> BTreeSet<String> {
 /// What stays in force and is held after `old` became `new`.
 fn check(old: &str, new: &str, held: &[&str]) {
     let mut standing = Standing::default();
-    standing.take(version("1", old), 0, &rules(), true).unwrap();
-    let taken = standing.take(version("2", new), DAY, &rules(), true).unwrap();
+    standing.take(version("1", old), (0, 0), &rules(), true).unwrap();
+    let taken = standing.take(version("2", new), (DAY, DAY), &rules(), true).unwrap();
     let expected: BTreeSet<String> = held.iter().map(|text| (*text).to_owned()).collect();
     let kept = Catalogue {
         sets: standing.held.iter().map(|held| held.set.clone()).collect(),
@@ -120,12 +120,12 @@ fn what_is_gone_is_held() {
 fn what_comes_back_is_no_longer_held() {
     let mut standing = Standing::default();
     let both = "1 a 80,443: x.v.example y.v.example";
-    standing.take(version("1", both), 0, &rules(), false).unwrap();
-    standing.take(version("2", "1 a 80,443: x.v.example"), DAY, &rules(), true).unwrap();
-    standing.take(version("3", "1 a 443: x.v.example y.v.example"), 2 * DAY, &rules(), true).unwrap();
+    standing.take(version("1", both), (0, 0), &rules(), false).unwrap();
+    standing.take(version("2", "1 a 80,443: x.v.example"), (DAY, DAY), &rules(), true).unwrap();
+    standing.take(version("3", "1 a 443: x.v.example y.v.example"), (2 * DAY, 2 * DAY), &rules(), true).unwrap();
     let held: Vec<_> = standing.held.iter().map(|held| (held.since, &*held.version)).collect();
     assert_eq!(held, [(DAY, "2"), (2 * DAY, "3")], "y on 80 since version 2, x on 80 since 3");
-    let taken = standing.take(version("4", both), 3 * DAY, &rules(), true).unwrap();
+    let taken = standing.take(version("4", both), (3 * DAY, 3 * DAY), &rules(), true).unwrap();
     assert_eq!((taken.returned, standing.held.len()), (2, 0));
     assert_eq!(
         taken.to_string(),
@@ -142,15 +142,15 @@ fn bad_versions_are_refused() {
             ..rules()
         };
         let mut standing = Standing::default();
-        standing.take(version("1", old), 0, &rules, false).unwrap();
+        standing.take(version("1", old), (0, 0), &rules, false).unwrap();
         let before = standing.clone();
-        let got = standing.take(version("2", new), 0, &rules, false);
+        let got = standing.take(version("2", new), (0, 0), &rules, false);
         match got {
             Ok(_) => assert_eq!(expected, ""),
             Err(refused) => {
                 assert_eq!(refused.to_string(), expected);
                 assert_eq!(standing, before);
-                let forced = standing.take(version("2", new), 0, &rules, true);
+                let forced = standing.take(version("2", new), (0, 0), &rules, true);
                 assert_eq!(forced.is_err(), matches!(refused, Refused::Empty(_)));
             }
         }
@@ -179,8 +179,8 @@ fn bad_versions_are_refused() {
 fn an_operator_goes_back_pins_and_confirms() {
     let mut standing = Standing::default();
     let (one, two) = ("1 a 443: x.v.example y.v.example", "1 a 443: x.v.example z.v.example");
-    standing.take(version("1", one), 0, &rules(), false).unwrap();
-    standing.take(version("2", two), DAY, &rules(), false).unwrap();
+    standing.take(version("1", one), (0, 0), &rules(), false).unwrap();
+    standing.take(version("2", two), (DAY, DAY), &rules(), false).unwrap();
     let mut pinned = standing.clone();
     pinned.pinned = Some(version("1", one));
     assert_eq!(opens(&pinned.in_force(DAY)), opens(&catalogue(one)));
@@ -188,10 +188,10 @@ fn an_operator_goes_back_pins_and_confirms() {
     let mut back = standing.clone();
     back.roll_back(version("1", one));
     assert_eq!(opens(&back.in_force(DAY)), opens(&catalogue(one)));
-    let again = back.take(version("2", two), 2 * DAY, &rules(), false);
+    let again = back.take(version("2", two), (2 * DAY, 2 * DAY), &rules(), false);
     assert_eq!(again, Err(Refused::Barred("2".to_owned())));
-    back.take(version("3", "1 a 443: x.v.example"), 2 * DAY, &rules(), true).unwrap();
-    assert!(back.take(version("2", two), 3 * DAY, &rules(), false).is_ok(), "once another came");
+    back.take(version("3", "1 a 443: x.v.example"), (2 * DAY, 2 * DAY), &rules(), true).unwrap();
+    assert!(back.take(version("2", two), (3 * DAY, 3 * DAY), &rules(), false).is_ok(), "once another came");
 
     let unknown = standing.confirm(&["w.v.example".to_owned()]);
     assert_eq!(
@@ -202,7 +202,7 @@ fn an_operator_goes_back_pins_and_confirms() {
     assert_eq!(opens(&standing.in_force(DAY)), opens(&catalogue(two)));
     assert_eq!(standing.confirm(&[]), Ok(0));
     let without_hold = Rules { hold: 0, ..rules() };
-    standing.take(version("4", "1 a 443: z.v.example"), DAY, &without_hold, true).unwrap();
+    standing.take(version("4", "1 a 443: z.v.example"), (DAY, DAY), &without_hold, true).unwrap();
     assert_eq!(opens(&standing.in_force(DAY)), opens(&catalogue("1 a 443: z.v.example")));
 }
 
@@ -220,8 +220,8 @@ fn large_lists_take_no_square_of_time() {
         text
     };
     let mut standing = Standing::default();
-    standing.take(version("1", &list(0, 500)), 0, &rules(), false).unwrap();
-    let taken = standing.take(version("2", &list(100, 600)), 0, &rules(), false).unwrap();
+    standing.take(version("1", &list(0, 500)), (0, 0), &rules(), false).unwrap();
+    let taken = standing.take(version("2", &list(100, 600)), (0, 0), &rules(), false).unwrap();
     assert_eq!((taken.added, taken.gone), (20_000, 20_000));
 }
 
@@ -249,7 +249,7 @@ proptest! {
             now += days[index] * DAY;
             standing.expire(now);
             let before = standing.in_force(now);
-            standing.take(version(&index.to_string(), text), now, &rules(), true).unwrap();
+            standing.take(version(&index.to_string(), text), (now, now), &rules(), true).unwrap();
             said.extend(opens(&catalogue(text)));
             let open = opens(&standing.in_force(now));
             prop_assert!(open.contains("9 always.v.example 443"));
@@ -271,10 +271,10 @@ proptest! {
     #[test]
     fn rows_in_any_order(text in any_version()) {
         let mut standing = Standing::default();
-        standing.take(version("1", &text), 0, &rules(), true).unwrap();
+        standing.take(version("1", &text), (0, 0), &rules(), true).unwrap();
         let mut lines: Vec<_> = text.lines().collect();
         lines.reverse();
-        let taken = standing.take(version("2", &lines.join("\n")), 0, &rules(), true).unwrap();
+        let taken = standing.take(version("2", &lines.join("\n")), (0, 0), &rules(), true).unwrap();
         prop_assert_eq!((taken.added, taken.gone, standing.held.len()), (0, 0, 0));
     }
 }

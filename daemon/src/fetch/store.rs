@@ -1,0 +1,352 @@
+//! What was fetched, kept for ever: the lists as they came, and what is in force of them.
+#![expect(clippy::disallowed_methods, reason = "shell: reads and writes the state directory")]
+
+use super::{Endpoint, Memory};
+use crate::catalogue_import as import;
+use crate::daemon::state::{self, Stamp};
+use crate::policy::Moment;
+use crate::policy::catalogue::Catalogue;
+use crate::policy::update::{Held, Standing, Version};
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder in the state directory.
+const FOLDER: &str = "catalogues";
+
+const VERSION: u32 = 1;
+
+/// Versions of one source that can be gone back to.
+const MOST_VERSIONS: usize = 10;
+
+/// What is known of one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What is in force of it.
+    pub standing: Standing,
+    /// To ask by the next time.
+    pub memory: Memory,
+    /// When the server last said what it has, in seconds since 1970.
+    pub fetched: Option<u64>,
+    /// Versions that were taken, the newest first.
+    pub history: Vec<Past>,
+    /// Why the last attempt gave nothing.
+    pub error: Option<String>,
+}
+
+impl Kept {
+    /// Whether there was ever a version.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        !self.standing.newest.print.is_empty()
+    }
+
+    /// Puts a version before those of before.
+    pub fn remember(&mut self, past: Past) {
+        self.history.retain(|one| one.print != past.print);
+        self.history.insert(0, past);
+        self.history.truncate(MOST_VERSIONS);
+    }
+}
+
+/// A version that was taken once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Past {
+    /// Its name.
+    pub name: String,
+    /// Tells its content.
+    pub print: String,
+    /// When it was taken, in seconds since 1970.
+    pub taken: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    stamp: Stamp,
+    catalogue: String,
+    url: String,
+    memory: Memory,
+    fetched: Option<u64>,
+    newest: Option<String>,
+    pinned: Option<String>,
+    barred: Option<String>,
+    held: Vec<Gone>,
+    history: Vec<Past>,
+    error: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gone {
+    /// One row, as egressd writes catalogues.
+    row: String,
+    /// Milliseconds that are left of it.
+    left: u64,
+    since: u64,
+    version: String,
+}
+
+/// A file that is to be written.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Lists that no version needs any more.
+    over: Vec<PathBuf>,
+}
+
+impl Draft {
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn write(self) -> anyhow::Result<()> {
+        state::replace(&self.path, &self.bytes)?;
+        for path in self.over {
+            // It only takes up room.
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
+    }
+}
+
+/// Where all of it is.
+#[derive(Clone, Debug)]
+pub struct Store(PathBuf);
+
+impl Store {
+    /// The one in a state directory, which need not be there.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self(state.join(FOLDER))
+    }
+
+    /// What content is told by.
+    #[must_use]
+    pub fn print(bytes: &[u8]) -> String {
+        format!("{:016x}-{}", state::checksum(bytes), bytes.len())
+    }
+
+    fn stem(catalogue: &str, url: &Endpoint) -> String {
+        format!("{:016x}", state::checksum(format!("{catalogue}\0{url}").as_bytes()))
+    }
+
+    fn file(&self, catalogue: &str, url: &Endpoint) -> PathBuf {
+        self.0.join(format!("{}.json", Self::stem(catalogue, url)))
+    }
+
+    fn list(&self, catalogue: &str, url: &Endpoint, print: &str) -> PathBuf {
+        self.0.join(format!("{}-{print}.list", Self::stem(catalogue, url)))
+    }
+
+    /// The number by which servers tell this gateway from others: made once, at random (RFC 9562 §5.4).
+    ///
+    /// # Errors
+    /// When it can be neither read nor kept; one for now comes with it.
+    pub fn client_id(&self) -> (String, Option<String>) {
+        let path = self.0.join("client-id.json");
+        let known = state::read(&path).ok().flatten();
+        let known = known.and_then(|bytes| String::from_utf8(bytes).ok());
+        let is_id = |text: &String| {
+            text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        };
+        if let Some(id) = known.map(|text| text.trim().to_owned()).filter(is_id) {
+            return (id, None);
+        }
+        let mut random = [0; 16];
+        if let Err(why) = getrandom::fill(&mut random) {
+            return (String::new(), Some(format!("no random number: {why}")));
+        }
+        random[6] = random[6] & 0x0f | 0x40;
+        random[8] = random[8] & 0x3f | 0x80;
+        let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        let kept = state::replace(&path, id.as_bytes());
+        (id, kept.err().map(|error| format!("{error:#}")))
+    }
+
+    /// Keeps a list as it came.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn put(&self, catalogue: &str, url: &Endpoint, bytes: &[u8]) -> anyhow::Result<()> {
+        let path = self.list(catalogue, url, &Self::print(bytes));
+        state::replace(&path, bytes)
+    }
+
+    /// A version as it came.
+    ///
+    /// # Errors
+    /// When it is not there any more, or damaged.
+    pub fn version(&self, catalogue: &str, url: &Endpoint, past: &Past) -> anyhow::Result<Version> {
+        let path = self.list(catalogue, url, &past.print);
+        let bytes = state::read(&path)?.with_context(|| format!("{} is gone", path.display()))?;
+        anyhow::ensure!(
+            Self::print(&bytes) == past.print,
+            "{} is damaged",
+            path.display()
+        );
+        let version = version(&bytes, url, Some(&past.name))?;
+        Ok(version)
+    }
+
+    /// What is known of a source, and what of that could not be read. Times are of the boot clock at `now`.
+    #[must_use]
+    pub fn load(&self, catalogue: &str, url: &Endpoint, now: Moment) -> (Kept, Option<String>) {
+        let path = self.file(catalogue, url);
+        let read = state::read(&path).and_then(|bytes| {
+            let read = bytes.map(|bytes| state::unseal::<File>(&bytes, VERSION));
+            read.transpose()
+        });
+        match read {
+            Ok(None) => (Kept::default(), None),
+            Ok(Some(file)) => self.revive(catalogue, url, file, &Stamp::now(now)),
+            Err(why) => {
+                state::set_aside(&path);
+                (Kept::default(), Some(format!("{why:#}")))
+            }
+        }
+    }
+
+    fn revive(
+        &self,
+        catalogue: &str,
+        url: &Endpoint,
+        file: File,
+        present: &Stamp,
+    ) -> (Kept, Option<String>) {
+        let mut trouble = None;
+        let mut find = |print: &Option<String>| {
+            let past = file.history.iter().find(|past| Some(&past.print) == print.as_ref())?;
+            match self.version(catalogue, url, past) {
+                Ok(version) => Some(version),
+                Err(why) => {
+                    trouble = Some(format!("version {}: {why:#}", past.name));
+                    None
+                }
+            }
+        };
+        let pinned = find(&file.pinned);
+        let newest = find(&file.newest);
+        // Without the list the server must not be asked whether it changed.
+        let memory = if newest.is_some() { file.memory } else { Memory::default() };
+        let elapsed = file.stamp.elapsed(present);
+        let held = file.held.into_iter().filter_map(|gone| {
+            let row = import::toml(&gone.row, "state").ok()?.sets.into_iter().next()?;
+            let left = gone.left.saturating_sub(elapsed);
+            Some(Held {
+                set: row,
+                since: gone.since,
+                until: present.at.saturating_add(left),
+                version: gone.version,
+            })
+        });
+        let kept = Kept {
+            standing: Standing {
+                held: held.collect(),
+                newest: newest.unwrap_or_default(),
+                pinned,
+                barred: file.barred,
+            },
+            memory,
+            fetched: file.fetched,
+            history: file.history,
+            error: file.error,
+        };
+        (kept, trouble)
+    }
+
+    /// What to write so that [`Self::load`] gives `kept`.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn draft(
+        &self,
+        catalogue: &str,
+        url: &Endpoint,
+        kept: &Kept,
+        now: Moment,
+    ) -> anyhow::Result<Draft> {
+        let standing = &kept.standing;
+        let print = |version: &Version| Some(version.print.clone()).filter(|print| !print.is_empty());
+        let held = standing.held.iter().map(|held| Gone {
+            row: import::write(&Catalogue {
+                name: "held".to_owned(),
+                sets: vec![held.set.clone()],
+                ..Catalogue::default()
+            }),
+            left: held.until.saturating_sub(now.0),
+            since: held.since,
+            version: held.version.clone(),
+        });
+        let bytes = state::seal(&File {
+            version: VERSION,
+            stamp: Stamp::now(now),
+            catalogue: catalogue.to_owned(),
+            url: url.to_string(),
+            memory: kept.memory.clone(),
+            fetched: kept.fetched,
+            newest: print(&standing.newest),
+            pinned: standing.pinned.as_ref().and_then(print),
+            barred: standing.barred.clone(),
+            held: held.collect(),
+            history: kept.history.clone(),
+            error: kept.error.clone(),
+        })?;
+        Ok(Draft {
+            over: self.over(catalogue, url, &kept.history),
+            path: self.file(catalogue, url),
+            bytes,
+        })
+    }
+
+    /// Lists of a source that are in no history.
+    fn over(&self, catalogue: &str, url: &Endpoint, history: &[Past]) -> Vec<PathBuf> {
+        let stem = Self::stem(catalogue, url);
+        let wanted: Vec<PathBuf> = history
+            .iter()
+            .map(|past| self.list(catalogue, url, &past.print))
+            .collect();
+        let Ok(entries) = fs::read_dir(&self.0) else {
+            return Vec::new();
+        };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        paths
+            .filter(|path| {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                name.starts_with(&stem) && name.ends_with(".list") && !wanted.contains(path)
+            })
+            .collect()
+    }
+
+    /// What is in force of a source, for whoever only looks.
+    #[must_use]
+    pub fn in_force(&self, catalogue: &str, url: &Endpoint, now: Moment) -> Option<Catalogue> {
+        let (kept, _) = self.load(catalogue, url, now);
+        kept.is_there().then(|| kept.standing.in_force(now.0))
+    }
+}
+
+/// Reads what a server gave. Its name is the one that the server's protocol tells, or that the list does, or its print.
+///
+/// # Errors
+/// When it is no catalogue.
+pub fn version(bytes: &[u8], url: &Endpoint, name: Option<&str>) -> anyhow::Result<Version> {
+    let print = Store::print(bytes);
+    let mut catalogue = import::read(bytes, &url.to_string())?;
+    let told = Some(&*catalogue.version).filter(|told| !told.is_empty());
+    let name = name.or(told).unwrap_or(&print[..12]).to_owned();
+    if catalogue.source.is_empty() {
+        catalogue.source = url.to_string();
+    }
+    catalogue.version.clone_from(&name);
+    Ok(Version {
+        name,
+        print,
+        catalogue,
+    })
+}
