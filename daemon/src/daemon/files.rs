@@ -49,7 +49,7 @@ impl Files {
         if self.kernel.is_none() && !wanted.is_empty() {
             let made = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
                 .map_err(std::io::Error::from)
-                .and_then(|made| AsyncFd::register(Kernel(made)));
+                .and_then(|made| Ok(AsyncFd::register(Kernel(made))?));
             match made {
                 Ok(kernel) => self.kernel = Some(kernel),
                 Err(why) => {
