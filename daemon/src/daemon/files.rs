@@ -2,11 +2,12 @@
 #![expect(clippy::disallowed_methods, reason = "shell: watches folders")]
 
 use crate::policy::Moment;
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::path::PathBuf;
-use tokio::io::unix::AsyncFd;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Seconds without a change before files are read.
 const QUIET: u64 = 1;
@@ -19,22 +20,34 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// What the runtime waits for.
-struct Kernel(Inotify);
-
-impl AsRawFd for Kernel {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
 /// The folders that are watched.
 #[derive(Default)]
 pub(super) struct Files {
-    kernel: Option<AsyncFd<Kernel>>,
+    kernel: Option<Arc<Inotify>>,
+    /// The thread that waits for the kernel rings it.
+    rung: Arc<Notify>,
     folders: BTreeMap<PathBuf, WatchDescriptor>,
     /// When the files are to be read.
     due: Option<Moment>,
+}
+
+/// Starts a thread that rings when a folder changed. What exactly changed does not matter: files are compared.
+fn listen(rung: Arc<Notify>) -> anyhow::Result<Arc<Inotify>> {
+    let kernel = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC)?);
+    let ear = Arc::clone(&kernel);
+    std::thread::Builder::new().name("files".to_owned()).spawn(move || {
+        loop {
+            match ear.read_events() {
+                Ok(_) => rung.notify_one(),
+                Err(Errno::EINTR) => {}
+                Err(why) => {
+                    log::warn!(target: "catalogue", "files are read at a reload only: {why}");
+                    return;
+                }
+            }
+        }
+    })?;
+    Ok(kernel)
 }
 
 impl Files {
@@ -47,19 +60,15 @@ impl Files {
         });
         let wanted: Vec<PathBuf> = folders.collect();
         if self.kernel.is_none() && !wanted.is_empty() {
-            let made = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
-                .map_err(std::io::Error::from)
-                .and_then(|made| Ok(AsyncFd::register(Kernel(made))?));
-            match made {
+            match listen(Arc::clone(&self.rung)) {
                 Ok(kernel) => self.kernel = Some(kernel),
                 Err(why) => {
-                    log::warn!(target: "catalogue", "files are read at a reload only: {why}");
+                    log::warn!(target: "catalogue", "files are read at a reload only: {why:#}");
                     return;
                 }
             }
         }
         let Some(kernel) = &self.kernel else { return };
-        let kernel = &kernel.get_ref().0;
         self.folders.retain(|folder, watched| {
             let wanted = wanted.contains(folder);
             if !wanted {
@@ -90,15 +99,7 @@ impl Files {
 
     /// Waits until something changes in one of the folders.
     pub(super) async fn stirred(&self) {
-        let Some(kernel) = &self.kernel else {
-            return std::future::pending().await;
-        };
-        let Ok(mut ready) = kernel.readable().await else {
-            return std::future::pending().await;
-        };
-        // What exactly changed does not matter: the files are compared.
-        while kernel.get_ref().0.read_events().is_ok() {}
-        ready.clear_ready();
+        self.rung.notified().await;
     }
 
     /// Reads them a while after this.
