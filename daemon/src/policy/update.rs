@@ -402,3 +402,5 @@ fn is_as_wide(new: &Scope, old: &Scope) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod year;
