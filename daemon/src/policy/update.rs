@@ -7,6 +7,7 @@ use super::matcher::Matcher;
 use super::name::Pattern;
 use super::port::PortSet;
 use ipnet::IpNet;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One version of a source.
@@ -19,6 +20,9 @@ pub struct Version {
     /// What it lists.
     pub catalogue: Catalogue,
 }
+
+/// How many names and networks are held at most: a source that lists others each time must not fill the memory.
+const MOST_HELD: usize = 1 << 20;
 
 /// Part of a row that a source no longer lists, and that stays in force for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +117,12 @@ pub enum Refused {
         /// The area.
         area: String,
     },
+    /// With it more would be held than there is room for.
+    #[error(
+        "with version {0} there are {1} names and networks that are gone and held, more than {MOST_HELD}; confirm what \
+         is gone, or update with --force"
+    )]
+    HoldsMany(String, usize),
     /// An operator went back from it.
     #[error("version {0} was rolled back from; update with --force to take it again")]
     Barred(String),
@@ -132,14 +142,13 @@ impl Standing {
     ) -> Result<Taken, Refused> {
         self.guard(&incoming, rules, force)?;
         let listed = Listed::of(&incoming.catalogue);
-        let (held, returned) = listed.still_gone(std::mem::take(&mut self.held));
-        self.held = held;
+        let (mut held, returned) = listed.still_gone(&self.held);
         let mut gone = 0;
         for row in &self.newest.catalogue.sets {
             for set in listed.gone(row) {
                 gone += set.patterns.len() + set.networks.len();
                 if rules.hold > 0 {
-                    self.held.push(Held {
+                    held.push(Held {
                         set,
                         since: wall,
                         until: now.saturating_add(rules.hold),
@@ -147,6 +156,11 @@ impl Standing {
                     });
                 }
             }
+        }
+        let many = held.iter().map(|held| held.set.patterns.len() + held.set.networks.len());
+        let many = many.sum();
+        if many > MOST_HELD && !force {
+            return Err(Refused::HoldsMany(incoming.name, many));
         }
         let before = destinations(&self.newest.catalogue);
         let added = destinations(&incoming.catalogue).difference(&before).count();
@@ -158,7 +172,11 @@ impl Standing {
             returned,
             holds: rules.hold > 0,
         };
-        self.barred = None;
+        // A server that gives what stands already, from a copy that lags, has nothing new to say.
+        if incoming.print != self.newest.print || force {
+            self.barred = None;
+        }
+        self.held = held;
         self.newest = incoming;
         Ok(taken)
     }
@@ -269,11 +287,16 @@ impl Standing {
     /// Goes back to an earlier version. What only the newest lists ends at once, and its content is barred.
     pub fn roll_back(&mut self, to: Version) {
         let listed = Listed::of(&to.catalogue);
-        let (held, _) = listed.still_gone(std::mem::take(&mut self.held));
-        self.held = held;
+        (self.held, _) = listed.still_gone(&self.held);
         drop(listed);
         let left = std::mem::replace(&mut self.newest, to);
         self.barred = Some(left.print);
+    }
+
+    /// Ends what is held since one of these versions, those behind the one that an operator goes back to: what they
+    /// lack came after it, or it lists it.
+    pub fn forget(&mut self, versions: &BTreeSet<&str>) {
+        self.held.retain(|held| !versions.contains(&*held.version));
     }
 }
 
@@ -293,61 +316,77 @@ fn destinations(catalogue: &Catalogue) -> BTreeSet<Destination> {
 }
 
 /// What a version lists, by what covers it.
+#[derive(Default)]
 struct Listed<'a> {
-    sets: &'a [EndpointSet],
-    /// The rows that list it.
-    rows: BTreeMap<Destination, Vec<usize>>,
-    wildcards: Matcher<(&'a Pattern, usize)>,
+    /// By id, area and destination, whom it is open to. Many rows may list the same: no step may look at all of them.
+    open: BTreeMap<(&'a str, &'a str, Destination), Vec<Open<'a>>>,
+    wildcards: Matcher<&'a Pattern>,
+}
+
+/// What rows that are open to the same zones open together.
+struct Open<'a> {
+    required: bool,
+    scope: &'a Scope,
+    ports: Cow<'a, PortSet>,
 }
 
 impl<'a> Listed<'a> {
     fn of(catalogue: &'a Catalogue) -> Self {
-        let mut rows: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        let mut wildcards = Matcher::default();
-        for (row, set) in catalogue.sets.iter().enumerate() {
+        let mut listed = Self::default();
+        let mut wildcards = BTreeSet::new();
+        for set in &catalogue.sets {
             for destination in of_row(set) {
-                rows.entry(destination).or_default().push(row);
+                let open = listed.open.entry((&set.id, &set.area, destination)).or_default();
+                let same = |one: &&mut Open<'_>| one.required == set.required && *one.scope == set.scope;
+                match open.iter_mut().find(same) {
+                    Some(one) => one.add(&set.ports),
+                    None => open.push(Open {
+                        required: set.required,
+                        scope: &set.scope,
+                        ports: Cow::Borrowed(&set.ports),
+                    }),
+                }
             }
-            for pattern in set.patterns.iter().filter(|pattern| pattern.is_wildcard()) {
-                wildcards.insert(pattern, (pattern, row));
-            }
+            wildcards.extend(set.patterns.iter().filter(|pattern| pattern.is_wildcard()));
         }
-        Self {
-            sets: &catalogue.sets,
-            rows,
-            wildcards,
+        for pattern in wildcards {
+            listed.wildcards.insert(pattern, pattern);
         }
+        listed
     }
 
-    /// The rows that open `destination`, by itself or by what it is inside of.
-    fn opening(&self, destination: &Destination) -> Vec<usize> {
-        let mut rows: Vec<usize> = self.rows.get(destination).into_iter().flatten().copied().collect();
-        match destination {
+    /// The ports on which `destination` of `row` is open to all that had it, by itself or by what it is inside of; none
+    /// where it is not listed.
+    fn ports(&self, destination: Destination, row: &EndpointSet) -> Option<PortSet> {
+        let mut wide = Vec::new();
+        match &destination {
             Destination::Name(pattern) => {
                 if let Ok(example) = pattern.example("x") {
-                    let wide = self.wildcards.find(&example);
-                    let wide = wide.filter(|(wide, _)| wide.covers(pattern));
-                    rows.extend(wide.map(|(_, row)| *row));
+                    let found = self.wildcards.find(&example);
+                    let found = found.filter(|wide| **wide != pattern && wide.covers(pattern));
+                    wide.extend(found.map(|wide| Destination::Name((*wide).clone())));
                 }
             }
             Destination::Network(network) => {
-                let above = std::iter::successors(Some(*network), IpNet::supernet);
-                let above = above.skip(1).map(|net| Destination::Network(net.trunc()));
-                rows.extend(above.filter_map(|net| self.rows.get(&net)).flatten());
+                let above = std::iter::successors(network.supernet(), IpNet::supernet);
+                wide.extend(above.map(|net| Destination::Network(net.trunc())));
             }
         }
-        rows
+        wide.push(destination);
+        let open = wide.into_iter().filter_map(|one| self.open.get(&(&*row.id, &*row.area, one)));
+        let mut open = open.flatten().filter(|one| one.serves(row)).peekable();
+        open.peek()?;
+        let services = open.flat_map(|one| one.ports.services()).copied();
+        Some(PortSet::new(services))
     }
 
     /// What is gone of a row: one row for each set of ports that closed.
     fn gone(&self, row: &EndpointSet) -> Vec<EndpointSet> {
         let mut gone: BTreeMap<PortSet, EndpointSet> = BTreeMap::new();
         for destination in of_row(row) {
-            let mut opening = self.opening(&destination).into_iter();
-            let mut opening = opening.by_ref().map(|at| &self.sets[at]).filter(|set| serves(set, row)).peekable();
-            let listed = opening.peek().is_some();
-            let services = opening.flat_map(|set| set.ports.services()).copied();
-            let closed = row.ports.without(&PortSet::new(services));
+            let ports = self.ports(destination.clone(), row);
+            let listed = ports.is_some();
+            let closed = row.ports.without(&ports.unwrap_or_default());
             // A list that tells no ports lists all the same.
             if closed.is_empty() && (listed || !row.ports.is_empty()) {
                 continue;
@@ -367,25 +406,37 @@ impl<'a> Listed<'a> {
     }
 
     /// What is still gone of what is held, and how many names and networks are not.
-    fn still_gone(&self, held: Vec<Held>) -> (Vec<Held>, usize) {
+    fn still_gone(&self, held: &[Held]) -> (Vec<Held>, usize) {
         let mut returned = 0;
         let mut still = Vec::new();
         for held in held {
             let sets = self.gone(&held.set);
             let left: BTreeSet<Destination> = sets.iter().flat_map(of_row).collect();
             returned += held.destinations().filter(|one| !left.contains(one)).count();
-            still.extend(sets.into_iter().map(|set| Held { set, ..held.clone() }));
+            still.extend(sets.into_iter().map(|set| Held {
+                set,
+                since: held.since,
+                until: held.until,
+                version: held.version.clone(),
+            }));
         }
         (still, returned)
     }
 }
 
-/// Whether whoever had `old` has `new` as well, on the ports that it opens.
-fn serves(new: &EndpointSet, old: &EndpointSet) -> bool {
-    new.id == old.id
-        && new.area == old.area
-        && (new.required || !old.required)
-        && is_as_wide(&new.scope, &old.scope)
+impl Open<'_> {
+    fn add(&mut self, ports: &PortSet) {
+        let more = ports.without(&self.ports);
+        if !more.is_empty() {
+            let both = self.ports.services().iter().chain(more.services());
+            self.ports = Cow::Owned(PortSet::new(both.copied()));
+        }
+    }
+
+    /// Whether whoever had `old` has this as well, on the ports that it opens.
+    fn serves(&self, old: &EndpointSet) -> bool {
+        (self.required || !old.required) && is_as_wide(self.scope, &old.scope)
+    }
 }
 
 fn is_as_wide(new: &Scope, old: &Scope) -> bool {
@@ -402,3 +453,5 @@ fn is_as_wide(new: &Scope, old: &Scope) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod year;
