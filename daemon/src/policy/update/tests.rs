@@ -232,8 +232,8 @@ fn many_rows_of_the_same_take_no_square_of_time() {
         let text: String = (0..100_000).map(row).collect();
         let mut standing = Standing::default();
         let version = version("1", &text);
-        standing.take(version.clone(), 0, &rules(), false).unwrap();
-        let taken = standing.take(version, 0, &rules(), false).unwrap();
+        standing.take(version.clone(), (0, 0), &rules(), false).unwrap();
+        let taken = standing.take(version, (0, 0), &rules(), false).unwrap();
         assert_eq!((taken.added, taken.gone), (0, 0));
     }
     check(|row| format!("{row} a 443: x.v.example 192.0.2.0/24\n"));
@@ -244,17 +244,17 @@ fn many_rows_of_the_same_take_no_square_of_time() {
 #[test]
 fn what_is_held_has_a_bound() {
     let mut standing = Standing::default();
-    standing.take(version("1", "1 a 443: x.v.example y.v.example"), 0, &rules(), false).unwrap();
-    standing.take(version("2", "1 a 443: z.v.example w.v.example"), 0, &rules(), false).unwrap();
+    standing.take(version("1", "1 a 443: x.v.example y.v.example"), (0, 0), &rules(), false).unwrap();
+    standing.take(version("2", "1 a 443: z.v.example w.v.example"), (0, 0), &rules(), false).unwrap();
     let names = &mut standing.held[0].set.patterns;
     *names = vec![names[0].clone(); MOST_HELD - 1];
     let before = standing.clone();
     let incoming = version("3", "1 a 443: u.v.example v.v.example");
-    let refused = standing.take(incoming.clone(), 0, &rules(), false);
+    let refused = standing.take(incoming.clone(), (0, 0), &rules(), false);
     assert_eq!(refused, Err(Refused::HoldsMany("3".to_owned(), MOST_HELD + 1)));
     assert!(standing == before, "what was held is changed");
     standing.confirm(&[]).unwrap();
-    assert!(standing.take(incoming, 0, &rules(), false).is_ok());
+    assert!(standing.take(incoming, (0, 0), &rules(), false).is_ok());
 }
 
 /// A server whose copies lag gives now the one, now the other.
@@ -262,12 +262,12 @@ fn what_is_held_has_a_bound() {
 fn what_an_operator_went_back_from_stays_out() {
     let (one, two) = ("1 a 443: x.v.example", "1 a 443: x.v.example evil.example");
     let mut standing = Standing::default();
-    standing.take(version("1", one), 0, &rules(), false).unwrap();
-    standing.take(version("2", two), 0, &rules(), false).unwrap();
+    standing.take(version("1", one), (0, 0), &rules(), false).unwrap();
+    standing.take(version("2", two), (0, 0), &rules(), false).unwrap();
     standing.roll_back(version("1", one));
     for _ in 0..3 {
-        standing.take(version("1", one), DAY, &rules(), false).unwrap();
-        let again = standing.take(version("2", two), DAY, &rules(), false);
+        standing.take(version("1", one), (DAY, DAY), &rules(), false).unwrap();
+        let again = standing.take(version("2", two), (DAY, DAY), &rules(), false);
         assert_eq!(again, Err(Refused::Barred("2".to_owned())));
         assert_eq!(opens(&standing.in_force(DAY)), opens(&catalogue(one)));
     }
@@ -279,7 +279,7 @@ fn far_back() {
     let texts = ["1 a 443: x.v.example z.v.example", "1 a 443: x.v.example", "1 a 443: x.v.example evil.example", "1 a 443: x.v.example"];
     let mut standing = Standing::default();
     for (n, text) in texts.iter().enumerate() {
-        standing.take(version(&n.to_string(), text), DAY, &rules(), true).unwrap();
+        standing.take(version(&n.to_string(), text), (DAY, DAY), &rules(), true).unwrap();
     }
     standing.roll_back(version("1", texts[1]));
     standing.forget(&["2", "3"].into());
