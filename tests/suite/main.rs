@@ -8,6 +8,7 @@ mod crash;
 mod dnssec;
 mod edges;
 mod faults;
+mod feeds;
 mod floods;
 mod flows;
 mod fragments;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         clients::TESTS,
         dnssec::TESTS,
         faults::TESTS,
+        feeds::TESTS,
         soaks::TESTS,
         steer::TESTS,
         tamper::TESTS,
