@@ -1,5 +1,4 @@
 //! What was fetched, kept for ever: the lists as they came, and what is in force of them.
-#![expect(clippy::disallowed_methods, reason = "shell: reads and writes the state directory")]
 
 use super::{Endpoint, Memory};
 use crate::catalogue_import as import;
@@ -284,18 +283,20 @@ impl Store {
                 print: print.clone(),
                 taken: 0,
             });
-            self.version(catalogue, url, &past).map_err(|why| {
+            let found = self.version(catalogue, url, &past).inspect_err(|why| {
                 trouble.push(format!("version {}: {why:#}", past.name));
-                Version {
-                    name: past.name,
-                    print: past.print,
-                    catalogue: Catalogue::default(),
-                }
-            })
+            });
+            (past, found.ok())
         };
-        let pinned = file.pinned.as_ref().map(&mut find);
-        let pinned = pinned.map(|found| found.unwrap_or_else(|empty| empty));
-        let newest = file.newest.as_ref().and_then(|print| find(print).ok());
+        let pinned = file.pinned.as_ref().map(|print| {
+            let (past, found) = find(print);
+            found.unwrap_or_else(|| Version {
+                name: past.name,
+                print: past.print,
+                catalogue: Catalogue::default(),
+            })
+        });
+        let newest = file.newest.as_ref().and_then(|print| find(print).1);
         // Without the list the server must not be asked whether it changed.
         let memory = if newest.is_some() { file.memory } else { Memory::default() };
         let elapsed = file.stamp.elapsed(present);

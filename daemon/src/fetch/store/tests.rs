@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "damages files")]
+
 use super::*;
 use crate::policy::update::Rules;
 use tempfile::TempDir;
@@ -32,7 +34,9 @@ fn taken(store: &Store, lists: &[&str]) -> Kept {
         let name = format!("v{n}");
         let version = version(list.as_bytes(), &url(), Some(&name)).unwrap();
         let print = version.print.clone();
-        kept.standing.take(version, (NOW.0, 7), &rules(), true).unwrap();
+        kept.standing
+            .take(version, (NOW.0, 7), &rules(), true)
+            .unwrap();
         kept.remember(Past {
             name,
             print,
@@ -43,7 +47,11 @@ fn taken(store: &Store, lists: &[&str]) -> Kept {
 }
 
 fn save(store: &Store, kept: &Kept) {
-    store.draft("c", &url(), kept, NOW).unwrap().write().unwrap();
+    store
+        .draft("c", &url(), kept, NOW)
+        .unwrap()
+        .write()
+        .unwrap();
 }
 
 /// What is read back at the same moment. The clock of this run of the machine is an argument.
@@ -76,8 +84,17 @@ fn what_is_kept_is_read_as_the_same() {
     }
     check(&WITH_PORTS, 3);
     // Lists that tell no ports.
-    check(&["a.v.example\n192.0.2.0/24\nb.v.example", "a.v.example"], 1);
-    check(&["id,name,port\n1,a.v.example,sctp/5000\n1,b.v.example,443", "id,name,port\n1,b.v.example,443"], 1);
+    check(
+        &["a.v.example\n192.0.2.0/24\nb.v.example", "a.v.example"],
+        1,
+    );
+    check(
+        &[
+            "id,name,port\n1,a.v.example,sctp/5000\n1,b.v.example,443",
+            "id,name,port\n1,b.v.example,443",
+        ],
+        1,
+    );
 }
 
 #[test]
@@ -104,7 +121,9 @@ fn a_pinned_version_outlives_ten_others() {
         store.put("c", &url(), list.as_bytes()).unwrap();
         let version = version(list.as_bytes(), &url(), Some(&format!("w{n}"))).unwrap();
         let (name, print) = (version.name.clone(), version.print.clone());
-        kept.standing.take(version, (NOW.0, 7), &rules(), true).unwrap();
+        kept.standing
+            .take(version, (NOW.0, 7), &rules(), true)
+            .unwrap();
         kept.remember(Past {
             name,
             print,
@@ -150,7 +169,9 @@ fn damage_opens_nothing() {
     let list = store.list("c", &url(), &kept.standing.newest.print);
     let mut chance = 1_u64;
     let mut below = |end: usize| {
-        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        chance = chance
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(chance >> 33).unwrap() % end
     };
     let (mut same, mut less) = (0, 0);
@@ -172,11 +193,19 @@ fn damage_opens_nothing() {
                 same += 1;
             } else {
                 less += 1;
-                assert!(trouble.is_some(), "said nothing of {}", String::from_utf8_lossy(&bytes));
+                assert!(
+                    trouble.is_some(),
+                    "said nothing of {}",
+                    String::from_utf8_lossy(&bytes)
+                );
                 let open = found.standing.in_force(NOW.0).sets;
                 let was = kept.standing.in_force(NOW.0).sets;
                 assert!(open.iter().all(|set| was.contains(set)), "{open:?}");
-                assert_eq!(found.memory, Memory::default(), "the server must be asked for all of it");
+                assert_eq!(
+                    found.memory,
+                    Memory::default(),
+                    "the server must be asked for all of it"
+                );
             }
         }
         fs::write(file, &whole).unwrap();

@@ -107,9 +107,9 @@ fn first() -> Vec<Line> {
         Line {
             id,
             area: ["mem", "common", "exchange"][usize::from(id % 3)],
-            required: id % 4 != 0,
+            required: !id.is_multiple_of(4),
             to,
-            ports: if id % 2 == 0 { [443].into() } else { [80, 443].into() },
+            ports: if id.is_multiple_of(2) { [443].into() } else { [80, 443].into() },
         }
     };
     (1..=60).map(line).collect()
