@@ -593,8 +593,13 @@ impl Daemon {
                 CatalogueAct::RollBack { version, .. } => {
                     self.find_version(key, version.as_ref()).and_then(|version| {
                         let name = version.name.clone();
+                        let history = self.sources.all.get(key).map(|one| one.kept.history.clone());
+                        let history = history.unwrap_or_default();
+                        let later = history.iter().map(|past| &*past.name);
+                        let later = later.take_while(|later| **later != *name).collect();
                         self.change_source(key, |standing| {
                             standing.roll_back(version);
+                            standing.forget(&later);
                             Ok(())
                         })?;
                         if let Some(one) = self.sources.all.get_mut(key) {

@@ -1,11 +1,11 @@
 //! What was fetched, kept for ever: the lists as they came, and what is in force of them.
-#![expect(clippy::disallowed_methods, reason = "shell: reads and writes the state directory")]
 
 use super::{Endpoint, Memory};
 use crate::catalogue_import as import;
 use crate::daemon::state::{self, Stamp};
 use crate::policy::Moment;
-use crate::policy::catalogue::Catalogue;
+use crate::policy::catalogue::{Catalogue, EndpointSet};
+use crate::policy::port::{PortSet, Service, TCP};
 use crate::policy::update::{Held, Standing, Version};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,13 @@ impl Kept {
     pub fn remember(&mut self, past: Past) {
         self.history.retain(|one| one.print != past.print);
         self.history.insert(0, past);
-        self.history.truncate(MOST_VERSIONS);
+        // What is pinned must be there after a restart, however old it is.
+        let pinned = self.standing.pinned.as_ref().map(|pinned| &pinned.print);
+        let mut newer = 0;
+        self.history.retain(|one| {
+            newer += 1;
+            newer <= MOST_VERSIONS || pinned == Some(&one.print)
+        });
     }
 }
 
@@ -82,12 +88,61 @@ struct File {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Gone {
-    /// One row, as egressd writes catalogues.
+    /// One row, as egressd writes catalogues, but for its ports: a list that tells none has rows without.
     row: String,
+    /// Protocol, first and last port.
+    ports: Vec<(u8, u16, u16)>,
+    source: String,
+    origin: String,
     /// Milliseconds that are left of it.
     left: u64,
     since: u64,
     version: String,
+}
+
+impl Gone {
+    fn of(held: &Held, now: Moment) -> Self {
+        let services = held.set.ports.services().iter();
+        let row = EndpointSet {
+            ports: PortSet::new([Service::whole(TCP)]),
+            source: String::new(),
+            origin: String::new(),
+            ..held.set.clone()
+        };
+        Self {
+            row: import::write(&Catalogue {
+                name: "held".to_owned(),
+                sets: vec![row],
+                ..Catalogue::default()
+            }),
+            ports: services.map(|one| (one.protocol, one.first, one.last)).collect(),
+            source: held.set.source.clone(),
+            origin: held.set.origin.clone(),
+            left: held.until.saturating_sub(now.0),
+            since: held.since,
+            version: held.version.clone(),
+        }
+    }
+
+    fn revive(self, elapsed: u64, present: &Stamp) -> Option<Held> {
+        let row = import::toml(&self.row, "state").ok()?.sets.into_iter().next()?;
+        let services = self.ports.into_iter().map(|(protocol, first, last)| Service {
+            protocol,
+            first,
+            last,
+        });
+        Some(Held {
+            set: EndpointSet {
+                ports: PortSet::new(services),
+                source: self.source,
+                origin: self.origin,
+                ..row
+            },
+            since: self.since,
+            until: present.at.saturating_add(self.left.saturating_sub(elapsed)),
+            version: self.version,
+        })
+    }
 }
 
 /// A file that is to be written.
@@ -219,35 +274,43 @@ impl Store {
         file: File,
         present: &Stamp,
     ) -> (Kept, Option<String>) {
-        let mut trouble = None;
-        let mut find = |print: &Option<String>| {
-            let past = file.history.iter().find(|past| Some(&past.print) == print.as_ref())?;
-            match self.version(catalogue, url, past) {
-                Ok(version) => Some(version),
-                Err(why) => {
-                    trouble = Some(format!("version {}: {why:#}", past.name));
-                    None
-                }
-            }
+        let mut trouble = Vec::new();
+        // Of a version that cannot be read the name stays: in the place of a pinned one nothing else may be in force.
+        let mut find = |print: &String| {
+            let known = file.history.iter().find(|past| past.print == *print);
+            let past = known.cloned().unwrap_or_else(|| Past {
+                name: print.clone(),
+                print: print.clone(),
+                taken: 0,
+            });
+            let found = self.version(catalogue, url, &past).inspect_err(|why| {
+                trouble.push(format!("version {}: {why:#}", past.name));
+            });
+            (past, found.ok())
         };
-        let pinned = find(&file.pinned);
-        let newest = find(&file.newest);
+        let pinned = file.pinned.as_ref().map(|print| {
+            let (past, found) = find(print);
+            found.unwrap_or_else(|| Version {
+                name: past.name,
+                print: past.print,
+                catalogue: Catalogue::default(),
+            })
+        });
+        let newest = file.newest.as_ref().and_then(|print| find(print).1);
         // Without the list the server must not be asked whether it changed.
         let memory = if newest.is_some() { file.memory } else { Memory::default() };
         let elapsed = file.stamp.elapsed(present);
-        let held = file.held.into_iter().filter_map(|gone| {
-            let row = import::toml(&gone.row, "state").ok()?.sets.into_iter().next()?;
-            let left = gone.left.saturating_sub(elapsed);
-            Some(Held {
-                set: row,
-                since: gone.since,
-                until: present.at.saturating_add(left),
-                version: gone.version,
-            })
-        });
+        let all = file.held.len();
+        let held = file.held.into_iter().filter_map(|gone| gone.revive(elapsed, present));
+        let held: Vec<Held> = held.collect();
+        if held.len() < all {
+            let lost = all - held.len();
+            trouble.push(format!("{lost} rows that are gone and held cannot be read"));
+        }
+        let trouble = (!trouble.is_empty()).then(|| trouble.join("; "));
         let kept = Kept {
             standing: Standing {
-                held: held.collect(),
+                held,
                 newest: newest.unwrap_or_default(),
                 pinned,
                 barred: file.barred,
@@ -273,16 +336,7 @@ impl Store {
     ) -> anyhow::Result<Draft> {
         let standing = &kept.standing;
         let print = |version: &Version| Some(version.print.clone()).filter(|print| !print.is_empty());
-        let held = standing.held.iter().map(|held| Gone {
-            row: import::write(&Catalogue {
-                name: "held".to_owned(),
-                sets: vec![held.set.clone()],
-                ..Catalogue::default()
-            }),
-            left: held.until.saturating_sub(now.0),
-            since: held.since,
-            version: held.version.clone(),
-        });
+        let held = standing.held.iter().map(|held| Gone::of(held, now));
         let bytes = state::seal(&File {
             version: VERSION,
             stamp: Stamp::now(now),
@@ -298,19 +352,18 @@ impl Store {
             error: kept.error.clone(),
         })?;
         Ok(Draft {
-            over: self.over(catalogue, url, &kept.history),
+            over: self.over(catalogue, url, kept),
             path: self.file(catalogue, url),
             bytes,
         })
     }
 
-    /// Lists of a source that are in no history.
-    fn over(&self, catalogue: &str, url: &Endpoint, history: &[Past]) -> Vec<PathBuf> {
+    /// Lists of a source that are neither in its history nor pinned.
+    fn over(&self, catalogue: &str, url: &Endpoint, kept: &Kept) -> Vec<PathBuf> {
         let stem = Self::stem(catalogue, url);
-        let wanted: Vec<PathBuf> = history
-            .iter()
-            .map(|past| self.list(catalogue, url, &past.print))
-            .collect();
+        let pinned = kept.standing.pinned.iter().map(|pinned| &pinned.print);
+        let prints = kept.history.iter().map(|past| &past.print).chain(pinned);
+        let wanted: Vec<PathBuf> = prints.map(|print| self.list(catalogue, url, print)).collect();
         let Ok(entries) = fs::read_dir(&self.0) else {
             return Vec::new();
         };
@@ -350,3 +403,6 @@ pub fn version(bytes: &[u8], url: &Endpoint, name: Option<&str>) -> anyhow::Resu
         catalogue,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,9 +107,9 @@ fn first() -> Vec<Line> {
         Line {
             id,
             area: ["mem", "common", "exchange"][usize::from(id % 3)],
-            required: id % 4 != 0,
+            required: !id.is_multiple_of(4),
             to,
-            ports: if id % 2 == 0 { [443].into() } else { [80, 443].into() },
+            ports: if id.is_multiple_of(2) { [443].into() } else { [80, 443].into() },
         }
     };
     (1..=60).map(line).collect()
@@ -192,7 +192,7 @@ fn replay(seed: u64) -> Sums {
             let incoming = version(&name, &now, at % 2 == 1);
             let plain = pairs(&now);
             let would = listed.difference(&plain).filter(|pair| !covered(pair, &plain)).count();
-            let outcome = standing.take(incoming, (day * DAY, day * DAY), &rules, false);
+            let outcome = standing.take(incoming, (day * DAY, day), &rules, false);
             let after = open(&standing.in_force(day * DAY));
             let cut = kept.difference(&after).filter(|pair| !covered(pair, &after)).count();
             sums.cut_by_versions += cut;
