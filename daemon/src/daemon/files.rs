@@ -1,5 +1,4 @@
 //! The catalogue files of the configuration: noticed when somebody changes them, and left alone until that is done.
-#![expect(clippy::disallowed_methods, reason = "shell: watches folders")]
 
 use crate::policy::Moment;
 use nix::errno::Errno;

@@ -606,7 +606,6 @@ impl Daemon {
                             let at = one.kept.history.iter().position(|past| past.name == name);
                             one.kept.history.drain(..at.unwrap_or_default());
                         }
-                        self.sources.keep(key, now());
                         Ok(format!("version {name} is in force again"))
                     })
                 }

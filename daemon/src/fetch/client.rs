@@ -1,8 +1,4 @@
 //! One request and its reply, redirections followed.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "shell: opens connections, reads the system's certificates"
-)]
 
 use super::endpoint::address;
 use super::{Endpoint, Limits, Source, Trouble};
