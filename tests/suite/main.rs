@@ -13,6 +13,7 @@ mod floods;
 mod flows;
 mod fragments;
 mod grants;
+mod impact;
 mod late;
 mod local;
 mod lockdown;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let tests = [
         canary::TESTS,
         grants::TESTS,
+        impact::TESTS,
         floods::TESTS,
         flows::TESTS,
         fragments::TESTS,

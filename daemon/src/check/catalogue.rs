@@ -4,6 +4,7 @@
 use super::Finding;
 use crate::catalogue_import::printable;
 use crate::config::Settings;
+use crate::control::protocol::UnseenList;
 use crate::policy::catalogue::{Catalogue, EndpointSet};
 use crate::policy::diff;
 use crate::policy::lint;
@@ -224,6 +225,65 @@ impl Display for Row {
         self.left_out
             .iter()
             .try_for_each(|why| writeln!(f, "  NOT OPEN: {why}"))
+    }
+}
+
+/// What of a catalogue in force nobody uses.
+#[derive(Clone, Debug, Serialize)]
+pub struct Live {
+    /// The catalogue.
+    pub catalogue: String,
+    /// Whole days for which egressd has watched, all its runs together.
+    pub days: u64,
+    /// Names and wildcards that are watched, counted for each zone.
+    pub watched: u64,
+    /// Those of them that no client ever asked for; the finding lists the first of them.
+    pub unseen: u64,
+    /// Names and wildcards of all catalogues for which there is no room.
+    pub unwatched: u64,
+    /// `never-seen`, or nothing.
+    pub findings: Vec<Finding>,
+}
+
+/// What the daemon saw of a catalogue.
+#[must_use]
+pub fn live(seen: &UnseenList) -> Live {
+    let days = seen.seconds / 86_400;
+    let items = seen.unseen.iter().map(|of| {
+        format!(
+            "zone {}: {}, watched for {} days",
+            of.zone, of.pattern, of.days
+        )
+    });
+    let finding = lint::never_seen(&seen.catalogue, days, items.collect());
+    Live {
+        catalogue: seen.catalogue.clone(),
+        days,
+        watched: seen.watched,
+        unseen: seen.total,
+        unwatched: seen.unwatched,
+        findings: finding.into_iter().map(Finding::from).collect(),
+    }
+}
+
+impl Display for Live {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {} of {} names never asked for, watched for {} days",
+            printable(&self.catalogue),
+            self.unseen,
+            self.watched,
+            self.days
+        )?;
+        if self.unwatched > 0 {
+            writeln!(
+                f,
+                "{} more names are not watched: there is no room",
+                self.unwatched
+            )?;
+        }
+        self.findings.iter().try_for_each(|finding| finding.fmt(f))
     }
 }
 

@@ -1,7 +1,7 @@
 //! PURE. One call as it came in, checked field by field, to a [`Request`] or to the error that says
 //! which field is wrong.
 
-use super::protocol::{self, Failure, INTERFACE};
+use super::protocol::{self, Failure, INTERFACE, PreviewParameters};
 use super::{Act, CatalogueAct, ExplainQuery, GrantsQuery, Probe, Request, Subject};
 use crate::policy::exceptions::{self, Destination, Wanted};
 use crate::policy::name::Name;
@@ -30,6 +30,8 @@ pub(super) enum Call {
     Description(bool),
     /// For the loop.
     Ask(Request),
+    /// For the loop, once all pieces are there.
+    Preview(PreviewParameters),
     /// For the loop, with the peer's name.
     Act(Act),
     /// `Watch`.
@@ -69,6 +71,8 @@ impl Incoming {
             (INTERFACE, "ListLate") => late(fields),
             (INTERFACE, "Watch") => fields.end().map(|()| Call::Watch),
             (INTERFACE, "Reload") => reload(fields),
+            (INTERFACE, "ListUnseen") => unseen(fields),
+            (INTERFACE, "Preview") => preview(fields).map(Call::Preview),
             (INTERFACE, "ListExceptions") => fields.end().map(|()| Call::Ask(Request::Exceptions)),
             (INTERFACE, "Revoke") => revoke(fields).map(Call::Act),
             (INTERFACE, "Allow") => allow(fields).map(Call::Act),
@@ -151,6 +155,26 @@ fn reload(mut fields: Fields) -> Result<Call, Fault> {
     Ok(Call::Ask(Request::Reload {
         force: force.unwrap_or(false),
     }))
+}
+
+fn unseen(mut fields: Fields) -> Result<Call, Fault> {
+    let catalogue = fields.take("catalogue")?;
+    fields.end()?;
+    Ok(Call::Ask(Request::Unseen { catalogue }))
+}
+
+fn preview(mut fields: Fields) -> Result<PreviewParameters, Fault> {
+    let parameters = PreviewParameters {
+        catalogue: fields.take("catalogue")?,
+        text: fields.take("text")?,
+        unfinished: fields.take("unfinished")?,
+    };
+    fields.end()?;
+    if parameters.catalogue.is_some() != parameters.text.is_some() {
+        let text = "give both `catalogue` and `text`, or neither".to_owned();
+        return Err(Failure::BadQuery { text }.into());
+    }
+    Ok(parameters)
 }
 
 fn revoke(mut fields: Fields) -> Result<Act, Fault> {

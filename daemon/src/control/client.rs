@@ -1,10 +1,12 @@
 //! The client's half: one connection, typed calls. `egressctl` and the tests use it.
 #![expect(clippy::disallowed_methods, reason = "shell: waits until it is let in")]
 
+use super::impact;
 use super::protocol::{
-    AllowParameters, ConfirmParameters, DisallowParameters, Event, ExceptionChange, ExceptionList, ExplainParameters,
-    Explanation, Failure, GrantPage, GrantsParameters, LateList, LateParameters, ReloadParameters,
-    Reloaded, RevokeParameters, Revoked, Status, UpdateParameters, VersionParameters, ZoneList,
+    AllowParameters, ConfirmParameters, DisallowParameters, Event, ExceptionChange, ExceptionList,
+    ExplainParameters, Explanation, Failure, GrantPage, GrantsParameters, LateList, LateParameters,
+    Preview, PreviewParameters, ReloadParameters, Reloaded, RevokeParameters, Revoked, Status,
+    UnseenList, UnseenParameters, UpdateParameters, VersionParameters, ZoneList,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -62,6 +64,10 @@ enum Method<'a> {
     RollBack(&'a VersionParameters),
     #[serde(rename = "org.egressd.Control.ConfirmRemovals")]
     Confirm(&'a ConfirmParameters),
+    #[serde(rename = "org.egressd.Control.ListUnseen")]
+    Unseen(&'a UnseenParameters),
+    #[serde(rename = "org.egressd.Control.Preview")]
+    Preview(&'a PreviewParameters),
     #[serde(rename = "org.egressd.Control.Revoke")]
     Revoke(&'a RevokeParameters),
     #[serde(rename = "org.egressd.Control.Allow")]
@@ -184,6 +190,50 @@ impl Client {
     /// See [`ClientError`].
     pub async fn confirm(&mut self, what: &ConfirmParameters) -> Result<Reloaded, ClientError> {
         self.call(Method::Confirm(what)).await
+    }
+
+    /// `ListUnseen`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn unseen(&mut self, catalogue: &str) -> Result<UnseenList, ClientError> {
+        let catalogue = catalogue.to_owned();
+        self.call(Method::Unseen(&UnseenParameters { catalogue }))
+            .await
+    }
+
+    /// `Preview` of the configuration as it is written now.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn preview(&mut self) -> Result<Preview, ClientError> {
+        let whole = PreviewParameters::default();
+        self.call(Method::Preview(&whole)).await
+    }
+
+    /// `Preview` of `text` in the place of the catalogue `name`, in as many calls as it takes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn preview_catalogue(
+        &mut self,
+        name: &str,
+        text: &str,
+    ) -> Result<Preview, ClientError> {
+        let mut rest = text;
+        loop {
+            let (piece, after) = rest.split_at(impact::piece(rest));
+            let parameters = PreviewParameters {
+                catalogue: Some(name.to_owned()),
+                text: Some(piece.to_owned()),
+                unfinished: (!after.is_empty()).then_some(true),
+            };
+            let preview = self.call(Method::Preview(&parameters)).await?;
+            if after.is_empty() {
+                return Ok(preview);
+            }
+            rest = after;
+        }
     }
 
     /// `Revoke`.

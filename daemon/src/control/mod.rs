@@ -7,8 +7,8 @@ use crate::policy::name::Name;
 use crate::policy::revoke::Target;
 use ipnet::IpNet;
 use protocol::{
-    ExceptionChange, ExceptionList, Explanation, Failure, GrantPage, LateList, Reloaded, Revoked,
-    Status, ZoneList,
+    ExceptionChange, ExceptionList, Explanation, Failure, GrantPage, LateList, Preview, Reloaded,
+    Revoked, Status, UnseenList, ZoneList,
 };
 use std::fmt;
 use std::net::IpAddr;
@@ -20,6 +20,7 @@ pub mod catalogue;
 pub mod client;
 pub mod exception;
 pub mod explained;
+pub mod impact;
 pub mod late;
 pub mod protocol;
 pub mod revoked;
@@ -28,8 +29,10 @@ mod server;
 mod server_tests;
 mod session;
 mod socket;
+mod staged;
 pub mod status;
 pub mod text;
+pub mod unseen;
 
 pub use catalogue::CatalogueAct;
 pub use server::{Server, serve};
@@ -55,6 +58,13 @@ pub enum Request {
         /// Whether a catalogue that is empty or much smaller than before is accepted.
         force: bool,
     },
+    /// Answer with [`Reply::Unseen`].
+    Unseen {
+        /// The name of a catalogue in force.
+        catalogue: String,
+    },
+    /// Answer with [`Reply::Preview`].
+    Preview(Candidate),
     /// Answer with [`Reply::Exceptions`].
     Exceptions,
     /// Do it, and answer as [`Act`] says.
@@ -85,6 +95,20 @@ pub enum Act {
     },
     /// Answer with [`Reply::Reloaded`].
     Catalogue(CatalogueAct),
+}
+
+/// What might be put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// The configuration, as it is there to be read.
+    Configuration,
+    /// The policy in force with one catalogue in the place of another.
+    Catalogue {
+        /// The name of one in force.
+        name: String,
+        /// Its successor, in any format that is known.
+        text: String,
+    },
 }
 
 /// Which grants to list.
@@ -181,6 +205,10 @@ pub enum Reply {
     Late(LateList),
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
+    /// To [`Request::Unseen`].
+    Unseen(UnseenList),
+    /// To [`Request::Preview`].
+    Preview(Box<Preview>),
     /// To [`Request::Exceptions`].
     Exceptions(ExceptionList),
     /// To [`Act::Allow`] and [`Act::Disallow`].

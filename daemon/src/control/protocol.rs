@@ -6,12 +6,14 @@ pub use super::exception::{
     AllowParameters, DisallowParameters, Exception, ExceptionChange, ExceptionList,
 };
 pub use super::explained::*;
+pub use super::impact::{Preview, PreviewFlow, PreviewGrant, PreviewParameters, PreviewWish};
 pub use super::late::{LateList, LateName, LateParameters};
 pub use super::catalogue::{
     ConfirmParameters, SourceStatus, UpdateParameters, VersionParameters,
 };
 pub use super::revoked::{RevokeParameters, Revoked};
 pub use super::status::*;
+pub use super::unseen::{Unseen, UnseenList, UnseenParameters};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zlink::ReplyError;
@@ -389,6 +391,12 @@ const METHODS: &[&Method<'static>] = &[
             "Names whose addresses clients still try after their grants ended.",
         )],
     ),
+    &method::<UnseenParameters, UnseenList>(
+        "ListUnseen",
+        &[&Comment::new(
+            "Names and wildcards of a catalogue that no client ever asked for.",
+        )],
+    ),
     &method::<(), Event>(
         "Watch",
         &[&Comment::new(
@@ -416,6 +424,12 @@ const METHODS: &[&Method<'static>] = &[
     &method::<ConfirmParameters, Reloaded>(
         "ConfirmRemovals",
         &[&Comment::new("End what is held of a catalogue.")],
+    ),
+    &method::<PreviewParameters, Preview>(
+        "Preview",
+        &[&Comment::new(
+            "What another catalogue, or the configuration as it is written now, would end, cut and open. Changes nothing.",
+        )],
     ),
     &method::<RevokeParameters, Revoked>(
         "Revoke",
@@ -458,6 +472,10 @@ const TYPES: &[&idl::CustomType<'static>] = &[
     SetMatch::CUSTOM_TYPE,
     LateName::CUSTOM_TYPE,
     Exception::CUSTOM_TYPE,
+    Unseen::CUSTOM_TYPE,
+    PreviewGrant::CUSTOM_TYPE,
+    PreviewFlow::CUSTOM_TYPE,
+    PreviewWish::CUSTOM_TYPE,
     Kind::CUSTOM_TYPE,
 ];
 

@@ -158,6 +158,7 @@ impl Server {
             who: user.as_raw(),
             socket,
             patience,
+            staged: RefCell::default(),
         };
         let bounded = Bounded { stream, patience };
         tokio::task::spawn_local(async move {

@@ -7,7 +7,7 @@
 use super::client::{Client, ClientError};
 use super::protocol::*;
 use super::server::Server;
-use super::{Reply, Request};
+use super::{Candidate, Reply, Request};
 use crate::config::ControlSettings;
 use crate::observe::{self, Happening};
 use nix::unistd::{Gid, Group, Uid};
@@ -127,6 +127,14 @@ fn script(request: Request) -> oneshot::Receiver<Reply> {
                 ..Explanation::default()
             })),
         },
+        Request::Unseen { catalogue } => Reply::Unseen(UnseenList {
+            catalogue,
+            ..UnseenList::default()
+        }),
+        Request::Preview(candidate) => Reply::Preview(Box::new(Preview {
+            notes: vec![format!("{candidate:?}")],
+            ..Preview::default()
+        })),
         Request::Exceptions => Reply::Exceptions(ExceptionList::default()),
         Request::Act { act, who } => Reply::Revoked(Revoked {
             what: format!("{who}: {act:?}"),
@@ -501,6 +509,36 @@ fn as_user<T: Send>(uid: u32, groups: &[u32], work: impl FnOnce() -> T + Send) -
 }
 
 #[test]
+fn a_candidate_comes_in_pieces() {
+    let server = Running::start(None, |_| {});
+    let long = "\"\n\u{1}ü".repeat(50_000);
+    let preview = runtime().block_on(async {
+        let mut client = Client::connect(&server.path).await.unwrap();
+        client.preview_catalogue("c", &long).await.unwrap()
+    });
+    let whole = Candidate::Catalogue {
+        name: "c".to_owned(),
+        text: long,
+    };
+    assert!(preview.notes == [format!("{whole:?}")]);
+    let mut stream = server.connect();
+    for (parameters, word) in [
+        (r#"{"catalogue":"c"}"#, "both"),
+        (r#"{"text":"c"}"#, "both"),
+        (
+            r#"{"catalogue":"c","text":"x","force":true}"#,
+            r#""parameter":"force""#,
+        ),
+        ("{}", "Configuration"),
+    ] {
+        let text =
+            format!("{{\"method\":\"org.egressd.Control.Preview\",\"parameters\":{parameters}}}\0");
+        let told = call(&mut stream, &text);
+        assert!(told.contains(word), "{parameters}: {told}");
+    }
+}
+
+#[test]
 fn strangers_and_members() {
     let Some(group) = Group::from_gid(Gid::from_raw(1))
         .unwrap()
@@ -546,6 +584,8 @@ fn strangers_and_members() {
             r#"Revoke","parameters":{"what":"a.example"}"#,
             r#"Allow","parameters":{"what":"a.example","ports":"443","zone":"z","seconds":60,"reason":"r"}"#,
             r#"Disallow","parameters":{"id":1}"#,
+            r#"Preview""#,
+            r#"Preview","parameters":{"catalogue":"c","text":"x","unfinished":true}"#,
         ] {
             let text = format!("{{\"method\":\"org.egressd.Control.{act}}}\0");
             let refused = call(&mut streams[0], &text);

@@ -4,12 +4,14 @@
 use super::call::{Call, Fault, Incoming};
 use super::protocol::{DESCRIPTION, Event, Failure, INTERFACE, Kind};
 use super::socket::{Patience, send};
+use super::staged::Staged;
 use super::{Reply, Request};
 use crate::observe::{self, Happened};
 use futures_util::Stream;
 use futures_util::stream;
 use nix::sys::socket::{Shutdown, shutdown};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
@@ -42,6 +44,8 @@ pub(super) struct Session<A> {
     /// has gone.
     pub(super) socket: Rc<UnixStream>,
     pub(super) patience: Patience,
+    /// The pieces of a candidate so far.
+    pub(super) staged: RefCell<Staged>,
 }
 
 /// The parameters of a reply.
@@ -112,6 +116,18 @@ impl<A: Fn(Request) -> oneshot::Receiver<Reply>> Session<A> {
                 Err(Fault::Varlink(varlink_service::Error::ExpectedMore))
             }
             Call::Watch => Ok(MethodReply::Multi(self.watch())),
+            Call::Preview(parameters) => {
+                self.may_change()?;
+                let candidate = self.staged.borrow_mut().take(parameters)?;
+                let reply = match candidate {
+                    Some(candidate) => self.ask(Request::Preview(candidate)).await?,
+                    None => Reply::Preview(Box::default()),
+                };
+                if !call.oneway() {
+                    self.send(&reply).await;
+                }
+                Ok(MethodReply::Multi(Box::pin(stream::empty())))
+            }
             Call::Act(act) => {
                 let who = self.who;
                 let reply = self.ask(Request::Act { act, who }).await?;
@@ -144,13 +160,20 @@ impl<A: Fn(Request) -> oneshot::Receiver<Reply>> Session<A> {
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, Failure> {
-        let changes = matches!(request, Request::Reload { .. } | Request::Act { .. });
-        if changes && !self.may_change {
-            let text = "only root, the daemon's own user and members of the group that `[control] admins` \
-                        names may change anything; try sudo"
+    fn may_change(&self) -> Result<(), Failure> {
+        if self.may_change {
+            return Ok(());
+        }
+        let text =
+            "only root, the daemon's own user and members of the group that `[control] admins` \
+                    names may change anything; try sudo"
                 .to_owned();
-            return Err(Failure::PermissionDenied { text });
+        Err(Failure::PermissionDenied { text })
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, Failure> {
+        if matches!(request, Request::Reload { .. } | Request::Act { .. }) {
+            self.may_change()?;
         }
         match timeout(ANSWER, (self.ask)(request)).await {
             Ok(Ok(Reply::Failed(failure))) => Err(failure),
@@ -209,6 +232,8 @@ fn message(reply: &Reply) -> serde_json::Result<Vec<u8>> {
         Reply::Explanation(explanation) => bytes(explanation),
         Reply::Late(list) => bytes(list),
         Reply::Reloaded(reloaded) => bytes(reloaded),
+        Reply::Unseen(list) => bytes(list),
+        Reply::Preview(preview) => bytes(preview),
         Reply::Exceptions(list) => bytes(list),
         Reply::Exception(change) => bytes(change),
         Reply::Revoked(revoked) => bytes(revoked),

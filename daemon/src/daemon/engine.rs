@@ -7,7 +7,8 @@ use super::drifts::Drifts;
 use super::late::Late;
 use super::quotas::Quotas;
 use super::refusals::Refusals;
-use crate::dns::{Release, Untaught, Waiting};
+use super::seen::Seen;
+use crate::dns::{Release, Token, Untaught, Waiting};
 use crate::observe::Happening;
 use crate::plane::RefusedPacket;
 use crate::plane::drift::{Drift, Outcome as Mending};
@@ -173,6 +174,7 @@ pub struct Engine {
     late: Late,
     refusals: Refusals,
     quotas: Quotas,
+    seen: Seen,
 }
 
 impl Engine {
@@ -205,6 +207,7 @@ impl Engine {
             late: Late::default(),
             refusals: Refusals::default(),
             quotas: Quotas::default(),
+            seen: Seen::default(),
         };
         engine.pump(now);
         engine
@@ -238,6 +241,17 @@ impl Engine {
     #[must_use]
     pub fn late(&self) -> &Late {
         &self.late
+    }
+
+    /// Which names of its rules were ever asked for.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Goes on with what an earlier run saw.
+    pub fn recall_seen(&mut self, seen: Seen) {
+        self.seen = seen;
     }
 
     /// What was found changed in the planes.
@@ -279,6 +293,7 @@ impl Engine {
 
     /// What is to be done now, in this order.
     pub fn take_effects(&mut self, now: Moment) -> Vec<Effect> {
+        self.seen.follow(self.policy.rules(), now);
         self.pump(now);
         std::mem::take(&mut self.effects)
     }
@@ -510,6 +525,10 @@ impl Engine {
         match self.policy.admit(zone, &waiting.answer, now) {
             Admission::Admitted { changes, revision } => {
                 self.late.granted(zone, &waiting.answer);
+                if self.is_asked(&waiting) {
+                    let rules = self.policy.rules();
+                    self.seen.note(rules, zone, &waiting.answer.name, now);
+                }
                 if fresh > 0 {
                     self.quotas.charge(waiting.client, fresh);
                     self.tell_filling(zone);
@@ -548,6 +567,16 @@ impl Engine {
             }
             Admission::Full(cap) => self.capped(&waiting, cap, now),
         }
+    }
+
+    /// Whether a client was told it, or is to be. Of what the gateway itself asks nobody knows for whom, so a
+    /// zone of its own counts all.
+    fn is_asked(&self, waiting: &Waiting) -> bool {
+        let rules = self.policy.rules();
+        waiting.client.is_some()
+            || waiting.token == Token::TOLD
+            || rules.intent().observed.is_some()
+            || rules.local() == Some(waiting.zone)
     }
 
     fn capped(&mut self, waiting: &Waiting, cap: Cap, now: Moment) {

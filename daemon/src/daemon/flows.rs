@@ -6,6 +6,7 @@ use super::sent;
 use crate::links;
 use crate::plane::conntrack::{Conntrack, Flow};
 use crate::policy::image::Resolver;
+use crate::policy::impact::LiveFlow;
 use crate::policy::port::{SCTP, TCP, UDP};
 use crate::policy::redirect::{self, Fate};
 use crate::policy::rules::Rules;
@@ -135,6 +136,31 @@ struct Swept {
     /// Whether it evades its zone's redirect.
     evades: bool,
     flow: Flow,
+}
+
+/// Every live flow that would have to be judged by the `candidate`, as it places them, were it put in force after
+/// `now`. Takes as long as the conntrack table is large.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub(super) fn live(now: &Rules, candidate: &Rules) -> anyhow::Result<Vec<LiveFlow>> {
+    let guarded = match now.local() {
+        Some(_) => now.intent().resolvers.clone(),
+        None => Vec::new(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let swept = sweep(candidate, &guarded, &runtime)?.into_iter();
+    let live = swept.map(|Swept { zone, evades, flow }| LiveFlow {
+        zone,
+        source: flow.original.source,
+        destination: flow.original.destination,
+        protocol: flow.original.protocol,
+        port: port_of(&flow),
+        evades,
+    });
+    Ok(live.collect())
 }
 
 /// Every live flow that must be judged, with its zone.

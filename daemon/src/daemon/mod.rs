@@ -22,15 +22,18 @@ mod opening;
 mod operators;
 mod parked;
 pub mod planes;
+mod preview;
 mod quotas;
 pub mod refusals;
 #[cfg(test)]
 mod refusals_tests;
 mod reload;
+pub mod seen;
 mod sent;
 mod sources;
 pub mod state;
 mod views;
+pub mod wishes;
 
 use crate::config::{self, DnsSettings, EbpfMode, Settings};
 use crate::control::{self, Reply, Request};
@@ -140,7 +143,8 @@ async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
     }));
     let rules = Arc::new(ArcSwap::from(Arc::clone(policy.rules())));
     name_zones(&rules.load());
-    let engine = Engine::new(policy, now());
+    let mut engine = Engine::new(policy, now());
+    engine.recall_seen(seen::load(&settings.state, now()));
     let state = settings.state.clone();
     let mut daemon = Daemon {
         path: path.to_owned(),
@@ -169,6 +173,8 @@ async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
         },
         parked,
         pulse: Pulse::default(),
+        previewing: preview::Previewing::start(),
+        seen_kept: now(),
         next_runtime: None,
         started: now(),
         since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -288,6 +294,9 @@ struct Daemon {
     saved: Saved,
     parked: Parked,
     pulse: Pulse,
+    previewing: preview::Previewing,
+    /// When it was last kept which names were asked for.
+    seen_kept: Moment,
     /// The folder of marks after the next start, where that is another one.
     next_runtime: Option<PathBuf>,
     started: Moment,
@@ -363,6 +372,7 @@ impl Daemon {
                 () = tokio::time::sleep(Duration::from_millis(tick.max(1))) => {}
                 _ = save.tick() => {
                     self.save();
+                    self.keep_seen();
                     self.tend_exceptions();
                     let stuck = self.engine.is_stuck(now())
                         || self.observing.as_ref().is_some_and(observing::Observing::ended);
@@ -398,6 +408,7 @@ impl Daemon {
             // Two writers would mix their drafts.
             let _ = writing.await;
         }
+        seen::writer(self.engine.seen(), &self.settings.state, now())();
         let state = state::snapshot(self.engine.policy(), now());
         if let Err(error) = state::Store::save(&self.settings.state, &state) {
             log::warn!(target: "grant", "what was learned is not saved: {error:#}");
@@ -498,6 +509,7 @@ impl Daemon {
                 Effect::Publish => {
                     self.rules.store(Arc::clone(self.engine.policy().rules()));
                     name_zones(&self.rules.load());
+                    self.previewing.follow(&self.rules.load());
                 }
                 // Written by `keep_learned`, before all else of this round.
                 Effect::Learned { .. } | Effect::Unlearned { .. } => {}
@@ -648,6 +660,11 @@ impl Daemon {
                 let _ = reply.send(list.map_or_else(Reply::Failed, Reply::Late));
             }
             Request::Reload { force } => self.reload(force, Some(reply)),
+            Request::Unseen { catalogue } => {
+                let list = views::unseen(&self.engine, &catalogue, now());
+                let _ = reply.send(list.map_or_else(Reply::Failed, Reply::Unseen));
+            }
+            Request::Preview(candidate) => self.preview(candidate, reply),
             Request::Exceptions => {
                 let _ = reply.send(Reply::Exceptions(self.exception_list()));
             }
@@ -679,6 +696,16 @@ impl Daemon {
             draft: Some(state::Draft::default()),
             writing: None,
         };
+    }
+
+    /// Keeps which names were asked for, once in an hour: what a crash loses of it costs nothing.
+    fn keep_seen(&mut self) {
+        if now() < self.seen_kept.after_seconds(3600) {
+            return;
+        }
+        self.seen_kept = now();
+        let write = seen::writer(self.engine.seen(), &self.settings.state, now());
+        drop(tokio::task::spawn_blocking(write));
     }
 
     /// Takes a snapshot a piece further; the whole is written off the loop.

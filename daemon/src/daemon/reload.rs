@@ -306,7 +306,7 @@ impl Daemon {
 }
 
 /// Refuses a catalogue that lost most of itself: more likely a broken file than a policy.
-fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {
+pub(super) fn refuse_shrinking(old: &Settings, new: &Settings) -> anyhow::Result<()> {
     for catalogue in &old.intent.catalogues {
         let entries = |settings: &Settings| -> usize {
             let same = settings

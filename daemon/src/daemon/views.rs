@@ -8,8 +8,9 @@ use crate::control::protocol::{
     CatalogueStatus, DnsCounters, DriftCount, Exception, Explanation, Failure, Grant, GrantCounts,
     GrantPage, Holding, LateList, LateName, MAX_REASONS, ObserverCounters, PacketCounter,
     PacketCounts, PlaneStatus, PlaneVerdict, Reason, RefusalCounts, SetHits, SetMatch, State,
-    Status, UnresolvedName, Verdict, Zone, ZoneExplanation, ZoneList,
+    Status, UnresolvedName, Unseen, UnseenList, Verdict, Zone, ZoneExplanation, ZoneList,
 };
+use crate::control::unseen::MOST as MOST_UNSEEN;
 use crate::control::{Cursor, ExplainQuery, GrantsQuery, Probe, Subject};
 use crate::dns;
 use crate::observe::{self, Tally};
@@ -463,6 +464,34 @@ pub(super) fn late(engine: &Engine, zone: Option<&str>, now: Moment) -> Result<L
         packets: report.all.packets,
         grace: grace.into(),
         suggested_grace: report.all.grace.map(u64::from),
+    })
+}
+
+/// What of a catalogue nobody ever asked for.
+pub(super) fn unseen(engine: &Engine, catalogue: &str, now: Moment) -> Result<UnseenList, Failure> {
+    let rules = engine.policy().rules();
+    let catalogues = &rules.intent().catalogues;
+    if !catalogues.iter().any(|known| known.name == catalogue) {
+        let known: Vec<&str> = catalogues.iter().map(|known| &*known.name).collect();
+        let known = known.join(", ");
+        let text = format!("no catalogue in force is called `{catalogue}`; there are {known}");
+        return Err(Failure::BadQuery { text });
+    }
+    let report = engine.seen().report(rules, catalogue, now);
+    let never = report.never.iter().take(MOST_UNSEEN);
+    Ok(UnseenList {
+        catalogue: catalogue.to_owned(),
+        seconds: report.seconds,
+        watched: count(report.watched),
+        unwatched: count(report.unwatched),
+        total: count(report.never.len()),
+        unseen: never
+            .map(|of| Unseen {
+                zone: of.zone.clone(),
+                pattern: of.pattern.to_string(),
+                days: of.days.into(),
+            })
+            .collect(),
     })
 }
 

@@ -119,6 +119,8 @@ pub(super) struct Ready {
     pub(super) leased: Cell<u64>,
     /// Whether it is being fetched anew.
     pub(super) refreshing: Cell<bool>,
+    /// Whether the loop knows that a client was told it.
+    pub(super) told: Cell<bool>,
 }
 
 impl Ready {
@@ -143,10 +145,12 @@ impl Ready {
         let answer = self.answer.as_ref()?;
         let left = self.view.lifetime().saturating_sub(self.age(now));
         let lease = lease(now, left, limits);
-        if lease < self.leased.get() + 1000 {
+        // Of a look-up that no client asked for, the first who does.
+        let told = self.told.replace(true);
+        if told && lease < self.leased.get() + 1000 {
             return None;
         }
-        self.leased.set(lease);
+        self.leased.set(lease.max(self.leased.get()));
         Some(Answer {
             ttl: left,
             ..answer.clone()

@@ -78,6 +78,8 @@ pub struct Token(pub u64);
 impl Token {
     /// An answer that nobody waits for: a renewal. Its release is ignored.
     pub const NOBODY: Self = Self(u64::MAX);
+    /// The same, because a client was told it from the cache.
+    pub const TOLD: Self = Self(u64::MAX - 1);
 }
 
 /// An answer that waits for the kernel.

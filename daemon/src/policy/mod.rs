@@ -9,6 +9,7 @@ pub mod explain;
 mod fit;
 pub mod grant;
 pub mod image;
+pub mod impact;
 pub mod links;
 pub mod lint;
 pub mod matcher;

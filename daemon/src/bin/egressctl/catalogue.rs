@@ -7,11 +7,13 @@ use egressd::catalogue_import::{read, write};
 use egressd::check::{self, catalogue as report};
 use egressd::config::{self, Settings};
 use egressd::control::client::{Client, ClientError};
+use egressd::control::impact;
 use egressd::control::protocol::{
-    ConfirmParameters, Reloaded, UpdateParameters, VersionParameters,
+    ConfirmParameters, Preview, Reloaded, UpdateParameters, VersionParameters,
 };
-use egressd::policy::catalogue::Catalogue;
+use egressd::policy::catalogue::{Catalogue, EndpointSet};
 use egressd::policy::port::{PortSet, Service, TCP, UDP};
+use serde::Serialize;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,9 @@ pub(super) enum CatalogueCommand {
         old: String,
         /// The new version: a file of any format that is known.
         new: PathBuf,
+        /// Ask egressd as well what it would end, cut and open now; OLD is a catalogue in force.
+        #[arg(long)]
+        impact: bool,
         #[command(flatten)]
         configured: Configured,
     },
@@ -46,8 +51,11 @@ pub(super) enum CatalogueCommand {
     /// read.
     Check {
         /// Files of any format that is known.
-        #[arg(required = true)]
+        #[arg(required_unless_present = "live")]
         files: Vec<PathBuf>,
+        /// Ask egressd what of this catalogue, which is in force, no client ever asked for.
+        #[arg(long, value_name = "NAME", conflicts_with = "files")]
+        live: Option<String>,
         /// What makes it fail.
         #[arg(long, value_enum)]
         deny: Option<Deny>,
@@ -136,6 +144,73 @@ pub(super) enum Deny {
     Warnings,
 }
 
+impl CatalogueCommand {
+    /// Whether it needs a daemon.
+    pub(super) fn asks_daemon(&self) -> bool {
+        match self {
+            Self::Diff { impact, .. } => *impact,
+            Self::Check { live, .. } => live.is_some(),
+            Self::Live(_) => true,
+            Self::List { .. } | Self::Show { .. } | Self::Import(_) => false,
+        }
+    }
+}
+
+/// What a new version changes, and what that does now.
+#[derive(Serialize)]
+struct Changed {
+    impact: Preview,
+    difference: report::Difference,
+}
+
+/// Does what needs a daemon.
+pub(super) async fn ask(
+    command: &CatalogueCommand,
+    client: &mut Client,
+    json: bool,
+) -> Result<bool, Trouble> {
+    if let CatalogueCommand::Check {
+        live: Some(name), ..
+    } = command
+    {
+        let live = report::live(&client.unseen(name).await?);
+        print(json, &live, ToString::to_string)?;
+        return Ok(true);
+    }
+    let CatalogueCommand::Diff {
+        old,
+        new,
+        configured,
+        ..
+    } = command
+    else {
+        return run(command, json);
+    };
+    let before = named(&configured.read()?, old)?;
+    let after = file(new)?;
+    let difference = report::difference(&before, &after);
+    with_ports(&after)?;
+    let impact = client.preview_catalogue(old, &write(&after)).await?;
+    let changed = Changed { impact, difference };
+    print(json, &changed, |changed| {
+        format!("{}\n{}", impact::text(&changed.impact), changed.difference)
+    })?;
+    Ok(changed.difference.is_empty())
+}
+
+/// What cannot be written, cannot be sent.
+fn with_ports(catalogue: &Catalogue) -> Result<(), Trouble> {
+    let without = |set: &&EndpointSet| set.ports.is_empty();
+    let without = catalogue.sets.iter().filter(without).count();
+    if without == 0 {
+        return Ok(());
+    }
+    Err(Trouble::Usage(format!(
+        "{without} sets have no port, and the format tells none; write them with egressctl catalogue import \
+         --tcp 443 first"
+    )))
+}
+
 /// Whether the answer is yes.
 pub(super) fn run(command: &CatalogueCommand, json: bool) -> Result<bool, Trouble> {
     match command {
@@ -162,6 +237,7 @@ pub(super) fn run(command: &CatalogueCommand, json: bool) -> Result<bool, Troubl
             old,
             new,
             configured,
+            impact: _,
         } => {
             let path = Path::new(old);
             let old = if path.is_file() {
@@ -173,7 +249,7 @@ pub(super) fn run(command: &CatalogueCommand, json: bool) -> Result<bool, Troubl
             print(json, &difference, ToString::to_string)?;
             Ok(difference.is_empty())
         }
-        CatalogueCommand::Check { files, deny } => {
+        CatalogueCommand::Check { files, deny, .. } => {
             let mut all = Vec::new();
             for path in files {
                 all.push(report::import(&path.display().to_string(), &file(path)?));

@@ -13,7 +13,7 @@ use egressd::control::protocol::{
     AllowParameters, DEFAULT_SOCKET, ExplainParameters, Failure, GrantPage, GrantsParameters,
     LateParameters, RevokeParameters, Verdict,
 };
-use egressd::control::{absent, exception, late, revoked, text};
+use egressd::control::{absent, exception, impact, late, revoked, text};
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
@@ -128,6 +128,9 @@ enum Command {
         /// Accept a catalogue that is empty or much smaller than before.
         #[arg(long)]
         force: bool,
+        /// Only say what it would end, cut and open now. Exit status 1 if it would be refused.
+        #[arg(long, conflicts_with = "force")]
+        dry_run: bool,
     },
 }
 
@@ -196,6 +199,7 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         Command::Catalogue {
             command: CatalogueCommand::Live(_),
         } => (None, None),
+        Command::Catalogue { command } if command.asks_daemon() => (None, None),
         Command::Catalogue { command } => return catalogue::run(command, json),
     };
     let mut client = match Client::connect(&socket).await {
@@ -270,9 +274,13 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         Command::Catalogue {
             command: CatalogueCommand::Live(command),
         } => print(json, &catalogue::tell(command, &mut client).await?, text::reloaded)?,
-        // Done above already, without a daemon.
-        Command::Catalogue { command } => return catalogue::run(&command, json),
-        Command::Reload { force } => print(json, &client.reload(force).await?, text::reloaded)?,
+        Command::Catalogue { command } => {
+            return catalogue::ask(&command, &mut client, json).await;
+        }
+        Command::Reload { dry_run: true, .. } => {
+            print(json, &client.preview().await?, impact::text)?
+        }
+        Command::Reload { force, .. } => print(json, &client.reload(force).await?, text::reloaded)?,
     }
     Ok(true)
 }

@@ -1,6 +1,7 @@
 //! Replies that are told again: from the cache, while the kernel is known to allow them.
 
 use super::{Engine, MOST_OPEN};
+use crate::dns::Token;
 use crate::dns::cache::{Kept, Key, Ready, lease};
 use crate::dns::clients::Client;
 use crate::dns::course::decide;
@@ -37,7 +38,7 @@ impl Engine {
         let renewal = ready.renewal(now, limits);
         let refresh = ready.wants_refresh(now);
         if let (Some(zone), Some(answer)) = (zone, renewal) {
-            self.renew(zone, answer);
+            self.renew(zone, answer, Token::TOLD);
         }
         if refresh && let Ok(question) = asked.keep() {
             self.refresh(zone, question, key.keep());
@@ -68,8 +69,8 @@ impl Engine {
         key: &Kept,
         view: View,
         answer: Option<Answer>,
-        born: u64,
-        epoch: u64,
+        (born, epoch): (u64, u64),
+        told: bool,
     ) {
         let limits = self.parts.rules.load().intent().limits;
         let ready = Ready {
@@ -79,6 +80,7 @@ impl Engine {
             epoch,
             answer,
             refreshing: Cell::new(false),
+            told: Cell::new(told),
         };
         self.cache.make_ready(key, ready);
     }

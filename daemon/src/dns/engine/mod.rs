@@ -199,11 +199,11 @@ impl Engine {
     }
 
     /// Lets the grants of an answer last as if it had been given now.
-    fn renew(&mut self, zone: ZoneId, answer: Answer) {
+    fn renew(&mut self, zone: ZoneId, answer: Answer, token: Token) {
         self.submit(Waiting {
             zone,
             answer,
-            token: Token::NOBODY,
+            token,
             client: None,
         });
     }
@@ -414,7 +414,7 @@ impl Engine {
                             tell_daemon(&mut group, || untaught_addresses(message));
                             self.respond(group, &view, born);
                             if let Some(epoch) = epoch.filter(|_| purpose != Purpose::Audit) {
-                                self.make_ready(&key, view, None, born, epoch);
+                                self.make_ready(&key, view, None, (born, epoch), true);
                             }
                         }
                     }
@@ -540,9 +540,12 @@ impl Engine {
         for waiter in &waiters {
             self.settle_own(waiter, || Outcome::Granted(answer.clone()), now);
         }
+        let told = waiters
+            .iter()
+            .any(|waiter| waiter.origin.client().is_some());
         self.respond(waiters, &view, born);
         if epoch == Some(released) {
-            self.make_ready(&key, view, Some(answer), born, released);
+            self.make_ready(&key, view, Some(answer), (born, released), told);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Look-ups of our own: exact names that no client asked for.
 
 use super::Engine;
+use crate::dns::Token;
 use crate::dns::cache::{Key, Stored};
 use crate::dns::message::Question;
 use crate::dns::own::{Outcome, Target};
@@ -100,7 +101,7 @@ impl Engine {
         };
         let chance = self.lookups.chance().id();
         if let Some(answer) = self.own.settle(&target, outcome(), now, chance) {
-            self.renew(zone, answer);
+            self.renew(zone, answer, Token::NOBODY);
         }
         self.tell_unresolved();
     }

@@ -243,4 +243,14 @@ fn exact_names_are_looked_up_unasked() {
     client.send(&question("b.example.", RecordType::A)).unwrap();
     assert_eq!(told(&receive(&client)).len(), 2);
     assert_eq!(stage.edge.stats().cached, 1);
+    // The loop learns that somebody asked, once.
+    let heard = stage.waiting();
+    assert_eq!(heard.token, Token::TOLD);
+    assert_eq!(heard.answer.name.to_string(), "b.example");
+    client.send(&question("b.example.", RecordType::A)).unwrap();
+    receive(&client);
+    client
+        .send(&question("new.a.example.", RecordType::A))
+        .unwrap();
+    assert_eq!(stage.waiting().answer.name.to_string(), "new.a.example");
 }

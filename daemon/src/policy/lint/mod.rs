@@ -1,6 +1,7 @@
 //! What an operator should know about a policy that is not wrong. Pure; prints nothing.
 
 mod catalogue;
+mod never;
 mod redirect;
 mod zone;
 
@@ -8,6 +9,7 @@ mod zone;
 mod tests;
 
 pub use catalogue::catalogue;
+pub use never::never_seen;
 pub use zone::{denies, is_inert, links, taken_away, zone};
 
 /// Something worth knowing.
