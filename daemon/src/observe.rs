@@ -354,7 +354,9 @@ fn tally(happening: &Happening) -> u64 {
             return 0;
         }
         Happening::Updated { outcome: Ok(_), .. } => (Tally::Updates, 1),
-        Happening::Updated { outcome: Err(_), .. } => (Tally::UpdatesRefused, 1),
+        Happening::Updated {
+            outcome: Err(_), ..
+        } => (Tally::UpdatesRefused, 1),
         Happening::Reloaded { outcome: Ok(_) } => (Tally::Reloads, 1),
         Happening::Reloaded { outcome: Err(_) } => (Tally::ReloadsRefused, 1),
     };
@@ -633,7 +635,9 @@ fn level(happening: &Happening, total: u64) -> Level {
         Happening::Upstream { well: false, .. }
         | Happening::Plane { .. }
         | Happening::Operator { .. }
-        | Happening::Updated { outcome: Err(_), .. }
+        | Happening::Updated {
+            outcome: Err(_), ..
+        }
         | Happening::Drift { .. } => Level::Warn,
         Happening::Reloaded { outcome: Err(_) } | Happening::Tampering { .. } => Level::Error,
     }

@@ -1,7 +1,9 @@
 //! Catalogues that are fetched: what is in force after each word of their server, and after none.
 #![expect(clippy::disallowed_methods, reason = "shell: opens sockets")]
 
-use crate::bench::{Bench, NEVER, SURE, WEB, World, dies, fails, flow, host, learn, passes, question, zone};
+use crate::bench::{
+    Bench, NEVER, SURE, WEB, World, dies, fails, flow, host, learn, passes, question, zone,
+};
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
 use egressd_tests::lab::{Daemon, Feed, Lab, Planes, Zone, until};
@@ -11,9 +13,18 @@ use std::net::SocketAddr;
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_catalogue_is_fetched", Body::Daemon(fetched)),
-    ("what_a_server_says_wrongly_changes_nothing", Body::Daemon(wrong)),
-    ("the_last_good_catalogue_outlives_its_server", Body::Daemon(alone)),
-    ("a_local_zone_lets_catalogues_be_fetched", Body::Daemon(local)),
+    (
+        "what_a_server_says_wrongly_changes_nothing",
+        Body::Daemon(wrong),
+    ),
+    (
+        "the_last_good_catalogue_outlives_its_server",
+        Body::Daemon(alone),
+    ),
+    (
+        "a_local_zone_lets_catalogues_be_fetched",
+        Body::Daemon(local),
+    ),
     ("catalogue_files_are_watched", Body::Daemon(watched)),
 ];
 
@@ -105,35 +116,68 @@ fn fetched(bench: &Bench) -> Result<Verdict> {
     let daemon = bench.daemon(lab, &configuration(&feed))?;
     had(&daemon)?;
     open(lab, &["a", "b"])?;
-    let (mut kept, mut lost) = (flow(&lab.client, at("a"), WEB)?, flow(&lab.client, at("b"), WEB)?);
+    let (mut kept, mut lost) = (
+        flow(&lab.client, at("a"), WEB)?,
+        flow(&lab.client, at("b"), WEB)?,
+    );
     says(&daemon, &["update", "v"], true, "")?;
 
     // What is new is open at once, what is gone stays for a while.
     feed.gives(&list("2", &["a", "c"]));
-    says(&daemon, &["update", "v"], true, "version 2 after 1: 1 added, 1 gone and held")?;
+    says(
+        &daemon,
+        &["update", "v"],
+        true,
+        "version 2 after 1: 1 added, 1 gone and held",
+    )?;
     open(lab, &["a", "b", "c"])?;
     ensure!(lost.echoes(SURE), "what is held was cut");
     let status = daemon.told(&["status"])?;
     ensure!(status.contains("1 removals held"), "{status}");
 
     // Until somebody confirms.
-    says(&daemon, &["confirm", "v", "z.vendor.example"], false, "is not held")?;
-    says(&daemon, &["confirm", "v", "b.vendor.example"], true, "1 entries are no longer held")?;
+    says(
+        &daemon,
+        &["confirm", "v", "z.vendor.example"],
+        false,
+        "is not held",
+    )?;
+    says(
+        &daemon,
+        &["confirm", "v", "b.vendor.example"],
+        true,
+        "1 entries are no longer held",
+    )?;
     dies(&mut lost, SURE)?;
     open(lab, &["a", "c"])?;
     ensure!(kept.echoes(SURE), "a flow that is granted was cut");
 
     // Back, and back from what comes again.
-    says(&daemon, &["rollback", "v"], true, "version 1 is in force again")?;
+    says(
+        &daemon,
+        &["rollback", "v"],
+        true,
+        "version 1 is in force again",
+    )?;
     open(lab, &["a", "b"])?;
-    says(&daemon, &["update"], true, "version 2 is what was rolled back from")?;
+    says(
+        &daemon,
+        &["update"],
+        true,
+        "version 2 is what was rolled back from",
+    )?;
     open(lab, &["a", "b"])?;
     feed.gives(&list("3", &["a", "c", "d"]));
     says(&daemon, &["update"], true, "version 3 after 1")?;
     open(lab, &["a", "b", "c", "d"])?;
 
     // Pinned, whatever comes.
-    says(&daemon, &["pin", "v", "9"], false, "there is no version 9; there are: 3, 1")?;
+    says(
+        &daemon,
+        &["pin", "v", "9"],
+        false,
+        "there is no version 9; there are: 3, 1",
+    )?;
     says(&daemon, &["pin", "v", "1"], true, "version 1 is pinned")?;
     open(lab, &["a", "b"])?;
     feed.gives(&list("4", &["a", "c"]));
@@ -143,8 +187,16 @@ fn fetched(bench: &Bench) -> Result<Verdict> {
     open(lab, &["a", "b", "c", "d"])?;
     says(&daemon, &["confirm", "v"], true, "")?;
     open(lab, &["a", "c"])?;
-    ensure!(kept.echoes(SURE), "a flow that was granted all the time was cut");
-    says(&daemon, &["update", "w"], false, "`w` is not fetched; these are: v")?;
+    ensure!(
+        kept.echoes(SURE),
+        "a flow that was granted all the time was cut"
+    );
+    says(
+        &daemon,
+        &["update", "w"],
+        false,
+        "`w` is not fetched; these are: v",
+    )?;
     Ok(Verdict::Held)
 }
 
@@ -156,22 +208,43 @@ fn wrong(bench: &Bench) -> Result<Verdict> {
     let daemon = bench.daemon(lab, &configuration(&feed))?;
     had(&daemon)?;
     let head = |line: &str| format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n");
-    let body = |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{}", list("2", &["a"]));
+    let body = |text: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        )
+    };
+    let cut = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{}",
+        list("2", &["a"])
+    );
     let many = [
         (head("500 Internal Server Error"), "500"),
         (head("404 Not Found"), "404"),
         (head("429 Too Many Requests\r\nRetry-After: 60"), "429"),
-        (head("302 Found\r\nLocation: http://feed.vendor.example/"), "leads elsewhere"),
+        (
+            head("302 Found\r\nLocation: http://feed.vendor.example/"),
+            "leads elsewhere",
+        ),
         (cut, "broke off"),
         (body(""), "no catalogue"),
         (body("<html><body>Sign in</body></html>"), ""),
         (body("name = 'v'\nversion = '2'\n"), ""),
-        (body(&list("2", &["a"])), "version 2 lists 1 names where 4 were"),
+        (
+            body(&list("2", &["a"])),
+            "version 2 lists 1 names where 4 were",
+        ),
         (body("name = 'v'\n[[set]]\nid = 1\n"), "no catalogue"),
         ("SSH-2.0-nobody\r\n".to_owned(), ""),
     ];
-    let mut live = flow(&lab.client, { learn(&lab.client, &name("a"), at("a"))?; at("a") }, WEB)?;
+    let mut live = flow(
+        &lab.client,
+        {
+            learn(&lab.client, &name("a"), at("a"))?;
+            at("a")
+        },
+        WEB,
+    )?;
     for (answer, expected) in &many {
         feed.says(answer);
         says(&daemon, &["update"], false, expected).with_context(|| answer.clone())?;
@@ -186,7 +259,10 @@ fn wrong(bench: &Bench) -> Result<Verdict> {
     ensure!(live.echoes(SURE), "a granted flow was cut");
     let status = daemon.told(&["status"])?;
     ensure!(!status.contains("the last attempt failed"), "{status}");
-    println!("{} wrong answers, nothing changed by any of them", many.len());
+    println!(
+        "{} wrong answers, nothing changed by any of them",
+        many.len()
+    );
     Ok(Verdict::Held)
 }
 
@@ -227,7 +303,9 @@ fn alone(bench: &Bench) -> Result<Verdict> {
 /// What the gateway itself sends is judged, and what it fetches is let through, and nothing else for that.
 fn local(bench: &Bench) -> Result<Verdict> {
     if bench.planes == Planes::Ebpf {
-        return Ok(Verdict::NotPromised("without nft nobody knows which flows others began"));
+        return Ok(Verdict::NotPromised(
+            "without nft nobody knows which flows others began",
+        ));
     }
     let world = world()?;
     let lab = &world.lab;
@@ -253,11 +331,16 @@ fn watched(bench: &Bench) -> Result<Verdict> {
     let file = lab.dir().join("v.toml");
     fs::write(&file, list("1", &["a", "b"]))?;
     let config = zone("allow = [\"v\"]", &[])
-        + &format!("[[catalogue]]\nname = \"v\"\nfile = \"{}\"\n", file.display());
+        + &format!(
+            "[[catalogue]]\nname = \"v\"\nfile = \"{}\"\n",
+            file.display()
+        );
     let daemon = bench.daemon(lab, &config)?;
     open(lab, &["a", "b"])?;
     let told = |what: &str| {
-        until(SURE, what, || Ok(daemon.log()?.contains(what).then_some(())))
+        until(SURE, what, || {
+            Ok(daemon.log()?.contains(what).then_some(()))
+        })
     };
     // In its place, as editors and configuration management do it.
     let draft = lab.dir().join("draft");
@@ -266,7 +349,10 @@ fn watched(bench: &Bench) -> Result<Verdict> {
     told("files changed")?;
     open(lab, &["a", "b", "c"])?;
     // A broken one changes nothing, and says where.
-    fs::write(&file, list("3", &["a", "b", "c"]).replace("[[set]]", "[[sat]]"))?;
+    fs::write(
+        &file,
+        list("3", &["a", "b", "c"]).replace("[[set]]", "[[sat]]"),
+    )?;
     told("v.toml:3")?;
     open(lab, &["a", "b", "c"])?;
     fs::write(&file, list("4", &["a"]))?;

@@ -3,8 +3,8 @@
 use super::feed::Feed;
 use crate::catalogue_import as import;
 use crate::catalogue_import::targets::services;
-use crate::fetch::Endpoint;
 use crate::document::{Table, did_you_mean, nearest};
+use crate::fetch::Endpoint;
 use crate::policy::catalogue::{Catalogue, Scope};
 use crate::policy::port::PortSet;
 use crate::policy::zone::Selector;

@@ -68,7 +68,11 @@ impl Feed {
                 return None;
             }
         };
-        let usual = if endpoint.instance().is_some() { HOURLY } else { DAILY };
+        let usual = if endpoint.instance().is_some() {
+            HOURLY
+        } else {
+            DAILY
+        };
         Some(Self {
             catalogue: catalogue.to_owned(),
             every: every.unwrap_or(usual),

@@ -96,9 +96,8 @@ impl Text {
 /// # Errors
 /// When a file cannot be read, or with everything wrong in them.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
-    Text::read(path)?.settings(&|state, name, url| {
-        Store::new(state).in_force(name, url, daemon::now())
-    })
+    Text::read(path)?
+        .settings(&|state, name, url| Store::new(state).in_force(name, url, daemon::now()))
 }
 
 #[cfg(test)]

@@ -79,7 +79,9 @@ impl Incoming {
             (INTERFACE, "Disallow") => disallow(fields).map(Call::Act),
             (INTERFACE, "UpdateCatalogue") => update(fields).map(Act::Catalogue).map(Call::Act),
             (INTERFACE, "PinCatalogue") => pin(fields).map(Act::Catalogue).map(Call::Act),
-            (INTERFACE, "RollBackCatalogue") => roll_back(fields).map(Act::Catalogue).map(Call::Act),
+            (INTERFACE, "RollBackCatalogue") => {
+                roll_back(fields).map(Act::Catalogue).map(Call::Act)
+            }
             (INTERFACE, "ConfirmRemovals") => confirm(fields).map(Act::Catalogue).map(Call::Act),
             (INTERFACE | "org.varlink.service", _) => Err(self.unknown()),
             _ => Err(Fault::Varlink(varlink_service::Error::InterfaceNotFound {

@@ -2,15 +2,13 @@
 //! interface they make up. The interface description is derived from these types; it cannot say
 //! something else than they do.
 
+pub use super::catalogue::{ConfirmParameters, SourceStatus, UpdateParameters, VersionParameters};
 pub use super::exception::{
     AllowParameters, DisallowParameters, Exception, ExceptionChange, ExceptionList,
 };
 pub use super::explained::*;
 pub use super::impact::{Preview, PreviewFlow, PreviewGrant, PreviewParameters, PreviewWish};
 pub use super::late::{LateList, LateName, LateParameters};
-pub use super::catalogue::{
-    ConfirmParameters, SourceStatus, UpdateParameters, VersionParameters,
-};
 pub use super::revoked::{RevokeParameters, Revoked};
 pub use super::status::*;
 pub use super::unseen::{Unseen, UnseenList, UnseenParameters};
@@ -411,11 +409,15 @@ const METHODS: &[&Method<'static>] = &[
     ),
     &method::<UpdateParameters, Reloaded>(
         "UpdateCatalogue",
-        &[&Comment::new("Ask the servers of catalogues for newer versions, now.")],
+        &[&Comment::new(
+            "Ask the servers of catalogues for newer versions, now.",
+        )],
     ),
     &method::<VersionParameters, Reloaded>(
         "PinCatalogue",
-        &[&Comment::new("Keep a version in force whatever comes, or no longer.")],
+        &[&Comment::new(
+            "Keep a version in force whatever comes, or no longer.",
+        )],
     ),
     &method::<VersionParameters, Reloaded>(
         "RollBackCatalogue",

@@ -42,7 +42,11 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     catalogues.write(&mut text);
-    for source in status.catalogues.iter().flat_map(|catalogue| &catalogue.sources) {
+    for source in status
+        .catalogues
+        .iter()
+        .flat_map(|catalogue| &catalogue.sources)
+    {
         text += &fetched(source);
     }
     let mut packets = Table::new(["PACKETS", "PASSED", "DROPPED", "AUDITED", "REFERRED"]);
@@ -357,7 +361,12 @@ fn fetched(source: &SourceStatus) -> String {
     match source.age {
         None => text += "nothing yet",
         Some(age) => {
-            let _ = write!(text, "version {}, asked {} ago", clean(&source.version), seconds(age));
+            let _ = write!(
+                text,
+                "version {}, asked {} ago",
+                clean(&source.version),
+                seconds(age)
+            );
         }
     }
     if let Some(pinned) = &source.pinned {
@@ -385,7 +394,10 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
     } else {
         let summary = clean(&reloaded.summary);
         let gap = if summary.is_empty() { "" } else { ": " };
-        format!("nothing changed, revision {}{gap}{summary}\n", reloaded.revision)
+        format!(
+            "nothing changed, revision {}{gap}{summary}\n",
+            reloaded.revision
+        )
     };
     if reloaded.cut > 0 {
         let _ = writeln!(text, "live flows cut: {}", reloaded.cut);

@@ -34,18 +34,20 @@ pub(super) struct Files {
 fn listen(rung: Arc<Notify>) -> anyhow::Result<Arc<Inotify>> {
     let kernel = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC)?);
     let ear = Arc::clone(&kernel);
-    std::thread::Builder::new().name("files".to_owned()).spawn(move || {
-        loop {
-            match ear.read_events() {
-                Ok(_) => rung.notify_one(),
-                Err(Errno::EINTR) => {}
-                Err(why) => {
-                    log::warn!(target: "catalogue", "files are read at a reload only: {why}");
-                    return;
+    std::thread::Builder::new()
+        .name("files".to_owned())
+        .spawn(move || {
+            loop {
+                match ear.read_events() {
+                    Ok(_) => rung.notify_one(),
+                    Err(Errno::EINTR) => {}
+                    Err(why) => {
+                        log::warn!(target: "catalogue", "files are read at a reload only: {why}");
+                        return;
+                    }
                 }
             }
-        }
-    })?;
+        })?;
     Ok(kernel)
 }
 

@@ -104,9 +104,8 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
 
 async fn start(path: &Path, mut parked: Parked) -> anyhow::Result<()> {
     let text = config::Text::read(path)?;
-    let mut settings = text.settings(&|state, name, url| {
-        Store::new(state).in_force(name, url, now())
-    })?;
+    let mut settings =
+        text.settings(&|state, name, url| Store::new(state).in_force(name, url, now()))?;
     let _presence = Presence::take(settings.runtime())?;
     let links = links::read().await.context("read the interfaces")?;
     let (mut exceptions, unread) = keeping::load(&settings.state, now());
@@ -344,7 +343,9 @@ impl Daemon {
             } else {
                 let ends = self.exceptions.next_end().into_iter();
                 let others = self.sources.next().into_iter().chain(self.files.due());
-                let next = ends.chain(others).fold(self.engine.next_tick(), Moment::min);
+                let next = ends
+                    .chain(others)
+                    .fold(self.engine.next_tick(), Moment::min);
                 next.0.saturating_sub(now().0)
             };
             tokio::select! {

@@ -124,13 +124,16 @@ impl Daemon {
     /// Takes catalogue files as they are now, with the rest of the configuration as it was read.
     pub(super) fn take_files(&mut self) {
         let text = self.text.anew();
-        let taken = self.read_settings(&text).map_err(Into::into).and_then(|settings| {
-            if text.same_files(&self.text) {
-                return Ok(None);
-            }
-            refuse_shrinking(&self.settings, &settings)?;
-            self.adopt(settings).map(Some)
-        });
+        let taken = self
+            .read_settings(&text)
+            .map_err(Into::into)
+            .and_then(|settings| {
+                if text.same_files(&self.text) {
+                    return Ok(None);
+                }
+                refuse_shrinking(&self.settings, &settings)?;
+                self.adopt(settings).map(Some)
+            });
         let outcome = match taken {
             Ok(None) => return,
             Ok(Some((summary, _))) => {
@@ -147,7 +150,9 @@ impl Daemon {
 
     fn read_settings(&self, text: &config::Text) -> Result<Settings, config::Problems> {
         text.settings(&|state, name, url| {
-            let known = self.sources.in_force(&(name.to_owned(), url.to_string()), now());
+            let known = self
+                .sources
+                .in_force(&(name.to_owned(), url.to_string()), now());
             known.or_else(|| Store::new(state).in_force(name, url, now()))
         })
     }

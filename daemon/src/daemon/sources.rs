@@ -150,7 +150,9 @@ impl Sources {
         if let Some(why) = trouble {
             log::error!(target: "catalogue", "what was fetched from {} cannot be used: {why}", feed.source.url);
         }
-        let age = kept.fetched.map(|at| Duration::from_secs(wall().saturating_sub(at)));
+        let age = kept
+            .fetched
+            .map(|at| Duration::from_secs(wall().saturating_sub(at)));
         let rest = age.map_or(Duration::ZERO, |age| feed.every.saturating_sub(age));
         One {
             feed,
@@ -171,9 +173,19 @@ impl Sources {
 
     /// When something is due.
     pub(super) fn next(&self) -> Option<Moment> {
-        let due = self.all.values().filter(|one| !one.under_way).map(|one| one.due);
-        let ends = self.all.values().filter_map(|one| one.kept.standing.next_end());
-        let patience = self.waiting.iter().map(|waiting| waiting.since.at.after_seconds(PATIENCE));
+        let due = self
+            .all
+            .values()
+            .filter(|one| !one.under_way)
+            .map(|one| one.due);
+        let ends = self
+            .all
+            .values()
+            .filter_map(|one| one.kept.standing.next_end());
+        let patience = self
+            .waiting
+            .iter()
+            .map(|waiting| waiting.since.at.after_seconds(PATIENCE));
         due.chain(ends.map(Moment)).chain(patience).min()
     }
 
@@ -203,13 +215,27 @@ impl Sources {
             .map(|one| SourceStatus {
                 url: one.feed.source.url.to_string(),
                 version: one.kept.standing.newest.name.clone(),
-                pinned: one.kept.standing.pinned.as_ref().map(|pinned| pinned.name.clone()),
+                pinned: one
+                    .kept
+                    .standing
+                    .pinned
+                    .as_ref()
+                    .map(|pinned| pinned.name.clone()),
                 age: one.kept.fetched.map(|at| wall().saturating_sub(at)),
                 next: one.due.0.saturating_sub(now.0) / 1000,
-                held: count(one.kept.standing.held.iter().map(|held| {
-                    held.set.patterns.len() + held.set.networks.len()
-                })),
-                versions: one.kept.history.iter().map(|past| past.name.clone()).collect(),
+                held: count(
+                    one.kept
+                        .standing
+                        .held
+                        .iter()
+                        .map(|held| held.set.patterns.len() + held.set.networks.len()),
+                ),
+                versions: one
+                    .kept
+                    .history
+                    .iter()
+                    .map(|past| past.name.clone())
+                    .collect(),
                 error: one.kept.error.clone(),
             })
             .collect()
@@ -217,14 +243,22 @@ impl Sources {
 
     /// The sources of a catalogue.
     fn named(&self, name: &str) -> Result<Vec<Key>, Failure> {
-        let keys: Vec<Key> = self.all.keys().filter(|(one, _)| one == name).cloned().collect();
+        let keys: Vec<Key> = self
+            .all
+            .keys()
+            .filter(|(one, _)| one == name)
+            .cloned()
+            .collect();
         if !keys.is_empty() {
             return Ok(keys);
         }
         let known: BTreeSet<&str> = self.all.keys().map(|(name, _)| &**name).collect();
         let known = match known.is_empty() {
             true => "no catalogue is; write a `url` in a [[catalogue]]".to_owned(),
-            false => format!("these are: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+            false => format!(
+                "these are: {}",
+                known.into_iter().collect::<Vec<_>>().join(", ")
+            ),
         };
         Err(Failure::BadQuery {
             text: format!("`{name}` is not fetched; {known}"),
@@ -297,7 +331,10 @@ async fn run(errand: &Errand) -> Came {
                 Ok(version) => Came::New {
                     version: Box::new(version),
                     memory,
-                    unkept: store.put(name, &source.url, &bytes).err().map(|why| format!("{why:#}")),
+                    unkept: store
+                        .put(name, &source.url, &bytes)
+                        .err()
+                        .map(|why| format!("{why:#}")),
                 },
             }
         }
@@ -317,20 +354,30 @@ impl Daemon {
         }
         self.let_go(present);
         let over: Vec<Key> = (self.sources.all.iter())
-            .filter(|(_, one)| one.kept.standing.next_end().is_some_and(|end| end <= present.0))
+            .filter(|(_, one)| {
+                one.kept
+                    .standing
+                    .next_end()
+                    .is_some_and(|end| end <= present.0)
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for key in over {
             let changed = self.change_source(&key, |standing| Ok(standing.expire(present.0)));
             let text = changed.map(|(ended, _)| format!("{ended} rows are no longer held"));
-            tell(&key.0, text.map_err(|why| format!("what is held cannot end: {why}")));
+            tell(
+                &key.0,
+                text.map_err(|why| format!("what is held cannot end: {why}")),
+            );
         }
     }
 
     fn ask_source(&mut self, key: &Key) {
         let asker = self.edge.as_ref().map(crate::dns::Edge::asker);
         let sources = &mut self.sources;
-        let Some(one) = sources.all.get_mut(key) else { return };
+        let Some(one) = sources.all.get_mut(key) else {
+            return;
+        };
         one.under_way = true;
         // Of a list that is not there nobody must say that it is unchanged.
         let memory = match one.kept.is_there() && !one.force {
@@ -352,7 +399,9 @@ impl Daemon {
     /// Takes what came of an attempt.
     pub(super) fn source_done(&mut self, done: Done) {
         let Done { key, came } = done;
-        let Some(one) = self.sources.all.get_mut(&key) else { return };
+        let Some(one) = self.sources.all.get_mut(&key) else {
+            return;
+        };
         one.under_way = false;
         let force = std::mem::take(&mut one.force);
         let service = one.feed.source.url.instance().is_some();
@@ -485,7 +534,8 @@ impl Daemon {
                 self.sources.waiting.push(waiting);
                 continue;
             }
-            let text = "the servers have not answered yet; `egressctl status` will tell what they say";
+            let text =
+                "the servers have not answered yet; `egressctl status` will tell what they say";
             let _ = waiting.reply.send(Reply::Failed(Failure::Busy {
                 text: text.to_owned(),
             }));
@@ -506,7 +556,9 @@ impl Daemon {
             }
             let text = waiting.lines.join("; ");
             if waiting.failed {
-                let _ = waiting.reply.send(Reply::Failed(Failure::ConfigRefused { text }));
+                let _ = waiting
+                    .reply
+                    .send(Reply::Failed(Failure::ConfigRefused { text }));
             } else {
                 self.answer_when_in_force(waiting.since, waiting.changed, text, waiting.reply);
             }
@@ -514,7 +566,12 @@ impl Daemon {
     }
 
     /// Does what an operator wants with a catalogue.
-    pub(super) fn catalogue(&mut self, act: CatalogueAct, who: &str, reply: oneshot::Sender<Reply>) {
+    pub(super) fn catalogue(
+        &mut self,
+        act: CatalogueAct,
+        who: &str,
+        reply: oneshot::Sender<Reply>,
+    ) {
         let since = self.since_now();
         let name = act.name().map(str::to_owned);
         observe::record(Happening::Operator {
@@ -582,18 +639,25 @@ impl Daemon {
                     });
                     done.map(|(pinned, _)| format!("version {} is no longer pinned", pinned.name))
                 }
-                CatalogueAct::Pin { version, .. } => self.find_version(key, Some(version)).and_then(|version| {
-                    let name = version.name.clone();
-                    self.change_source(key, |standing| {
-                        standing.pinned = Some(version);
-                        Ok(())
-                    })?;
-                    Ok(format!("version {name} is pinned"))
-                }),
-                CatalogueAct::RollBack { version, .. } => {
-                    self.find_version(key, version.as_ref()).and_then(|version| {
+                CatalogueAct::Pin { version, .. } => {
+                    self.find_version(key, Some(version)).and_then(|version| {
                         let name = version.name.clone();
-                        let history = self.sources.all.get(key).map(|one| one.kept.history.clone());
+                        self.change_source(key, |standing| {
+                            standing.pinned = Some(version);
+                            Ok(())
+                        })?;
+                        Ok(format!("version {name} is pinned"))
+                    })
+                }
+                CatalogueAct::RollBack { version, .. } => self
+                    .find_version(key, version.as_ref())
+                    .and_then(|version| {
+                        let name = version.name.clone();
+                        let history = self
+                            .sources
+                            .all
+                            .get(key)
+                            .map(|one| one.kept.history.clone());
                         let history = history.unwrap_or_default();
                         let later = history.iter().map(|past| &*past.name);
                         let later = later.take_while(|later| **later != *name).collect();
@@ -607,8 +671,7 @@ impl Daemon {
                             one.kept.history.drain(..at.unwrap_or_default());
                         }
                         Ok(format!("version {name} is in force again"))
-                    })
-                }
+                    }),
             };
             match outcome {
                 Ok(text) => return Ok(text),
@@ -629,7 +692,13 @@ impl Daemon {
             Some(name) => history.iter().find(|past| past.name == *name),
             None => history.iter().find(|past| past.print != *newest),
         };
-        let known = || history.iter().map(|past| &*past.name).collect::<Vec<_>>().join(", ");
+        let known = || {
+            history
+                .iter()
+                .map(|past| &*past.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let past = past.ok_or_else(|| match name {
             Some(name) => format!("there is no version {name}; there are: {}", known()),
             None => "there is no version before this one".to_owned(),

@@ -127,7 +127,9 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
             None => Box::new(self.connect(&at.host, at.port).await?),
             Some(proxy) => {
                 let stream = self.connect(&proxy.host, proxy.port).await?;
-                self.tunnel(stream, at).await.map_err(|trouble| trouble.about("the proxy"))?
+                self.tunnel(stream, at)
+                    .await
+                    .map_err(|trouble| trouble.about("the proxy"))?
             }
         };
         let connector = TlsConnector::from(self.trust()?);
@@ -141,7 +143,8 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
         roots.add_parsable_certificates(self.source.authorities.iter().cloned());
         if roots.is_empty() {
             return Err(Trouble::Failed(
-                "the system trusts no authority; install `ca-certificates`, or name one with `ca`".to_owned(),
+                "the system trusts no authority; install `ca-certificates`, or name one with `ca`"
+                    .to_owned(),
             ));
         }
         let provider = Arc::new(ring::default_provider());
@@ -165,7 +168,10 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
         let mut trouble = format!("`{host}` has no address that the upstreams know");
         for address in addresses.into_iter().take(MOST_ADDRESSES) {
             let to = SocketAddr::new(address, port);
-            match self.step(&format!("connect to {to}"), TcpStream::connect(to)).await {
+            match self
+                .step(&format!("connect to {to}"), TcpStream::connect(to))
+                .await
+            {
                 Ok(stream) => return Ok(stream),
                 Err(Trouble::Failed(why) | Trouble::Later { why, .. }) => trouble = why,
             }
@@ -175,7 +181,9 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
 
     /// A way through a proxy (RFC 9110 §9.3.6).
     async fn tunnel(&self, stream: TcpStream, at: &Endpoint) -> Result<Box<dyn Stream>, Trouble> {
-        let (mut sender, connection) = self.step("HTTP", http1::handshake(TokioIo::new(stream))).await?;
+        let (mut sender, connection) = self
+            .step("HTTP", http1::handshake(TokioIo::new(stream)))
+            .await?;
         // It lives as long as the way does, and ends with it.
         tokio::spawn(connection.with_upgrades());
         let to = format!("{}:{}", at.host, at.port);
@@ -183,7 +191,9 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
             .header(HOST, &to)
             .body(Empty::<Bytes>::new())
             .map_err(|why| format!("it cannot be asked: {why}"))?;
-        let reply = self.step("its answer", sender.send_request(request)).await?;
+        let reply = self
+            .step("its answer", sender.send_request(request))
+            .await?;
         if !reply.status().is_success() {
             return Err(Trouble::Failed(format!("says {}", reply.status())));
         }
@@ -215,7 +225,10 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
         match self.step(what, step).await? {
             None => Ok(None),
             Some(Ok(some)) => Ok(Some(some)),
-            Some(Err(why)) => Err(Trouble::Failed(format!("{what} broke off: {}", chain(&why)))),
+            Some(Err(why)) => Err(Trouble::Failed(format!(
+                "{what} broke off: {}",
+                chain(&why)
+            ))),
         }
     }
 }
@@ -225,7 +238,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();
-        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+        if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
     })
 }
 

@@ -50,7 +50,8 @@ impl Endpoint {
             }
             Some(_) | None => return Err(format!("`{text}` is not an https URL; {example}")),
         }
-        let (host, port) = place(&uri, HTTPS).map_err(|why| format!("`{text}` {why}; {example}"))?;
+        let (host, port) =
+            place(&uri, HTTPS).map_err(|why| format!("`{text}` {why}; {example}"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let endpoint = Self {
             host,
@@ -201,8 +202,14 @@ mod tests {
             }
         }
         check("https://Feed.example", Ok("https://feed.example/"));
-        check("https://feed.example:443/a?b=c", Ok("https://feed.example/a?b=c"));
-        check("https://[2001:db8::1]:8443/x", Ok("https://[2001:db8::1]:8443/x"));
+        check(
+            "https://feed.example:443/a?b=c",
+            Ok("https://feed.example/a?b=c"),
+        );
+        check(
+            "https://[2001:db8::1]:8443/x",
+            Ok("https://[2001:db8::1]:8443/x"),
+        );
         check("https://192.0.2.1/x", Ok("https://192.0.2.1/x"));
         check("http://feed.example/x", Err("write `https://…`"));
         check("ftp://feed.example/x", Err("not an https URL"));
@@ -214,10 +221,18 @@ mod tests {
         check(service, Ok(service));
         check(
             &format!("{service}?ServiceAreas=Exchange,MEM&format=json"),
-            Ok("https://endpoints.office.com/endpoints/worldwide?ServiceAreas=Exchange,MEM&format=json"),
+            Ok(
+                "https://endpoints.office.com/endpoints/worldwide?ServiceAreas=Exchange,MEM&format=json",
+            ),
         );
-        check(&format!("{service}?ServiceAreas=Common"), Err("`ServiceAreas=Common,MEM`"));
-        check(&format!("{service}?ClientRequestId=1"), Err("leave `clientrequestid` out"));
+        check(
+            &format!("{service}?ServiceAreas=Common"),
+            Err("`ServiceAreas=Common,MEM`"),
+        );
+        check(
+            &format!("{service}?ClientRequestId=1"),
+            Err("leave `clientrequestid` out"),
+        );
     }
 
     #[test]
@@ -237,7 +252,12 @@ mod tests {
             at("/endpoints/china").list_path("I"),
             "/endpoints/china?clientrequestid=I"
         );
-        for other in ["/list.json", "/endpoints/", "/endpoints/a/b", "/v1/endpoints/a"] {
+        for other in [
+            "/list.json",
+            "/endpoints/",
+            "/endpoints/a/b",
+            "/v1/endpoints/a",
+        ] {
             assert_eq!(at(other).instance(), None, "{other}");
             assert_eq!(at(other).list_path("I"), other);
         }
@@ -248,7 +268,10 @@ mod tests {
         let from = Endpoint::parse("https://a.example:8443/x/y").unwrap();
         let to = |location| from.follow(location).map(|to| to.to_string());
         assert_eq!(to("/z?q"), Ok("https://a.example:8443/z?q".to_owned()));
-        assert_eq!(to("https://b.example/z"), Ok("https://b.example/z".to_owned()));
+        assert_eq!(
+            to("https://b.example/z"),
+            Ok("https://b.example/z".to_owned())
+        );
         assert!(to("http://b.example/z").is_err());
         assert!(to("//b.example/z").is_err());
         assert!(to("").is_err());
@@ -263,7 +286,12 @@ mod tests {
                 port: 3128
             })
         );
-        for wrong in ["proxy.example:3128", "http://proxy.example", "http://a:1/x", "https://a:1"] {
+        for wrong in [
+            "proxy.example:3128",
+            "http://proxy.example",
+            "http://a:1/x",
+            "https://a:1",
+        ] {
             assert!(Proxy::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -167,11 +167,16 @@ async fn attempt(
         let told = ok(client.get(&at, &[], SHORT).await?)?;
         let text = std::str::from_utf8(&told.body)
             .map_err(|_| "the answer about its version is no text".to_owned())?;
-        let told = webservice::version(text, instance, "/version").map_err(|why| why.to_string())?;
+        let told =
+            webservice::version(text, instance, "/version").map_err(|why| why.to_string())?;
         if memory.version.as_ref() == Some(&told) {
             return Ok(Outcome::Unchanged);
         }
-        if let Some(known) = memory.version.as_ref().filter(|known| is_older(&told, known)) {
+        if let Some(known) = memory
+            .version
+            .as_ref()
+            .filter(|known| is_older(&told, known))
+        {
             return Err(Trouble::Failed(format!(
                 "its version went back from {known} to {told}"
             )));
@@ -186,7 +191,10 @@ async fn attempt(
     // Of the web service the version has told already.
     if version.is_none() {
         conditions.extend(memory.etag.iter().map(|tag| ("if-none-match", &**tag)));
-        let since = memory.last_modified.iter().map(|when| ("if-modified-since", &**when));
+        let since = memory
+            .last_modified
+            .iter()
+            .map(|when| ("if-modified-since", &**when));
         conditions.extend(since);
     }
     let reply = client.get(&at, &conditions, client.limits.body).await?;
@@ -222,15 +230,18 @@ async fn verify(
     key: &str,
     bytes: &[u8],
 ) -> Result<(), Trouble> {
-    let (path, query) = list.path.split_at(list.path.find('?').unwrap_or(list.path.len()));
+    let (path, query) = list
+        .path
+        .split_at(list.path.find('?').unwrap_or(list.path.len()));
     let at = Endpoint {
         path: format!("{path}.minisig{query}"),
         ..list.clone()
     };
-    let reply = ok(client.get(&at, &[], SHORT).await?)
-        .map_err(|trouble| trouble.about("its signature"))?;
+    let reply =
+        ok(client.get(&at, &[], SHORT).await?).map_err(|trouble| trouble.about("its signature"))?;
     let key = PublicKey::from_base64(key).map_err(|why| format!("the public key: {why}"))?;
-    let signature = std::str::from_utf8(&reply.body).map_err(|_| "its signature is no text".to_owned())?;
+    let signature =
+        std::str::from_utf8(&reply.body).map_err(|_| "its signature is no text".to_owned())?;
     let signature = Signature::decode(signature).map_err(|why| format!("its signature: {why}"))?;
     key.verify(bytes, &signature, false)
         .map_err(|why| Trouble::Failed(format!("its signature does not fit it: {why}")))
@@ -264,6 +275,8 @@ fn ok(reply: Reply) -> Result<Reply, Trouble> {
 /// How long the server wants to be left alone (RFC 9110 §10.2.3). A date is taken for an hour: no clock of ours needs
 /// to agree with the server's then.
 fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
     seconds.map_or(LEFT_ALONE, Duration::from_secs)
 }

@@ -42,7 +42,11 @@ impl Schedule {
                 jitter(every)
             }
             Ended::Later(after) => {
-                let least = if service { Duration::from_hours(1) } else { SOON };
+                let least = if service {
+                    Duration::from_hours(1)
+                } else {
+                    SOON
+                };
                 after.clamp(least, MOST)
             }
             Ended::Badly => {
@@ -81,11 +85,26 @@ mod tests {
         }
         use Ended::{Badly, Later, Well};
         check(&[Well, Well], HOUR, true, &[HOUR, HOUR]);
-        check(&[Badly; 8], HOUR, true, &[60, 120, 240, 480, 960, 1920, HOUR, HOUR]);
-        check(&[Badly, Badly, Well, Badly], HOUR, false, &[60, 120, HOUR, 60]);
+        check(
+            &[Badly; 8],
+            HOUR,
+            true,
+            &[60, 120, 240, 480, 960, 1920, HOUR, HOUR],
+        );
+        check(
+            &[Badly, Badly, Well, Badly],
+            HOUR,
+            false,
+            &[60, 120, HOUR, 60],
+        );
         check(&[Badly; 2], 300, false, &[60, 120]);
         let later = |seconds| Later(Duration::from_secs(seconds));
-        check(&[later(5), later(7200), later(u64::MAX)], HOUR, true, &[HOUR, 7200, 24 * HOUR]);
+        check(
+            &[later(5), later(7200), later(u64::MAX)],
+            HOUR,
+            true,
+            &[HOUR, 7200, 24 * HOUR],
+        );
         check(&[later(5), later(90)], HOUR, false, &[60, 90]);
         check(&[Badly; 70], 2 * HOUR, false, &[60, 120]);
     }

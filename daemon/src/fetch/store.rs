@@ -115,7 +115,9 @@ impl Gone {
                 sets: vec![row],
                 ..Catalogue::default()
             }),
-            ports: services.map(|one| (one.protocol, one.first, one.last)).collect(),
+            ports: services
+                .map(|one| (one.protocol, one.first, one.last))
+                .collect(),
             source: held.set.source.clone(),
             origin: held.set.origin.clone(),
             left: held.until.saturating_sub(now.0),
@@ -125,12 +127,19 @@ impl Gone {
     }
 
     fn revive(self, elapsed: u64, present: &Stamp) -> Option<Held> {
-        let row = import::toml(&self.row, "state").ok()?.sets.into_iter().next()?;
-        let services = self.ports.into_iter().map(|(protocol, first, last)| Service {
-            protocol,
-            first,
-            last,
-        });
+        let row = import::toml(&self.row, "state")
+            .ok()?
+            .sets
+            .into_iter()
+            .next()?;
+        let services = self
+            .ports
+            .into_iter()
+            .map(|(protocol, first, last)| Service {
+                protocol,
+                first,
+                last,
+            });
         Some(Held {
             set: EndpointSet {
                 ports: PortSet::new(services),
@@ -187,7 +196,10 @@ impl Store {
     }
 
     fn stem(catalogue: &str, url: &Endpoint) -> String {
-        format!("{:016x}", state::checksum(format!("{catalogue}\0{url}").as_bytes()))
+        format!(
+            "{:016x}",
+            state::checksum(format!("{catalogue}\0{url}").as_bytes())
+        )
     }
 
     fn file(&self, catalogue: &str, url: &Endpoint) -> PathBuf {
@@ -195,7 +207,8 @@ impl Store {
     }
 
     fn list(&self, catalogue: &str, url: &Endpoint, print: &str) -> PathBuf {
-        self.0.join(format!("{}-{print}.list", Self::stem(catalogue, url)))
+        self.0
+            .join(format!("{}-{print}.list", Self::stem(catalogue, url)))
     }
 
     /// The number by which servers tell this gateway from others: made once, at random (RFC 9562 §5.4).
@@ -207,7 +220,10 @@ impl Store {
         let known = state::read(&path).ok().flatten();
         let known = known.and_then(|bytes| String::from_utf8(bytes).ok());
         let is_id = |text: &String| {
-            text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+            text.len() == 36
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
         };
         if let Some(id) = known.map(|text| text.trim().to_owned()).filter(is_id) {
             return (id, None);
@@ -219,7 +235,14 @@ impl Store {
         random[6] = random[6] & 0x0f | 0x40;
         random[8] = random[8] & 0x3f | 0x80;
         let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let id = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        let id = format!(
+            "{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        );
         let kept = state::replace(&path, id.as_bytes());
         (id, kept.err().map(|error| format!("{error:#}")))
     }
@@ -298,10 +321,17 @@ impl Store {
         });
         let newest = file.newest.as_ref().and_then(|print| find(print).1);
         // Without the list the server must not be asked whether it changed.
-        let memory = if newest.is_some() { file.memory } else { Memory::default() };
+        let memory = if newest.is_some() {
+            file.memory
+        } else {
+            Memory::default()
+        };
         let elapsed = file.stamp.elapsed(present);
         let all = file.held.len();
-        let held = file.held.into_iter().filter_map(|gone| gone.revive(elapsed, present));
+        let held = file
+            .held
+            .into_iter()
+            .filter_map(|gone| gone.revive(elapsed, present));
         let held: Vec<Held> = held.collect();
         if held.len() < all {
             let lost = all - held.len();
@@ -335,7 +365,8 @@ impl Store {
         now: Moment,
     ) -> anyhow::Result<Draft> {
         let standing = &kept.standing;
-        let print = |version: &Version| Some(version.print.clone()).filter(|print| !print.is_empty());
+        let print =
+            |version: &Version| Some(version.print.clone()).filter(|print| !print.is_empty());
         let held = standing.held.iter().map(|held| Gone::of(held, now));
         let bytes = state::seal(&File {
             version: VERSION,
@@ -363,14 +394,19 @@ impl Store {
         let stem = Self::stem(catalogue, url);
         let pinned = kept.standing.pinned.iter().map(|pinned| &pinned.print);
         let prints = kept.history.iter().map(|past| &past.print).chain(pinned);
-        let wanted: Vec<PathBuf> = prints.map(|print| self.list(catalogue, url, print)).collect();
+        let wanted: Vec<PathBuf> = prints
+            .map(|print| self.list(catalogue, url, print))
+            .collect();
         let Ok(entries) = fs::read_dir(&self.0) else {
             return Vec::new();
         };
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         paths
             .filter(|path| {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
                 name.starts_with(&stem) && name.ends_with(".list") && !wanted.contains(path)
             })
             .collect()

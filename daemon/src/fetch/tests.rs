@@ -27,7 +27,10 @@ enum Does {
 }
 
 fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn head(lines: &str) -> String {
@@ -194,60 +197,148 @@ fn check(script: Vec<Does>, path: &str, expected: &str) {
 #[test]
 fn a_list_comes_whole_or_not_at_all() {
     check(vec![says(ok(LIST))], "/list", "new:name");
-    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nname\r\n3\r\n=2\n\r\n0\r\n\r\n";
+    let chunked =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nname\r\n3\r\n=2\n\r\n0\r\n\r\n";
     check(vec![says(chunked.to_owned())], "/list", "new:name=2\n");
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nname";
     check(vec![says(cut.to_owned())], "/list", "broke off");
     check(vec![Does::BreaksOff(cut.to_owned())], "/list", "broke off");
     let endless = "HTTP/1.1 200 OK\r\n\r\nname";
     check(vec![says(endless.to_owned())], "/list", "new:name");
-    check(vec![Does::BreaksOff(endless.to_owned())], "/list", "broke off");
+    check(
+        vec![Does::BreaksOff(endless.to_owned())],
+        "/list",
+        "broke off",
+    );
     let half = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nname\r\n";
     check(vec![says(half.to_owned())], "/list", "broke off");
-    check(vec![says(ok(&"x".repeat(1001)))], "/list", "longer than 1000 bytes");
-    check(vec![says("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxx".to_owned())], "/list", "encoded as \"gzip\"");
-    check(vec![says("SSH-2.0-x\r\n".to_owned())], "/list", "the answer");
+    check(
+        vec![says(ok(&"x".repeat(1001)))],
+        "/list",
+        "longer than 1000 bytes",
+    );
+    check(
+        vec![says(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxx".to_owned(),
+        )],
+        "/list",
+        "encoded as \"gzip\"",
+    );
+    check(
+        vec![says("SSH-2.0-x\r\n".to_owned())],
+        "/list",
+        "the answer",
+    );
     check(vec![Does::BreaksOff(String::new())], "/list", "the answer");
 }
 
 #[test]
 fn nobody_is_waited_for_too_long() {
-    check(vec![Does::Hangs(String::new())], "/list", "the answer: nothing came for");
-    check(vec![Does::Hangs("HTTP/1.1 200 OK\r\nContent-Le".to_owned())], "/list", "the answer: nothing came for");
-    check(vec![Does::Hangs("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nna".to_owned())], "/list", "the list: nothing came for");
-    check(vec![Does::Drips("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n".to_owned())], "/list", "it took longer than");
-    check(vec![Does::Drips("HTTP/1.1 200 OK\r\n".to_owned())], "/list", "nothing came for");
+    check(
+        vec![Does::Hangs(String::new())],
+        "/list",
+        "the answer: nothing came for",
+    );
+    check(
+        vec![Does::Hangs("HTTP/1.1 200 OK\r\nContent-Le".to_owned())],
+        "/list",
+        "the answer: nothing came for",
+    );
+    check(
+        vec![Does::Hangs(
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nna".to_owned(),
+        )],
+        "/list",
+        "the list: nothing came for",
+    );
+    check(
+        vec![Does::Drips(
+            "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n".to_owned(),
+        )],
+        "/list",
+        "it took longer than",
+    );
+    check(
+        vec![Does::Drips("HTTP/1.1 200 OK\r\n".to_owned())],
+        "/list",
+        "nothing came for",
+    );
 }
 
 #[test]
 fn servers_say_no() {
-    check(vec![says(head("404 Not Found"))], "/list", "the server says 404");
-    check(vec![says(head("500 Internal Server Error"))], "/list", "the server says 500");
-    check(vec![says(head("304 Not Modified"))], "/list", "the server says 304");
-    check(vec![says(head("429 Too Many Requests\r\nRetry-After: 120"))], "/list", "later 120: the server says 429");
-    check(vec![says(head("429 Too Many Requests"))], "/list", "later 3600");
-    check(vec![says(head("503 Service Unavailable\r\nRetry-After: Wed, 21 Oct 2026 07:28:00 GMT"))], "/list", "later 3600");
-    check(vec![says(head("204 No Content"))], "/list", "the server says 204");
+    check(
+        vec![says(head("404 Not Found"))],
+        "/list",
+        "the server says 404",
+    );
+    check(
+        vec![says(head("500 Internal Server Error"))],
+        "/list",
+        "the server says 500",
+    );
+    check(
+        vec![says(head("304 Not Modified"))],
+        "/list",
+        "the server says 304",
+    );
+    check(
+        vec![says(head("429 Too Many Requests\r\nRetry-After: 120"))],
+        "/list",
+        "later 120: the server says 429",
+    );
+    check(
+        vec![says(head("429 Too Many Requests"))],
+        "/list",
+        "later 3600",
+    );
+    check(
+        vec![says(head(
+            "503 Service Unavailable\r\nRetry-After: Wed, 21 Oct 2026 07:28:00 GMT",
+        ))],
+        "/list",
+        "later 3600",
+    );
+    check(
+        vec![says(head("204 No Content"))],
+        "/list",
+        "the server says 204",
+    );
 }
 
 #[test]
 fn redirections_stay_within_tls() {
     let to = |place: &str| says(head(&format!("302 Found\r\nLocation: {place}")));
     check(vec![to("/there"), says(ok(LIST))], "/list", "new:name");
-    check(vec![to("http://feed.example/there")], "/list", "leads elsewhere");
+    check(
+        vec![to("http://feed.example/there")],
+        "/list",
+        "leads elsewhere",
+    );
     check(vec![to("//feed.example/there")], "/list", "leads elsewhere");
-    check(vec![to("/1"), to("/2"), to("/3"), to("/4")], "/list", "more than 3 times");
+    check(
+        vec![to("/1"), to("/2"), to("/3"), to("/4")],
+        "/list",
+        "more than 3 times",
+    );
     // Another host is believed by a certificate of its own.
     let elsewhere = Stage::new(Vec::new());
     let other = Stage::with(vec![says(ok(LIST))], &["feed.example"], 2040);
     let place = format!("https://other.example:{}/x", other.address.port());
     let stage = Stage::new(vec![to(&place)]);
     let source = Source {
-        authorities: vec![stage.authority.clone(), other.authority, elsewhere.authority],
+        authorities: vec![
+            stage.authority.clone(),
+            other.authority,
+            elsewhere.authority,
+        ],
         ..stage.source("/list")
     };
     let got = word(run(&source, &Memory::default()));
-    assert!(got.contains("TLS") && got.contains("other.example"), "{got}");
+    assert!(
+        got.contains("TLS") && got.contains("other.example"),
+        "{got}"
+    );
     assert!(other.heard.lock().unwrap().is_empty());
 }
 
@@ -269,13 +360,22 @@ fn whom_to_believe() {
     }
     source.url.host = "nowhere.example".to_owned();
     let got = word(run(&source, &Memory::default()));
-    assert_eq!(got, "`nowhere.example` has no address that the upstreams know");
+    assert_eq!(
+        got,
+        "`nowhere.example` has no address that the upstreams know"
+    );
 }
 
 #[test]
 fn what_did_not_change_does_not_come_again() {
-    let new = format!("HTTP/1.1 200 OK\r\nETag: \"7\"\r\nLast-Modified: Mon, 23 Nov 2026 10:00:00 GMT\r\nContent-Length: {}\r\n\r\n{LIST}", LIST.len());
-    let stage = Stage::new(vec![says(new), says("HTTP/1.1 304 Not Modified\r\n\r\n".to_owned())]);
+    let new = format!(
+        "HTTP/1.1 200 OK\r\nETag: \"7\"\r\nLast-Modified: Mon, 23 Nov 2026 10:00:00 GMT\r\nContent-Length: {}\r\n\r\n{LIST}",
+        LIST.len()
+    );
+    let stage = Stage::new(vec![
+        says(new),
+        says("HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()),
+    ]);
     let source = stage.source("/list?x=y");
     let Outcome::New { memory, .. } = run(&source, &Memory::default()) else {
         panic!("nothing new");
@@ -283,21 +383,40 @@ fn what_did_not_change_does_not_come_again() {
     assert_eq!(memory.etag.as_deref(), Some("\"7\""));
     assert_eq!(run(&source, &memory), Outcome::Unchanged);
     let heard = stage.heard();
-    assert!(heard[0].starts_with("GET /list?x=y HTTP/1.1\r\nhost: feed.example:"), "{heard:?}");
-    assert!(heard[0].contains("accept-encoding: identity\r\n"), "{heard:?}");
+    assert!(
+        heard[0].starts_with("GET /list?x=y HTTP/1.1\r\nhost: feed.example:"),
+        "{heard:?}"
+    );
+    assert!(
+        heard[0].contains("accept-encoding: identity\r\n"),
+        "{heard:?}"
+    );
     assert!(!heard[0].contains("if-"), "{heard:?}");
-    assert!(heard[1].contains("if-none-match: \"7\"\r\nif-modified-since: Mon, 23 Nov 2026 10:00:00 GMT\r\n"), "{heard:?}");
+    assert!(
+        heard[1].contains(
+            "if-none-match: \"7\"\r\nif-modified-since: Mon, 23 Nov 2026 10:00:00 GMT\r\n"
+        ),
+        "{heard:?}"
+    );
 }
 
 #[test]
 fn the_web_service_is_asked_for_its_version_first() {
-    let version = |number: &str| says(ok(&format!("{{\"instance\":\"Worldwide\",\"latest\":\"{number}\"}}")));
+    let version = |number: &str| {
+        says(ok(&format!(
+            "{{\"instance\":\"Worldwide\",\"latest\":\"{number}\"}}"
+        )))
+    };
     let known = |number: &str| Memory {
         version: Some(number.to_owned()),
         ..Memory::default()
     };
     let path = "/endpoints/worldwide?ServiceAreas=MEM";
-    let stage = Stage::new(vec![version("2026062900"), says(ok("[]")), version("2026062900")]);
+    let stage = Stage::new(vec![
+        version("2026062900"),
+        says(ok("[]")),
+        version("2026062900"),
+    ]);
     let source = stage.source(path);
     let Outcome::New { memory, .. } = run(&source, &known("2026032900")) else {
         panic!("nothing new");
@@ -320,11 +439,20 @@ fn the_web_service_is_asked_for_its_version_first() {
         let got = word(run(&stage.source(path), &known("2026062900")));
         assert!(got.contains(expected), "{got}");
     };
-    check(vec![version("2026052900")], "went back from 2026062900 to 2026052900");
-    check(vec![says(head("429 Too Many Requests\r\nRetry-After: 9"))], "later 9");
+    check(
+        vec![version("2026052900")],
+        "went back from 2026062900 to 2026052900",
+    );
+    check(
+        vec![says(head("429 Too Many Requests\r\nRetry-After: 9"))],
+        "later 9",
+    );
     check(vec![says(ok("<html>sign in</html>"))], "/version");
     check(vec![says(ok("{}"))], "/version");
-    check(vec![version("2026072900"), says(head("404 Not Found"))], "404");
+    check(
+        vec![version("2026072900"), says(head("404 Not Found"))],
+        "404",
+    );
 }
 
 /// minisign's published example: a key, and its signature of the four letters `test`.
@@ -345,9 +473,15 @@ fn a_list_bears_the_signature_that_it_must() {
     };
     let stage = check(vec![says(ok("test")), says(ok(SIGNATURE))], "new:test");
     assert!(stage.heard()[1].starts_with("GET /list.minisig?a=b HTTP/1.1"));
-    check(vec![says(ok("tost")), says(ok(SIGNATURE))], "does not fit it");
+    check(
+        vec![says(ok("tost")), says(ok(SIGNATURE))],
+        "does not fit it",
+    );
     check(vec![says(ok("test")), says(ok("rubbish"))], "its signature");
-    check(vec![says(ok("test")), says(head("404 Not Found"))], "its signature: the server says 404");
+    check(
+        vec![says(ok("test")), says(head("404 Not Found"))],
+        "its signature: the server says 404",
+    );
     assert!(public_key(KEY).is_ok());
     assert!(public_key("RWQ").unwrap_err().contains("minisign.pub"));
 }
@@ -386,9 +520,15 @@ fn through_a_proxy() {
         assert!(got.contains(expected), "{got}");
         let asked = heard.lock().unwrap()[0].clone();
         let port = stage.address.port();
-        assert!(asked.starts_with(&format!("CONNECT feed.example:{port} HTTP/1.1\r\n")), "{asked}");
+        assert!(
+            asked.starts_with(&format!("CONNECT feed.example:{port} HTTP/1.1\r\n")),
+            "{asked}"
+        );
     };
     check("HTTP/1.1 200 Connection established\r\n\r\n", "new:name");
-    check("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "the proxy: says 407");
+    check(
+        "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        "the proxy: says 407",
+    );
     check("", "the proxy: its answer: nothing came for");
 }

@@ -82,7 +82,11 @@ impl Catalogue {
     /// Opens `ports` where a row has none, as the formats without ports need it.
     pub fn default_ports(&mut self, ports: &PortSet, told_by: &str) {
         let open = !ports.is_empty();
-        for set in self.sets.iter_mut().filter(|set| open && set.ports.is_empty()) {
+        for set in self
+            .sets
+            .iter_mut()
+            .filter(|set| open && set.ports.is_empty())
+        {
             set.ports = ports.clone();
             set.inferred.push(format!(
                 "port: {told_by} says {ports}, the source tells none"

@@ -84,7 +84,11 @@ impl std::fmt::Display for Taken {
             write!(f, " after {before}")?;
         }
         write!(f, ": {} added, {} ", self.added, self.gone)?;
-        f.write_str(if self.holds { "gone and held" } else { "removed" })?;
+        f.write_str(if self.holds {
+            "gone and held"
+        } else {
+            "removed"
+        })?;
         write!(f, ", {} listed again", self.returned)
     }
 }
@@ -157,13 +161,17 @@ impl Standing {
                 }
             }
         }
-        let many = held.iter().map(|held| held.set.patterns.len() + held.set.networks.len());
+        let many = held
+            .iter()
+            .map(|held| held.set.patterns.len() + held.set.networks.len());
         let many = many.sum();
         if many > MOST_HELD && !force {
             return Err(Refused::HoldsMany(incoming.name, many));
         }
         let before = destinations(&self.newest.catalogue);
-        let added = destinations(&incoming.catalogue).difference(&before).count();
+        let added = destinations(&incoming.catalogue)
+            .difference(&before)
+            .count();
         drop(listed);
         let taken = Taken {
             version: (incoming.name.clone(), self.newest.name.clone()),
@@ -275,12 +283,14 @@ impl Standing {
         for held in &mut self.held {
             let whole = entries.is_empty() || entries.contains(&held.set.id);
             let before = held.destinations().count();
-            let stays = |text: String| !whole && !entries.iter().any(|entry| is(text.clone(), entry));
+            let stays =
+                |text: String| !whole && !entries.iter().any(|entry| is(text.clone(), entry));
             held.set.patterns.retain(|one| stays(one.to_string()));
             held.set.networks.retain(|one| stays(one.to_string()));
             ended += before - held.destinations().count();
         }
-        self.held.retain(|held| held.destinations().next().is_some());
+        self.held
+            .retain(|held| held.destinations().next().is_some());
         Ok(ended)
     }
 
@@ -336,8 +346,12 @@ impl<'a> Listed<'a> {
         let mut wildcards = BTreeSet::new();
         for set in &catalogue.sets {
             for destination in of_row(set) {
-                let open = listed.open.entry((&set.id, &set.area, destination)).or_default();
-                let same = |one: &&mut Open<'_>| one.required == set.required && *one.scope == set.scope;
+                let open = listed
+                    .open
+                    .entry((&set.id, &set.area, destination))
+                    .or_default();
+                let same =
+                    |one: &&mut Open<'_>| one.required == set.required && *one.scope == set.scope;
                 match open.iter_mut().find(same) {
                     Some(one) => one.add(&set.ports),
                     None => open.push(Open {
@@ -373,7 +387,9 @@ impl<'a> Listed<'a> {
             }
         }
         wide.push(destination);
-        let open = wide.into_iter().filter_map(|one| self.open.get(&(&*row.id, &*row.area, one)));
+        let open = wide
+            .into_iter()
+            .filter_map(|one| self.open.get(&(&*row.id, &*row.area, one)));
         let mut open = open.flatten().filter(|one| one.serves(row)).peekable();
         open.peek()?;
         let services = open.flat_map(|one| one.ports.services()).copied();
@@ -412,7 +428,10 @@ impl<'a> Listed<'a> {
         for held in held {
             let sets = self.gone(&held.set);
             let left: BTreeSet<Destination> = sets.iter().flat_map(of_row).collect();
-            returned += held.destinations().filter(|one| !left.contains(one)).count();
+            returned += held
+                .destinations()
+                .filter(|one| !left.contains(one))
+                .count();
             still.extend(sets.into_iter().map(|set| Held {
                 set,
                 since: held.since,

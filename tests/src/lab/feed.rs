@@ -1,5 +1,8 @@
 //! A server of a catalogue over HTTPS, which says what it is told to say.
-#![expect(clippy::disallowed_methods, reason = "shell: listens, writes a certificate")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: listens, writes a certificate"
+)]
 
 use super::Namespace;
 use anyhow::{Context, Result};
@@ -30,7 +33,12 @@ impl Feed {
     ///
     /// # Errors
     /// When it cannot listen there.
-    pub fn start(namespace: &Namespace, address: SocketAddr, host: &str, folder: &Path) -> Result<Self> {
+    pub fn start(
+        namespace: &Namespace,
+        address: SocketAddr,
+        host: &str,
+        folder: &Path,
+    ) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
@@ -38,7 +46,8 @@ impl Feed {
         std::fs::write(&authority, params.self_signed(&key)?.pem())?;
         let issuer = Issuer::new(params, key);
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &issuer)?;
+        let certificate =
+            CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &issuer)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -85,7 +94,10 @@ impl Feed {
 
     /// Answers each request with this content.
     pub fn gives(&self, body: &str) {
-        self.says(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        self.says(&format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
     }
 
     /// Requests that were answered.

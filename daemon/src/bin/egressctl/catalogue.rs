@@ -1,5 +1,8 @@
 //! `egressctl catalogue`: reads files, and tells the daemon what to do with what it fetches.
-#![expect(clippy::disallowed_methods, reason = "shell: reads and writes catalogues")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: reads and writes catalogues"
+)]
 
 use super::{Trouble, print};
 use clap::{Args, Subcommand, ValueEnum};

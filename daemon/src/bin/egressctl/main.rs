@@ -273,7 +273,11 @@ async fn run(arguments: Arguments) -> Result<bool, Trouble> {
         }
         Command::Catalogue {
             command: CatalogueCommand::Live(command),
-        } => print(json, &catalogue::tell(command, &mut client).await?, text::reloaded)?,
+        } => print(
+            json,
+            &catalogue::tell(command, &mut client).await?,
+            text::reloaded,
+        )?,
         Command::Catalogue { command } => {
             return catalogue::ask(&command, &mut client, json).await;
         }

@@ -31,7 +31,6 @@ use crate::policy::answer::{Answer, Ech, Malformed, Reading, Shape};
 use crate::policy::name::Name;
 use crate::policy::rules::{Refusal, Rules};
 use proving::Proving;
-use told::tell_daemon;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -39,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
+use told::tell_daemon;
 
 /// Most questions of clients open at once.
 const MOST_OPEN: usize = 16_384;

@@ -26,7 +26,10 @@ fn catalogue(text: &str) -> Catalogue {
         };
         let ports = head.next().unwrap_or_default();
         set.required = ports.ends_with('!');
-        let ports = ports.trim_end_matches('!').split(',').filter(|port| !port.is_empty());
+        let ports = ports
+            .trim_end_matches('!')
+            .split(',')
+            .filter(|port| !port.is_empty());
         set.ports = PortSet::new(ports.map(|port| Service::tcp(port.parse().unwrap())));
         for word in tail.split_ascii_whitespace() {
             match word.split_once('@') {
@@ -74,8 +77,12 @@ fn opens(catalogue: &Catalogue) -> BTreeSet<String> {
 /// What stays in force and is held after `old` became `new`.
 fn check(old: &str, new: &str, held: &[&str]) {
     let mut standing = Standing::default();
-    standing.take(version("1", old), (0, 0), &rules(), true).unwrap();
-    let taken = standing.take(version("2", new), (DAY, DAY), &rules(), true).unwrap();
+    standing
+        .take(version("1", old), (0, 0), &rules(), true)
+        .unwrap();
+    let taken = standing
+        .take(version("2", new), (DAY, DAY), &rules(), true)
+        .unwrap();
     let expected: BTreeSet<String> = held.iter().map(|text| (*text).to_owned()).collect();
     let kept = Catalogue {
         sets: standing.held.iter().map(|held| held.set.clone()).collect(),
@@ -93,39 +100,117 @@ fn check(old: &str, new: &str, held: &[&str]) {
 
 #[test]
 fn what_is_gone_is_held() {
-    check("1 a 443: x.v.example y.v.example", "1 a 443: x.v.example", &["1 y.v.example 443"]);
-    check("1 a 443: x.v.example", "1 a 443: x.v.example y.v.example", &[]);
-    check("1 a 80,443: x.v.example", "1 a 443: x.v.example", &["1 x.v.example 80"]);
+    check(
+        "1 a 443: x.v.example y.v.example",
+        "1 a 443: x.v.example",
+        &["1 y.v.example 443"],
+    );
+    check(
+        "1 a 443: x.v.example",
+        "1 a 443: x.v.example y.v.example",
+        &[],
+    );
+    check(
+        "1 a 80,443: x.v.example",
+        "1 a 443: x.v.example",
+        &["1 x.v.example 80"],
+    );
     check("1 a 443: x.v.example", "1 a 80,443: x.v.example", &[]);
     check("1 a 443: 192.0.2.0/24", "1 a 443: 192.0.0.0/16", &[]);
-    check("1 a 443: 192.0.0.0/16", "1 a 443: 192.0.2.0/24", &["1 192.0.0.0/16 443"]);
-    check("1 a 443: x.v.example w.x.v.example", "1 a 443: *.v.example", &[]);
+    check(
+        "1 a 443: 192.0.0.0/16",
+        "1 a 443: 192.0.2.0/24",
+        &["1 192.0.0.0/16 443"],
+    );
+    check(
+        "1 a 443: x.v.example w.x.v.example",
+        "1 a 443: *.v.example",
+        &[],
+    );
     check("1 a 443: *.x.v.example", "1 a 443: *.v.example", &[]);
-    check("1 a 443: *.v.example", "1 a 443: x.v.example", &["1 *.v.example 443"]);
-    check("1 a 80,443: x.v.example", "1 a 443: *.v.example", &["1 x.v.example 80"]);
+    check(
+        "1 a 443: *.v.example",
+        "1 a 443: x.v.example",
+        &["1 *.v.example 443"],
+    );
+    check(
+        "1 a 80,443: x.v.example",
+        "1 a 443: *.v.example",
+        &["1 x.v.example 80"],
+    );
     // Whoever has only what is required, or asks by id or area, loses it.
-    check("1 a 443!: x.v.example", "1 a 443: x.v.example", &["1 x.v.example 443"]);
+    check(
+        "1 a 443!: x.v.example",
+        "1 a 443: x.v.example",
+        &["1 x.v.example 443"],
+    );
     check("1 a 443: x.v.example", "1 a 443!: x.v.example", &[]);
-    check("1 a 443: x.v.example", "2 a 443: x.v.example", &["1 x.v.example 443"]);
-    check("1 a 443: x.v.example", "1 b 443: x.v.example", &["1 x.v.example 443"]);
-    check("1 a 443: x.v.example", "1 a 443: x.v.example eu@", &["1 x.v.example 443"]);
+    check(
+        "1 a 443: x.v.example",
+        "2 a 443: x.v.example",
+        &["1 x.v.example 443"],
+    );
+    check(
+        "1 a 443: x.v.example",
+        "1 b 443: x.v.example",
+        &["1 x.v.example 443"],
+    );
+    check(
+        "1 a 443: x.v.example",
+        "1 a 443: x.v.example eu@",
+        &["1 x.v.example 443"],
+    );
     check("1 a 443: x.v.example eu@", "1 a 443: x.v.example", &[]);
     // Several rows of one id add up, whichever says it.
-    check("1 a 80,443: x.v.example", "1 a 80: x.v.example\n1 a 443: x.v.example", &[]);
+    check(
+        "1 a 80,443: x.v.example",
+        "1 a 80: x.v.example\n1 a 443: x.v.example",
+        &[],
+    );
     // Lists without ports.
-    check("1 a: 192.0.2.0/24 198.51.100.0/24", "1 a: 192.0.2.0/24", &["1 198.51.100.0/24"]);
+    check(
+        "1 a: 192.0.2.0/24 198.51.100.0/24",
+        "1 a: 192.0.2.0/24",
+        &["1 198.51.100.0/24"],
+    );
 }
 
 #[test]
 fn what_comes_back_is_no_longer_held() {
     let mut standing = Standing::default();
     let both = "1 a 80,443: x.v.example y.v.example";
-    standing.take(version("1", both), (0, 0), &rules(), false).unwrap();
-    standing.take(version("2", "1 a 80,443: x.v.example"), (DAY, DAY), &rules(), true).unwrap();
-    standing.take(version("3", "1 a 443: x.v.example y.v.example"), (2 * DAY, 2 * DAY), &rules(), true).unwrap();
-    let held: Vec<_> = standing.held.iter().map(|held| (held.since, &*held.version)).collect();
-    assert_eq!(held, [(DAY, "2"), (2 * DAY, "3")], "y on 80 since version 2, x on 80 since 3");
-    let taken = standing.take(version("4", both), (3 * DAY, 3 * DAY), &rules(), true).unwrap();
+    standing
+        .take(version("1", both), (0, 0), &rules(), false)
+        .unwrap();
+    standing
+        .take(
+            version("2", "1 a 80,443: x.v.example"),
+            (DAY, DAY),
+            &rules(),
+            true,
+        )
+        .unwrap();
+    standing
+        .take(
+            version("3", "1 a 443: x.v.example y.v.example"),
+            (2 * DAY, 2 * DAY),
+            &rules(),
+            true,
+        )
+        .unwrap();
+    let held: Vec<_> = standing
+        .held
+        .iter()
+        .map(|held| (held.since, &*held.version))
+        .collect();
+    assert_eq!(
+        held,
+        [(DAY, "2"), (2 * DAY, "3")],
+        "y on 80 since version 2, x on 80 since 3"
+    );
+    let taken = standing
+        .take(version("4", both), (3 * DAY, 3 * DAY), &rules(), true)
+        .unwrap();
     assert_eq!((taken.returned, standing.held.len()), (2, 0));
     assert_eq!(
         taken.to_string(),
@@ -142,7 +227,9 @@ fn bad_versions_are_refused() {
             ..rules()
         };
         let mut standing = Standing::default();
-        standing.take(version("1", old), (0, 0), &rules, false).unwrap();
+        standing
+            .take(version("1", old), (0, 0), &rules, false)
+            .unwrap();
         let before = standing.clone();
         let got = standing.take(version("2", new), (0, 0), &rules, false);
         match got {
@@ -172,15 +259,26 @@ fn bad_versions_are_refused() {
         Some("mem"),
         "version 2 has no set of area `mem`; if that is meant, update with --force",
     );
-    check("1 mem 443: a.v.example b.v.example d.v.example\n2 x 443: 192.0.2.0/24", Some("mem"), "");
+    check(
+        "1 mem 443: a.v.example b.v.example d.v.example\n2 x 443: 192.0.2.0/24",
+        Some("mem"),
+        "",
+    );
 }
 
 #[test]
 fn an_operator_goes_back_pins_and_confirms() {
     let mut standing = Standing::default();
-    let (one, two) = ("1 a 443: x.v.example y.v.example", "1 a 443: x.v.example z.v.example");
-    standing.take(version("1", one), (0, 0), &rules(), false).unwrap();
-    standing.take(version("2", two), (DAY, DAY), &rules(), false).unwrap();
+    let (one, two) = (
+        "1 a 443: x.v.example y.v.example",
+        "1 a 443: x.v.example z.v.example",
+    );
+    standing
+        .take(version("1", one), (0, 0), &rules(), false)
+        .unwrap();
+    standing
+        .take(version("2", two), (DAY, DAY), &rules(), false)
+        .unwrap();
     let mut pinned = standing.clone();
     pinned.pinned = Some(version("1", one));
     assert_eq!(opens(&pinned.in_force(DAY)), opens(&catalogue(one)));
@@ -190,8 +288,18 @@ fn an_operator_goes_back_pins_and_confirms() {
     assert_eq!(opens(&back.in_force(DAY)), opens(&catalogue(one)));
     let again = back.take(version("2", two), (2 * DAY, 2 * DAY), &rules(), false);
     assert_eq!(again, Err(Refused::Barred("2".to_owned())));
-    back.take(version("3", "1 a 443: x.v.example"), (2 * DAY, 2 * DAY), &rules(), true).unwrap();
-    assert!(back.take(version("2", two), (3 * DAY, 3 * DAY), &rules(), false).is_ok(), "once another came");
+    back.take(
+        version("3", "1 a 443: x.v.example"),
+        (2 * DAY, 2 * DAY),
+        &rules(),
+        true,
+    )
+    .unwrap();
+    assert!(
+        back.take(version("2", two), (3 * DAY, 3 * DAY), &rules(), false)
+            .is_ok(),
+        "once another came"
+    );
 
     let unknown = standing.confirm(&["w.v.example".to_owned()]);
     assert_eq!(
@@ -202,8 +310,18 @@ fn an_operator_goes_back_pins_and_confirms() {
     assert_eq!(opens(&standing.in_force(DAY)), opens(&catalogue(two)));
     assert_eq!(standing.confirm(&[]), Ok(0));
     let without_hold = Rules { hold: 0, ..rules() };
-    standing.take(version("4", "1 a 443: z.v.example"), (DAY, DAY), &without_hold, true).unwrap();
-    assert_eq!(opens(&standing.in_force(DAY)), opens(&catalogue("1 a 443: z.v.example")));
+    standing
+        .take(
+            version("4", "1 a 443: z.v.example"),
+            (DAY, DAY),
+            &without_hold,
+            true,
+        )
+        .unwrap();
+    assert_eq!(
+        opens(&standing.in_force(DAY)),
+        opens(&catalogue("1 a 443: z.v.example"))
+    );
 }
 
 #[test]
@@ -213,15 +331,25 @@ fn large_lists_take_no_square_of_time() {
         for row in 0..100 {
             write!(text, "{row} a 443:").unwrap();
             for name in from..to {
-                write!(text, " n{name}.r{row}.v.example 10.{row}.{}.{}/32", name / 256, name % 256).unwrap();
+                write!(
+                    text,
+                    " n{name}.r{row}.v.example 10.{row}.{}.{}/32",
+                    name / 256,
+                    name % 256
+                )
+                .unwrap();
             }
             text.push('\n');
         }
         text
     };
     let mut standing = Standing::default();
-    standing.take(version("1", &list(0, 500)), (0, 0), &rules(), false).unwrap();
-    let taken = standing.take(version("2", &list(100, 600)), (0, 0), &rules(), false).unwrap();
+    standing
+        .take(version("1", &list(0, 500)), (0, 0), &rules(), false)
+        .unwrap();
+    let taken = standing
+        .take(version("2", &list(100, 600)), (0, 0), &rules(), false)
+        .unwrap();
     assert_eq!((taken.added, taken.gone), (20_000, 20_000));
 }
 
@@ -232,7 +360,9 @@ fn many_rows_of_the_same_take_no_square_of_time() {
         let text: String = (0..100_000).map(row).collect();
         let mut standing = Standing::default();
         let version = version("1", &text);
-        standing.take(version.clone(), (0, 0), &rules(), false).unwrap();
+        standing
+            .take(version.clone(), (0, 0), &rules(), false)
+            .unwrap();
         let taken = standing.take(version, (0, 0), &rules(), false).unwrap();
         assert_eq!((taken.added, taken.gone), (0, 0));
     }
@@ -244,14 +374,31 @@ fn many_rows_of_the_same_take_no_square_of_time() {
 #[test]
 fn what_is_held_has_a_bound() {
     let mut standing = Standing::default();
-    standing.take(version("1", "1 a 443: x.v.example y.v.example"), (0, 0), &rules(), false).unwrap();
-    standing.take(version("2", "1 a 443: z.v.example w.v.example"), (0, 0), &rules(), false).unwrap();
+    standing
+        .take(
+            version("1", "1 a 443: x.v.example y.v.example"),
+            (0, 0),
+            &rules(),
+            false,
+        )
+        .unwrap();
+    standing
+        .take(
+            version("2", "1 a 443: z.v.example w.v.example"),
+            (0, 0),
+            &rules(),
+            false,
+        )
+        .unwrap();
     let names = &mut standing.held[0].set.patterns;
     *names = vec![names[0].clone(); MOST_HELD - 1];
     let before = standing.clone();
     let incoming = version("3", "1 a 443: u.v.example v.v.example");
     let refused = standing.take(incoming.clone(), (0, 0), &rules(), false);
-    assert_eq!(refused, Err(Refused::HoldsMany("3".to_owned(), MOST_HELD + 1)));
+    assert_eq!(
+        refused,
+        Err(Refused::HoldsMany("3".to_owned(), MOST_HELD + 1))
+    );
     assert!(standing == before, "what was held is changed");
     standing.confirm(&[]).unwrap();
     assert!(standing.take(incoming, (0, 0), &rules(), false).is_ok());
@@ -262,11 +409,17 @@ fn what_is_held_has_a_bound() {
 fn what_an_operator_went_back_from_stays_out() {
     let (one, two) = ("1 a 443: x.v.example", "1 a 443: x.v.example evil.example");
     let mut standing = Standing::default();
-    standing.take(version("1", one), (0, 0), &rules(), false).unwrap();
-    standing.take(version("2", two), (0, 0), &rules(), false).unwrap();
+    standing
+        .take(version("1", one), (0, 0), &rules(), false)
+        .unwrap();
+    standing
+        .take(version("2", two), (0, 0), &rules(), false)
+        .unwrap();
     standing.roll_back(version("1", one));
     for _ in 0..3 {
-        standing.take(version("1", one), (DAY, DAY), &rules(), false).unwrap();
+        standing
+            .take(version("1", one), (DAY, DAY), &rules(), false)
+            .unwrap();
         let again = standing.take(version("2", two), (DAY, DAY), &rules(), false);
         assert_eq!(again, Err(Refused::Barred("2".to_owned())));
         assert_eq!(opens(&standing.in_force(DAY)), opens(&catalogue(one)));
@@ -276,25 +429,54 @@ fn what_an_operator_went_back_from_stays_out() {
 /// What came after the version that an operator goes back to, and went again, is not held on.
 #[test]
 fn far_back() {
-    let texts = ["1 a 443: x.v.example z.v.example", "1 a 443: x.v.example", "1 a 443: x.v.example evil.example", "1 a 443: x.v.example"];
+    let texts = [
+        "1 a 443: x.v.example z.v.example",
+        "1 a 443: x.v.example",
+        "1 a 443: x.v.example evil.example",
+        "1 a 443: x.v.example",
+    ];
     let mut standing = Standing::default();
     for (n, text) in texts.iter().enumerate() {
-        standing.take(version(&n.to_string(), text), (DAY, DAY), &rules(), true).unwrap();
+        standing
+            .take(version(&n.to_string(), text), (DAY, DAY), &rules(), true)
+            .unwrap();
     }
     standing.roll_back(version("1", texts[1]));
     standing.forget(&["2", "3"].into());
     let open = opens(&standing.in_force(DAY));
-    assert_eq!(open, opens(&catalogue(texts[0])), "z is held since version 1");
+    assert_eq!(
+        open,
+        opens(&catalogue(texts[0])),
+        "z is held since version 1"
+    );
 }
 
 fn any_version() -> impl Strategy<Value = String> {
-    let names = ["x.v.example", "y.v.example", "*.v.example", "w.x.v.example", "192.0.2.0/24", "192.0.0.0/16"];
-    let row = (0..3, prop::sample::subsequence(names.to_vec(), 0..6), prop::sample::subsequence(vec!["80", "443"], 1..=2), any::<bool>());
+    let names = [
+        "x.v.example",
+        "y.v.example",
+        "*.v.example",
+        "w.x.v.example",
+        "192.0.2.0/24",
+        "192.0.0.0/16",
+    ];
+    let row = (
+        0..3,
+        prop::sample::subsequence(names.to_vec(), 0..6),
+        prop::sample::subsequence(vec!["80", "443"], 1..=2),
+        any::<bool>(),
+    );
     prop::collection::vec(row, 1..4).prop_map(|rows| {
         let mut text = "9 a 443: always.v.example\n".to_owned();
         for (id, names, ports, required) in rows {
             let required = if required { "!" } else { "" };
-            writeln!(text, "{id} a {}{required}: {}", ports.join(","), names.join(" ")).unwrap();
+            writeln!(
+                text,
+                "{id} a {}{required}: {}",
+                ports.join(","),
+                names.join(" ")
+            )
+            .unwrap();
         }
         text
     })

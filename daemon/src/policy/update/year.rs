@@ -42,7 +42,12 @@ fn open(catalogue: &Catalogue) -> BTreeSet<Pair> {
         area: "",
         required: set.required,
         to: of_row(set).map(|one| one.to_string()).collect(),
-        ports: set.ports.services().iter().flat_map(|one| one.first..=one.last).collect(),
+        ports: set
+            .ports
+            .services()
+            .iter()
+            .flat_map(|one| one.first..=one.last)
+            .collect(),
     });
     pairs(&lines.collect::<Vec<_>>())
 }
@@ -50,8 +55,11 @@ fn open(catalogue: &Catalogue) -> BTreeSet<Pair> {
 /// Whether a wildcard of the same row opens it too. The year knows `*.` only.
 fn covered(pair: &Pair, open: &BTreeSet<Pair>) -> bool {
     let (id, to, port, required) = pair;
-    let dots = to.match_indices('.').map(|(at, _)| format!("*{}", &to[at..]));
-    dots.into_iter().any(|wide| wide != *to && open.contains(&(*id, wide, *port, *required)))
+    let dots = to
+        .match_indices('.')
+        .map(|(at, _)| format!("*{}", &to[at..]));
+    dots.into_iter()
+        .any(|wide| wide != *to && open.contains(&(*id, wide, *port, *required)))
 }
 
 fn version(name: &str, list: &[Line], backwards: bool) -> Version {
@@ -92,7 +100,10 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % end
     }
 }
@@ -109,7 +120,11 @@ fn first() -> Vec<Line> {
             area: ["mem", "common", "exchange"][usize::from(id % 3)],
             required: !id.is_multiple_of(4),
             to,
-            ports: if id.is_multiple_of(2) { [443].into() } else { [80, 443].into() },
+            ports: if id.is_multiple_of(2) {
+                [443].into()
+            } else {
+                [80, 443].into()
+            },
         }
     };
     (1..=60).map(line).collect()
@@ -124,13 +139,23 @@ fn change(list: &mut [Line], at: usize, chance: &mut Chance) {
     for _ in 0..chance.below(4) {
         let line = &mut list[chance.below(60)];
         // The first two stay all year.
-        if let Some(gone) = line.to.iter().rev().find(|to| !to.starts_with("n0") && !to.starts_with("n1")).cloned() {
+        if let Some(gone) = line
+            .to
+            .iter()
+            .rev()
+            .find(|to| !to.starts_with("n0") && !to.starts_with("n1"))
+            .cloned()
+        {
             line.to.remove(&gone);
         }
     }
     match at % 6 {
         1 => drop(list[chance.below(60)].ports.insert(8443)),
-        2 => drop(list.iter_mut().find(|line| line.ports.contains(&8443)).map(|line| line.ports.remove(&8443))),
+        2 => drop(
+            list.iter_mut()
+                .find(|line| line.ports.contains(&8443))
+                .map(|line| line.ports.remove(&8443)),
+        ),
         3 => {
             // A wildcard instead of names.
             let line = &mut list[chance.below(60)];
@@ -165,13 +190,18 @@ fn replay(seed: u64) -> Sums {
     // By the model: what is listed, and since when the rest is gone.
     let (mut listed, mut gone) = (BTreeSet::new(), BTreeMap::<Pair, u64>::new());
     let vanishing = list[6].to.first().unwrap().clone();
-    println!("day version        verdict  added  gone back  held  pairs: would cut   cut  cut by ends of holds");
+    println!(
+        "day version        verdict  added  gone back  held  pairs: would cut   cut  cut by ends of holds"
+    );
     for day in 0..=400_u64 {
         let before = open(&standing.in_force(day * DAY - u64::from(day > 0)));
         let ended = standing.expire(day * DAY);
         gone.retain(|_, since| day < *since + HOLD);
         let kept = open(&standing.in_force(day * DAY));
-        let ends = before.difference(&kept).filter(|pair| !covered(pair, &kept)).count();
+        let ends = before
+            .difference(&kept)
+            .filter(|pair| !covered(pair, &kept))
+            .count();
         let publishes = day % 14 == 0 && day <= 364;
         if publishes {
             let at = usize::try_from(day / 14).unwrap();
@@ -191,15 +221,24 @@ fn replay(seed: u64) -> Sums {
             let name = format!("2026{day:04}00");
             let incoming = version(&name, &now, at % 2 == 1);
             let plain = pairs(&now);
-            let would = listed.difference(&plain).filter(|pair| !covered(pair, &plain)).count();
+            let would = listed
+                .difference(&plain)
+                .filter(|pair| !covered(pair, &plain))
+                .count();
             let outcome = standing.take(incoming, (day * DAY, day), &rules, false);
             let after = open(&standing.in_force(day * DAY));
-            let cut = kept.difference(&after).filter(|pair| !covered(pair, &after)).count();
+            let cut = kept
+                .difference(&after)
+                .filter(|pair| !covered(pair, &after))
+                .count();
             sums.cut_by_versions += cut;
             let held = standing.held.iter().flat_map(Held::destinations).count();
             let line = match &outcome {
                 Ok(taken) => {
-                    for pair in listed.difference(&plain).filter(|pair| !covered(pair, &plain)) {
+                    for pair in listed
+                        .difference(&plain)
+                        .filter(|pair| !covered(pair, &plain))
+                    {
                         gone.entry(pair.clone()).or_insert(day);
                     }
                     gone.retain(|pair, _| !plain.contains(pair) && !covered(pair, &plain));
@@ -207,7 +246,10 @@ fn replay(seed: u64) -> Sums {
                     sums.taken += 1;
                     sums.returned += taken.returned;
                     sums.naive += would;
-                    format!("taken    {:5} {:5} {:4}", taken.added, taken.gone, taken.returned)
+                    format!(
+                        "taken    {:5} {:5} {:4}",
+                        taken.added, taken.gone, taken.returned
+                    )
                 }
                 Err(_) => {
                     sums.refused += 1;
@@ -220,16 +262,25 @@ fn replay(seed: u64) -> Sums {
         }
         let now = open(&standing.in_force(day * DAY));
         let must = listed.iter().chain(gone.keys());
-        sums.false_drops += must.filter(|pair| !now.contains(pair) && !covered(pair, &now)).count();
+        sums.false_drops += must
+            .filter(|pair| !now.contains(pair) && !covered(pair, &now))
+            .count();
         // A row that is held for those who want required rows only opens to all, as it did.
         let may = |pair: &&Pair| listed.contains(pair) || gone.contains_key(*pair);
         let required = |pair: &&Pair| {
             let (id, to, port, _) = *pair;
             gone.contains_key(&(*id, to.clone(), *port, true))
         };
-        sums.beyond += now.iter().filter(|pair| !may(pair) && !required(pair)).count();
+        sums.beyond += now
+            .iter()
+            .filter(|pair| !may(pair) && !required(pair))
+            .count();
     }
-    assert_eq!(open(&standing.in_force(401 * DAY)), listed, "after all holds the newest alone is in force");
+    assert_eq!(
+        open(&standing.in_force(401 * DAY)),
+        listed,
+        "after all holds the newest alone is in force"
+    );
     assert_eq!(standing.next_end(), None);
     sums
 }
@@ -249,8 +300,14 @@ fn a_year_of_versions() {
             sums.naive,
             sums.returned
         );
-        assert_eq!((sums.false_drops, sums.beyond, sums.cut_by_versions), (0, 0, 0));
+        assert_eq!(
+            (sums.false_drops, sums.beyond, sums.cut_by_versions),
+            (0, 0, 0)
+        );
         assert_eq!((sums.taken, sums.refused), (24, 3));
-        assert!(sums.naive > 0 && sums.returned > 0, "the year holds nothing to lose");
+        assert!(
+            sums.naive > 0 && sums.returned > 0,
+            "the year holds nothing to lose"
+        );
     }
 }
