@@ -45,6 +45,9 @@ pub(super) enum CatalogueCommand {
         /// The new version: a file of any format that is known.
         new: PathBuf,
         /// Ask egressd as well what it would end, cut and open now; OLD is a catalogue in force.
+        ///
+        /// The file stands for all of the catalogue. What the configuration says of it beside its name
+        /// (required_only, tcp, more files) is not applied: reload --dry-run judges that.
         #[arg(long)]
         impact: bool,
         #[command(flatten)]
