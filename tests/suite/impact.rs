@@ -160,6 +160,10 @@ fn preview(bench: &Bench) -> Result<Verdict> {
     for total in ["ends_total", "changes_total", "cuts_total", "opens_total"] {
         ensure!(same[total] == 0, "{same}");
     }
+    ensure!(
+        same["notes"].to_string().contains("the same as now"),
+        "{same}"
+    );
     Ok(Verdict::Held)
 }
 

@@ -171,15 +171,15 @@ impl Work {
         if settings.dns != self.running.dns {
             notes.push("[dns] changes as well; what that does is not told here".to_owned());
         }
-        if settings.intent == self.running.intent {
-            notes.push("what may pass is the same as now".to_owned());
-        }
         // As a reload does it.
         settings.intent.limits.learned = self.running.intent.limits.learned;
         settings
             .intent
             .exceptions
             .clone_from(&self.rules.intent().exceptions);
+        if settings.intent == **self.rules.intent() {
+            notes.push("what may pass is the same as now".to_owned());
+        }
         let mut numbers = self.numbers.clone();
         let links = self.rules.links().clone();
         let rules = Rules::compile(Arc::new(settings.intent), links, &mut numbers)
