@@ -500,7 +500,7 @@ fn catalogue_files() {
     );
     assert_eq!(
         with("name = 'v'", good),
-        "e.toml:8:1: catalogue `v` has no `file`, and is not built in"
+        "e.toml:8:1: catalogue `v` has neither `file` nor `url`, and is not built in"
     );
     assert_eq!(
         with(&format!("{file}\nrequired_only = true"), good),

@@ -1,5 +1,10 @@
 //! Servers on loopback that answer by script, over real TLS.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "shell: servers on loopback, which take their time"
+)]
+
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::io::{Read as _, Write as _};

@@ -101,7 +101,7 @@ pub enum Refused {
     Empty(String),
     /// It lost too much to be meant.
     #[error(
-        "version {version} lists {after} {what} where {before} were; if that is meant, update with --force"
+        "version {version} lists {after} of the {before} {what} of the one before; if that is meant, update with --force"
     )]
     Shrunk {
         /// Its name.
@@ -110,7 +110,7 @@ pub enum Refused {
         what: &'static str,
         /// How many the version before lists.
         before: usize,
-        /// How many it lists.
+        /// How many of those it lists, or something that they are inside of.
         after: usize,
     },
     /// An area has no row.
@@ -190,15 +190,8 @@ impl Standing {
     }
 
     fn guard(&self, incoming: &Version, rules: &Rules, force: bool) -> Result<(), Refused> {
-        let counts = |catalogue: &Catalogue| {
-            let all = destinations(catalogue);
-            let names = all.iter().filter(|one| matches!(one, Destination::Name(_)));
-            let names = names.count();
-            [("names", names), ("networks", all.len() - names)]
-        };
         let version = || incoming.name.clone();
-        let after = counts(&incoming.catalogue);
-        if after.iter().all(|(_, count)| *count == 0) {
+        if incoming.catalogue.sets.iter().all(|set| of_row(set).next().is_none()) {
             return Err(Refused::Empty(version()));
         }
         if force {
@@ -215,7 +208,15 @@ impl Standing {
                 area: area.clone(),
             });
         }
-        for ((what, before), (_, after)) in counts(&self.newest.catalogue).into_iter().zip(after) {
+        // Not how many it lists: as many others in their place are no less suspicious.
+        let listed = Listed::of(&incoming.catalogue);
+        let known = destinations(&incoming.catalogue);
+        let (names, networks): (Vec<_>, Vec<_>) = destinations(&self.newest.catalogue)
+            .into_iter()
+            .partition(|one| matches!(one, Destination::Name(_)));
+        for (what, all) in [("names", names), ("networks", networks)] {
+            let stays = |one: &&Destination| listed.wider(one).iter().any(|one| known.contains(one));
+            let (before, after) = (all.len(), all.iter().filter(stays).count());
             let least = before.saturating_mul(100_usize.saturating_sub(rules.shrink_percent));
             if after.saturating_mul(100) < least {
                 return Err(Refused::Shrunk {
@@ -369,11 +370,10 @@ impl<'a> Listed<'a> {
         listed
     }
 
-    /// The ports on which `destination` of `row` is open to all that had it, by itself or by what it is inside of; none
-    /// where it is not listed.
-    fn ports(&self, destination: Destination, row: &EndpointSet) -> Option<PortSet> {
-        let mut wide = Vec::new();
-        match &destination {
+    /// What opens `destination` where it is listed: itself, and what it is inside of.
+    fn wider(&self, destination: &Destination) -> Vec<Destination> {
+        let mut wide = vec![destination.clone()];
+        match destination {
             Destination::Name(pattern) => {
                 if let Ok(example) = pattern.example("x") {
                     let found = self.wildcards.find(&example);
@@ -386,7 +386,12 @@ impl<'a> Listed<'a> {
                 wide.extend(above.map(|net| Destination::Network(net.trunc())));
             }
         }
-        wide.push(destination);
+        wide
+    }
+
+    /// The ports on which `destination` of `row` is open to all that had it; none where it is not listed.
+    fn ports(&self, destination: &Destination, row: &EndpointSet) -> Option<PortSet> {
+        let wide = self.wider(destination);
         let open = wide
             .into_iter()
             .filter_map(|one| self.open.get(&(&*row.id, &*row.area, one)));
@@ -400,7 +405,7 @@ impl<'a> Listed<'a> {
     fn gone(&self, row: &EndpointSet) -> Vec<EndpointSet> {
         let mut gone: BTreeMap<PortSet, EndpointSet> = BTreeMap::new();
         for destination in of_row(row) {
-            let ports = self.ports(destination.clone(), row);
+            let ports = self.ports(&destination, row);
             let listed = ports.is_some();
             let closed = row.ports.without(&ports.unwrap_or_default());
             // A list that tells no ports lists all the same.

@@ -247,12 +247,12 @@ fn bad_versions_are_refused() {
     check(
         "1 mem 443: a.v.example b.v.example\n2 x 443: 192.0.2.0/24",
         None,
-        "version 2 lists 2 names where 3 were; if that is meant, update with --force",
+        "version 2 lists 2 of the 3 names of the one before; if that is meant, update with --force",
     );
     check(
         "1 mem 443: a.v.example b.v.example c.v.example",
         None,
-        "version 2 lists 0 networks where 1 were; if that is meant, update with --force",
+        "version 2 lists 0 of the 1 networks of the one before; if that is meant, update with --force",
     );
     check(
         "1 y 443: a.v.example b.v.example c.v.example\n2 x 443: 192.0.2.0/24",
