@@ -1,4 +1,8 @@
 //! Servers on loopback that answer by script, over real TLS.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "servers of their own, whose slowness is the point"
+)]
 
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
