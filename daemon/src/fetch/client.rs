@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, HeaderMap, LOCATION, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::future::Future;
@@ -98,13 +99,17 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
                 "it came encoded as {coding:?}, which was not asked for"
             )));
         }
+        let long = || Trouble::Failed(format!("it is longer than {most} bytes"));
+        if usize::try_from(body.size_hint().lower()).map_or(true, |told| told > most) {
+            return Err(long());
+        }
         let mut bytes = Vec::new();
         while let Some(frame) = self.step_opt("the list", body.frame()).await? {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             if bytes.len() + data.len() > most {
-                return Err(Trouble::Failed(format!("it is longer than {most} bytes")));
+                return Err(long());
             }
             bytes.extend_from_slice(&data);
         }
@@ -166,14 +171,16 @@ impl<R: AsyncFn(&Name) -> Vec<IpAddr>> Client<'_, R> {
             }
         };
         let mut trouble = format!("`{host}` has no address that the upstreams know");
+        let tried = addresses.len().min(MOST_ADDRESSES);
+        let parts = u32::try_from(tried.max(1)).expect("there are few");
+        // All of them together have one step: an address that swallows everything leaves time for the next.
+        let patience = self.limits.step / parts;
         for address in addresses.into_iter().take(MOST_ADDRESSES) {
             let to = SocketAddr::new(address, port);
-            match self
-                .step(&format!("connect to {to}"), TcpStream::connect(to))
-                .await
-            {
-                Ok(stream) => return Ok(stream),
-                Err(Trouble::Failed(why) | Trouble::Later { why, .. }) => trouble = why,
+            match timeout(patience, TcpStream::connect(to)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(why)) => trouble = format!("connect to {to}: {why}"),
+                Err(_) => trouble = format!("connect to {to}: nothing came for {patience:?}"),
             }
         }
         Err(Trouble::Failed(trouble))

@@ -76,9 +76,10 @@ impl Endpoint {
                     "`{text}` names a client request id; leave `{CLIENT}` out, egressd has one of its own"
                 ));
             }
-            let all = value.split([',']).map(|area| area.trim());
+            let plain = value.to_ascii_lowercase().replace("%2c", ",");
+            let all = plain.split(',').map(str::trim);
             let areas = key.eq_ignore_ascii_case("serviceareas");
-            if areas && !all.clone().any(|area| area.eq_ignore_ascii_case("mem")) {
+            if areas && !all.clone().any(|area| area == "mem") {
                 return Err(format!(
                     "`{text}` leaves out Intune's service area; write `ServiceAreas={value},MEM`"
                 ));
@@ -225,6 +226,8 @@ mod tests {
                 "https://endpoints.office.com/endpoints/worldwide?ServiceAreas=Exchange,MEM&format=json",
             ),
         );
+        let coded = format!("{service}?ServiceAreas=Exchange%2CMEM");
+        check(&coded, Ok(&coded));
         check(
             &format!("{service}?ServiceAreas=Common"),
             Err("`ServiceAreas=Common,MEM`"),

@@ -3,6 +3,7 @@
 
 mod client;
 mod endpoint;
+mod reply;
 pub mod schedule;
 pub mod store;
 
@@ -13,10 +14,11 @@ pub use endpoint::{Endpoint, Proxy, address};
 
 use crate::catalogue_import::webservice;
 use crate::policy::name::Name;
-use client::{Client, Reply};
+use client::Client;
 use http::StatusCode;
-use http::header::{ETAG, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
+use http::header::{ETAG, LAST_MODIFIED};
 use minisign_verify::{PublicKey, Signature};
+use reply::{ok, remembered, shortened};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -44,6 +46,9 @@ pub struct Memory {
     pub last_modified: Option<String>,
     /// Its version, where the server has a protocol for that.
     pub version: Option<String>,
+    /// Whose signature it bore.
+    #[serde(default)]
+    pub public_key: Option<String>,
 }
 
 /// How much a server may take up.
@@ -108,9 +113,6 @@ impl From<String> for Trouble {
     }
 }
 
-/// How long a server that does not say how long is left alone.
-const LEFT_ALONE: Duration = Duration::from_hours(1);
-
 /// Bytes of an answer that is no list.
 const SHORT: usize = 64 << 10;
 
@@ -147,8 +149,13 @@ pub async fn fetch(
     });
     match outcome {
         Ok(outcome) => outcome,
-        Err(Trouble::Later { after, why }) => Outcome::Later { after, why },
-        Err(Trouble::Failed(why)) => Outcome::Failed { why },
+        Err(Trouble::Later { after, why }) => Outcome::Later {
+            after,
+            why: shortened(why),
+        },
+        Err(Trouble::Failed(why)) => Outcome::Failed {
+            why: shortened(why),
+        },
     }
 }
 
@@ -158,6 +165,8 @@ async fn attempt(
     memory: &Memory,
 ) -> Result<Outcome, Trouble> {
     let source = client.source;
+    // What came under another key, or under none, must come again: unchanged would mean believed.
+    let believed = memory.public_key == source.public_key;
     let mut version = None;
     if let (Some(path), Some(instance)) = (source.url.version_path(id), source.url.instance()) {
         let at = Endpoint {
@@ -165,11 +174,12 @@ async fn attempt(
             ..source.url.clone()
         };
         let told = ok(client.get(&at, &[], SHORT).await?)?;
+        reply::is_no_page(&at, &told.headers)?;
         let text = std::str::from_utf8(&told.body)
             .map_err(|_| "the answer about its version is no text".to_owned())?;
         let told =
             webservice::version(text, instance, "/version").map_err(|why| why.to_string())?;
-        if memory.version.as_ref() == Some(&told) {
+        if believed && memory.version.as_ref() == Some(&told) {
             return Ok(Outcome::Unchanged);
         }
         if let Some(known) = memory
@@ -189,7 +199,7 @@ async fn attempt(
     };
     let mut conditions = Vec::new();
     // Of the web service the version has told already.
-    if version.is_none() {
+    if believed && version.is_none() {
         conditions.extend(memory.etag.iter().map(|tag| ("if-none-match", &**tag)));
         let since = memory
             .last_modified
@@ -202,18 +212,16 @@ async fn attempt(
         return Ok(Outcome::Unchanged);
     }
     let reply = ok(reply)?;
+    reply::is_no_page(&at, &reply.headers)?;
     if let Some(key) = &source.public_key {
         verify(client, &at, key, &reply.body).await?;
     }
-    let text = |name| {
-        let value = reply.headers.get(name)?.to_str().ok()?;
-        Some(value.to_owned())
-    };
     Ok(Outcome::New {
         memory: Memory {
-            etag: text(ETAG),
-            last_modified: text(LAST_MODIFIED),
+            etag: remembered(&reply.headers, ETAG),
+            last_modified: remembered(&reply.headers, LAST_MODIFIED),
             version,
+            public_key: source.public_key.clone(),
         },
         bytes: reply.body,
     })
@@ -257,26 +265,4 @@ impl Trouble {
             Self::Failed(why) => Self::Failed(format!("{what}: {why}")),
         }
     }
-}
-
-/// A reply that holds what was asked for.
-fn ok(reply: Reply) -> Result<Reply, Trouble> {
-    let why = || format!("the server says {}", reply.status);
-    match reply.status {
-        StatusCode::OK => Ok(reply),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(Trouble::Later {
-            after: retry_after(&reply.headers),
-            why: why(),
-        }),
-        _ => Err(Trouble::Failed(why())),
-    }
-}
-
-/// How long the server wants to be left alone (RFC 9110 §10.2.3). A date is taken for an hour: no clock of ours needs
-/// to agree with the server's then.
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    seconds.map_or(LEFT_ALONE, Duration::from_secs)
 }

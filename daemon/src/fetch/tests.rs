@@ -1,4 +1,8 @@
 //! Servers on loopback that answer by script, over real TLS.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "servers of their own, whose slowness is the point"
+)]
 
 #![expect(
     clippy::disallowed_methods,
@@ -169,6 +173,11 @@ fn limits() -> Limits {
 }
 
 fn run(source: &Source, memory: &Memory) -> Outcome {
+    run_at(source, memory, &[Ipv4Addr::LOCALHOST])
+}
+
+/// With these addresses for every name that is known.
+fn run_at(source: &Source, memory: &Memory, addresses: &[Ipv4Addr]) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -176,7 +185,7 @@ fn run(source: &Source, memory: &Memory) -> Outcome {
     let resolve = async |name: &Name| {
         let known = ["feed.example", "proxy.example", "other.example"];
         match known.contains(&&*name.to_string()) {
-            true => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
+            true => addresses.iter().copied().map(IpAddr::from).collect(),
             false => Vec::new(),
         }
     };
@@ -229,6 +238,16 @@ fn a_list_comes_whole_or_not_at_all() {
         "/list",
         "encoded as \"gzip\"",
     );
+    // Told to be longer than it may be: refused before it comes.
+    let told = "HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n";
+    check(
+        vec![Does::Hangs(told.to_owned())],
+        "/list",
+        "longer than 1000 bytes",
+    );
+    let many = format!("3e9\r\n{}\r\n", "x".repeat(1001));
+    let chunks = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{many}");
+    check(vec![Does::Hangs(chunks)], "/list", "longer than 1000 bytes");
     check(
         vec![says("SSH-2.0-x\r\n".to_owned())],
         "/list",
@@ -309,6 +328,24 @@ fn servers_say_no() {
         "/list",
         "the server says 204",
     );
+    let until = "Date: Wed, 21 Oct 2026 07:00:00 GMT\r\nRetry-After: Wed, 21 Oct 2026 09:00:00 GMT";
+    check(
+        vec![says(head(&format!("503 Service Unavailable\r\n{until}")))],
+        "/list",
+        "later 7200",
+    );
+    let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>";
+    check(
+        vec![says(page.to_owned())],
+        "/list.json",
+        "a page for people",
+    );
+    check(
+        vec![says(page.to_owned())],
+        "/endpoints/worldwide",
+        "a page for people",
+    );
+    check(vec![says(page.to_owned())], "/list", "new:<html>");
 }
 
 #[test]
@@ -489,6 +526,87 @@ fn a_list_bears_the_signature_that_it_must() {
     );
     assert!(public_key(KEY).is_ok());
     assert!(public_key("RWQ").unwrap_err().contains("minisign.pub"));
+}
+
+/// An address and port where connections are neither taken nor refused: its queue is full.
+fn black_hole(address: Ipv4Addr, port: u16) -> Vec<socket2::Socket> {
+    use socket2::{Domain, Socket, Type};
+    let stream = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let to = SocketAddr::from((address, port)).into();
+    let listener = stream();
+    listener.bind(&to).unwrap();
+    listener.listen(0).unwrap();
+    let mut open = vec![listener];
+    loop {
+        let next = stream();
+        let full = next
+            .connect_timeout(&to, Duration::from_millis(100))
+            .is_err();
+        open.push(next);
+        if full {
+            return open;
+        }
+        assert!(open.len() < 50, "the queue has no end");
+    }
+}
+
+#[test]
+fn an_address_that_swallows_everything_leaves_time_for_the_next() {
+    let stage = Stage::new(vec![says(ok(LIST))]);
+    let (hole, nobody) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3));
+    let _open = black_hole(hole, stage.address.port());
+    let source = stage.source("/list");
+    let memory = Memory::default();
+    let alone = word(run_at(&source, &memory, &[hole]));
+    assert!(
+        alone.contains("connect to 127.0.0.2") && alone.contains("nothing came"),
+        "{alone}"
+    );
+    // Twice as many steps as there is time for, had each its own.
+    let got = word(run_at(
+        &source,
+        &memory,
+        &[hole, hole, hole, hole, nobody, Ipv4Addr::LOCALHOST],
+    ));
+    assert!(got.contains("new:name"), "{got}");
+}
+
+#[test]
+fn a_handshake_that_never_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut source = Stage::new(Vec::new()).source("/list");
+    source.url.port = listener.local_addr().unwrap().port();
+    let got = word(run(&source, &Memory::default()));
+    assert!(got.contains("TLS: nothing came for"), "{got}");
+}
+
+/// What is held came before the key was written: that the server has nothing newer makes nobody believe it.
+#[test]
+fn another_key_asks_anew() {
+    let stage = Stage::new(vec![says(ok("tost")), says(ok("rubbish"))]);
+    let mut source = stage.source("/list");
+    let memory = Memory {
+        etag: Some("\"7\"".to_owned()),
+        last_modified: Some("Mon, 23 Nov 2026 10:00:00 GMT".to_owned()),
+        ..Memory::default()
+    };
+    source.public_key = Some("RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".to_owned());
+    let got = word(run(&source, &memory));
+    assert!(got.contains("its signature"), "{got}");
+    assert!(!stage.heard()[0].contains("if-"), "{:?}", stage.heard());
+
+    let version = "{\"instance\":\"Worldwide\",\"latest\":\"2026062900\"}";
+    let stage = Stage::new(vec![says(ok(version)), says(ok("[]")), says(ok("rubbish"))]);
+    let source = Source {
+        public_key: source.public_key,
+        ..stage.source("/endpoints/worldwide")
+    };
+    let memory = Memory {
+        version: Some("2026062900".to_owned()),
+        ..Memory::default()
+    };
+    let got = word(run(&source, &memory));
+    assert!(got.contains("its signature"), "{got}");
 }
 
 /// A proxy that answers a CONNECT by script, and then carries bytes.

@@ -25,6 +25,7 @@ fn taken(store: &Store, lists: &[&str]) -> Kept {
         error: Some("\"of before\"\n".to_owned()),
         memory: Memory {
             etag: Some("\"e\"".to_owned()),
+            public_key: Some("K".to_owned()),
             ..Memory::default()
         },
         ..Kept::default()
