@@ -364,6 +364,7 @@ impl Daemon {
             .collect();
         for key in over {
             let changed = self.change_source(&key, |standing| Ok(standing.expire(present.0)));
+            self.sources.keep(&key, present);
             let text = changed.map(|(ended, _)| format!("{ended} rows are no longer held"));
             tell(
                 &key.0,
@@ -513,10 +514,7 @@ impl Daemon {
             return Ok((done, String::new()));
         }
         match self.refresh() {
-            Ok((summary, _)) => {
-                self.sources.keep(key, now());
-                Ok((done, summary))
-            }
+            Ok((summary, _)) => Ok((done, summary)),
             Err(why) => {
                 if let Some(one) = self.sources.all.get_mut(key) {
                     one.kept.standing = before;
@@ -674,7 +672,10 @@ impl Daemon {
                     }),
             };
             match outcome {
-                Ok(text) => return Ok(text),
+                Ok(text) => {
+                    self.sources.keep(key, now());
+                    return Ok(text);
+                }
                 Err(text) => why = text,
             }
         }
