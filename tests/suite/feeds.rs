@@ -6,10 +6,11 @@ use crate::bench::{
 };
 use crate::{Body, Test, Verdict};
 use anyhow::{Context, Result, ensure};
-use egressd_tests::lab::{Daemon, Feed, Lab, Planes, Zone, until};
+use egressd_tests::lab::{Daemon, Feed, Lab, Planes, Zone, ask_politely, plan, until};
 use hickory_proto::op::ResponseCode;
 use std::fs;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_catalogue_is_fetched", Body::Daemon(fetched)),
@@ -26,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
         Body::Daemon(local),
     ),
     ("catalogue_files_are_watched", Body::Daemon(watched)),
+    ("large_reloads_lose_no_answer", Body::Daemon(large)),
 ];
 
 const PORT: u16 = 8444;
@@ -62,7 +64,10 @@ fn serve(lab: &Lab) -> Result<Feed> {
 fn list(version: &str, names: &[&str]) -> String {
     let others: Vec<String> = (0..10).map(|number| format!("other{number}")).collect();
     let others = others.iter().map(|one| &**one);
-    only(version, &names.iter().copied().chain(others).collect::<Vec<_>>())
+    only(
+        version,
+        &names.iter().copied().chain(others).collect::<Vec<_>>(),
+    )
 }
 
 fn only(version: &str, names: &[&str]) -> String {
@@ -237,10 +242,7 @@ fn wrong(bench: &Bench) -> Result<Verdict> {
         (body(""), "no catalogue"),
         (body("<html><body>Sign in</body></html>"), ""),
         (body("name = 'v'\nversion = '2'\n"), ""),
-        (
-            body(&only("2", &["a"])),
-            "version 2 lists 1 of the 4 names",
-        ),
+        (body(&only("2", &["a"])), "version 2 lists 1 of the 4 names"),
         (body("name = 'v'\n[[set]]\nid = 1\n"), "no catalogue"),
         ("SSH-2.0-nobody\r\n".to_owned(), ""),
     ];
@@ -329,6 +331,94 @@ fn local(bench: &Bench) -> Result<Verdict> {
     feed.gives(&list("2", &["a", "b", "c"]));
     says(&daemon, &["update"], true, "version 2")?;
     open(lab, &["a", "b", "c"])?;
+    Ok(Verdict::Held)
+}
+
+/// Clients ask all the time while a large catalogue is read again. `EGRESSD_SETS` says how large.
+fn large(bench: &Bench) -> Result<Verdict> {
+    const SETS: usize = 1000;
+    const TIME: Duration = Duration::from_secs(6);
+    let sets = match std::env::var("EGRESSD_SETS") {
+        Ok(text) => text.parse()?,
+        Err(_) => SETS,
+    };
+    let world = world()?;
+    let lab = &world.lab;
+    let write = |round: usize| {
+        let mut text = only("1", &["a", "b"]);
+        for set in 0..sets {
+            let names: Vec<String> = (0..10)
+                .map(|name| {
+                    format!(
+                        "'n{name}.s{set}.r{}.vendor.example'",
+                        round % 2 * usize::from(set % 10 == 0)
+                    )
+                })
+                .collect();
+            text += &format!(
+                "[[set]]\nid = 's{set}'\narea = 'x'\nnames = [{}]\nnetworks = ['52.97.{}.{}/32']\ntcp = [443]\n",
+                names.join(", "),
+                set / 256 % 256,
+                set % 256
+            );
+        }
+        fs::write(lab.dir().join("v.toml"), text)
+    };
+    write(0)?;
+    let zones = zone("allow = [\"v\"]", &[]) + "[[catalogue]]\nname = \"v\"\nfile = \"v.toml\"\n";
+    // Else every name of the catalogue would be asked for meanwhile.
+    let head =
+        Daemon::preamble(lab, bench.planes).replace("[dns]\n", "[dns]\nown_lookups = false\n");
+    let daemon = bench.daemon_with(lab, &(head + &zones))?;
+    let mut live = flow(
+        &lab.client,
+        {
+            learn(&lab.client, &name("a"), at("a"))?;
+            at("a")
+        },
+        WEB,
+    )?;
+    let to = SocketAddr::new(plan::GATEWAY[0], 53);
+    let (fared, mut took) = std::thread::scope(|scope| -> Result<_> {
+        let asking = scope.spawn(|| {
+            ask_politely(
+                &lab.client,
+                to,
+                &name("b"),
+                Duration::from_millis(2),
+                TIME,
+                false,
+            )
+        });
+        let (end, mut took) = (Instant::now() + TIME, Vec::new());
+        while Instant::now() < end {
+            write(took.len() + 1)?;
+            let began = Instant::now();
+            let outcome = daemon.ctl(&["reload"])?;
+            ensure!(outcome.status.success(), "{}", outcome.text);
+            took.push(began.elapsed());
+        }
+        let [fared, _] = asking.join().expect("it does not panic")?;
+        Ok((fared, took))
+    })?;
+    took.sort_unstable();
+    println!(
+        "{sets} sets of 10 names: {} reloads, median {:?}; {} questions, {} lost, wait p99 {:?}, longest {:?}",
+        took.len(),
+        took[took.len() / 2],
+        fared.asked,
+        fared.lost,
+        fared.quantile(990),
+        fared.quantile(1000),
+    );
+    ensure!(
+        fared.lost == 0,
+        "{} of {} lost: {:?}",
+        fared.lost,
+        fared.asked,
+        fared.why
+    );
+    ensure!(live.echoes(SURE), "a granted flow was cut");
     Ok(Verdict::Held)
 }
 

@@ -4,11 +4,6 @@
     reason = "servers of their own, whose slowness is the point"
 )]
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "shell: servers on loopback, which take their time"
-)]
-
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::io::{Read as _, Write as _};

@@ -121,6 +121,14 @@ pub enum Refused {
         /// The area.
         area: String,
     },
+    /// A network of it is so wide that hardly a vendor has it.
+    #[error("version {version} opens {network}; if that is meant, update with --force")]
+    Wide {
+        /// Its name.
+        version: String,
+        /// The network.
+        network: IpNet,
+    },
     /// With it more would be held than there is room for.
     #[error(
         "with version {0} there are {1} names and networks that are gone and held, more than {MOST_HELD}; confirm what \
@@ -191,7 +199,12 @@ impl Standing {
 
     fn guard(&self, incoming: &Version, rules: &Rules, force: bool) -> Result<(), Refused> {
         let version = || incoming.name.clone();
-        if incoming.catalogue.sets.iter().all(|set| of_row(set).next().is_none()) {
+        if incoming
+            .catalogue
+            .sets
+            .iter()
+            .all(|set| of_row(set).next().is_none())
+        {
             return Err(Refused::Empty(version()));
         }
         if force {
@@ -208,6 +221,12 @@ impl Standing {
                 area: area.clone(),
             });
         }
+        if let Some(network) = self.too_wide(&incoming.catalogue) {
+            return Err(Refused::Wide {
+                version: version(),
+                network,
+            });
+        }
         // Not how many it lists: as many others in their place are no less suspicious.
         let listed = Listed::of(&incoming.catalogue);
         let known = destinations(&incoming.catalogue);
@@ -215,7 +234,8 @@ impl Standing {
             .into_iter()
             .partition(|one| matches!(one, Destination::Name(_)));
         for (what, all) in [("names", names), ("networks", networks)] {
-            let stays = |one: &&Destination| listed.wider(one).iter().any(|one| known.contains(one));
+            let stays =
+                |one: &&Destination| listed.wider(one).iter().any(|one| known.contains(one));
             let (before, after) = (all.len(), all.iter().filter(stays).count());
             let least = before.saturating_mul(100_usize.saturating_sub(rules.shrink_percent));
             if after.saturating_mul(100) < least {
@@ -228,6 +248,26 @@ impl Standing {
             }
         }
         Ok(())
+    }
+
+    /// A network that was not listed before and is wider than any that a vendor was given: /8 and /16 are the widest
+    /// (IANA IPv4 and IPv6 unicast address space registries).
+    fn too_wide(&self, incoming: &Catalogue) -> Option<IpNet> {
+        let known = |network: &IpNet| {
+            let mut networks = self
+                .newest
+                .catalogue
+                .sets
+                .iter()
+                .flat_map(|set| &set.networks);
+            networks.any(|one| one == network)
+        };
+        let networks = incoming.sets.iter().flat_map(|set| &set.networks);
+        let wide = networks.filter(|network| match network {
+            IpNet::V4(network) => network.prefix_len() < 8,
+            IpNet::V6(network) => network.prefix_len() < 16,
+        });
+        wide.copied().find(|network| !known(network))
     }
 
     /// What is in force at `now`: the version that is pinned, or the newest and what is held beside it.

@@ -229,7 +229,8 @@ fn what_comes_back_is_no_longer_held() {
 #[test]
 fn bad_versions_are_refused() {
     fn check(new: &str, needs: Option<&str>, expected: &str) {
-        let old = "1 mem 443: a.v.example b.v.example c.v.example e.v.example\n2 x 443: 192.0.2.0/24";
+        let old =
+            "1 mem 443: a.v.example b.v.example c.v.example e.v.example\n2 x 443: 192.0.2.0/24";
         let rules = Rules {
             needs: needs.map(str::to_owned),
             ..rules()
@@ -267,11 +268,16 @@ fn bad_versions_are_refused() {
         Some("mem"),
         "version 2 has no set of area `mem`; if that is meant, update with --force",
     );
-    check(
-        "1 mem 443: a.v.example b.v.example c.v.example d.v.example\n2 x 443: 192.0.2.0/24",
-        Some("mem"),
-        "",
-    );
+    let whole = "1 mem 443: a.v.example b.v.example c.v.example d.v.example\n2 x 443: 192.0.2.0/24";
+    check(whole, Some("mem"), "");
+    for wide in ["0.0.0.0/0", "16.0.0.0/7", "2600::/15", "::/0"] {
+        check(
+            &format!("{whole} {wide}"),
+            None,
+            &format!("version 2 opens {wide}; if that is meant, update with --force"),
+        );
+    }
+    check(&format!("{whole} 17.0.0.0/8 2600::/16"), None, "");
 }
 
 #[test]
