@@ -292,6 +292,12 @@ impl Standing {
         before - self.held.len()
     }
 
+    /// Lets what should have ended by `now` stay until `later`: the policy could not follow.
+    pub fn postpone(&mut self, now: u64, later: u64) {
+        let over = self.held.iter_mut().filter(|held| held.until <= now);
+        over.for_each(|held| held.until = later);
+    }
+
     /// When the next hold ends.
     #[must_use]
     pub fn next_end(&self) -> Option<u64> {

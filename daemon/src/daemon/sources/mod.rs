@@ -28,6 +28,9 @@ type Key = (String, String);
 /// The web service's area of Intune: a list without it is not for a gateway that enforces it.
 const INTUNE: &str = "mem";
 
+/// Seconds until what is held is to end again, after the policy could not follow.
+const POSTPONED: u64 = 3600;
+
 /// Work for the thread.
 enum Work {
     Fetch(Box<Errand>),
@@ -364,6 +367,12 @@ impl Daemon {
             .collect();
         for key in over {
             let changed = self.change_source(&key, |standing| Ok(standing.expire(present.0)));
+            if changed.is_err()
+                && let Some(one) = self.sources.all.get_mut(&key)
+            {
+                let later = present.after_seconds(POSTPONED);
+                one.kept.standing.postpone(present.0, later.0);
+            }
             self.sources.keep(&key, present);
             let text = changed.map(|(ended, _)| format!("{ended} rows are no longer held"));
             tell(
