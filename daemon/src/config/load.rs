@@ -69,14 +69,15 @@ impl Text {
         self.path.parent().unwrap_or(Path::new("")).join(name)
     }
 
-    /// Whether the files that both have read hold the same.
+    /// Whether a file that was read holds something else now, or cannot be read any more.
     #[must_use]
-    pub fn same_files(&self, other: &Self) -> bool {
-        let files = |text: &Self| {
-            let files = text.files.lock();
-            files.unwrap_or_else(|gone| gone.into_inner()).clone()
+    pub fn is_stale(&self) -> bool {
+        let files = self.files.lock();
+        let files = files.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let changed = |(name, bytes): (&PathBuf, &Vec<u8>)| {
+            !fs::read(self.locate(name)).is_ok_and(|now| now == *bytes)
         };
-        files(self) == files(other)
+        files.iter().any(changed)
     }
 
     /// The same configuration with its files read again.

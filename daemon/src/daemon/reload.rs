@@ -123,20 +123,19 @@ impl Daemon {
 
     /// Takes catalogue files as they are now, with the rest of the configuration as it was read.
     pub(super) fn take_files(&mut self) {
+        if !self.text.is_stale() {
+            return;
+        }
         let text = self.text.anew();
         let taken = self
             .read_settings(&text)
             .map_err(Into::into)
             .and_then(|settings| {
-                if text.same_files(&self.text) {
-                    return Ok(None);
-                }
                 refuse_shrinking(&self.settings, &settings)?;
-                self.adopt(settings).map(Some)
+                self.adopt(settings)
             });
         let outcome = match taken {
-            Ok(None) => return,
-            Ok(Some((summary, _))) => {
+            Ok((summary, _)) => {
                 self.text = text;
                 Ok(format!("files changed: {summary}"))
             }
