@@ -36,10 +36,10 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Whether there was ever a version.
+    /// What is in force at `now`; `None` where there is nothing: never had, or what is pinned cannot be read.
     #[must_use]
-    pub fn is_there(&self) -> bool {
-        !self.standing.newest.print.is_empty()
+    pub fn in_force(&self, now: Moment) -> Option<Catalogue> {
+        Some(self.standing.in_force(now.0)).filter(|catalogue| !catalogue.sets.is_empty())
     }
 
     /// Puts a version before those of before.
@@ -415,8 +415,7 @@ impl Store {
     /// What is in force of a source, for whoever only looks.
     #[must_use]
     pub fn in_force(&self, catalogue: &str, url: &Endpoint, now: Moment) -> Option<Catalogue> {
-        let (kept, _) = self.load(catalogue, url, now);
-        kept.is_there().then(|| kept.standing.in_force(now.0))
+        self.load(catalogue, url, now).0.in_force(now)
     }
 }
 

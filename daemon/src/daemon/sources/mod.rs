@@ -169,9 +169,7 @@ impl Sources {
 
     /// What is in force of a source, if it was ever had.
     pub(super) fn in_force(&self, key: &Key, now: Moment) -> Option<Catalogue> {
-        let one = self.all.get(key)?;
-        let there = one.kept.is_there();
-        there.then(|| one.kept.standing.in_force(now.0))
+        self.all.get(key)?.kept.in_force(now)
     }
 
     /// When something is due.
@@ -390,7 +388,8 @@ impl Daemon {
         };
         one.under_way = true;
         // Of a list that is not there nobody must say that it is unchanged.
-        let memory = match one.kept.is_there() && !one.force {
+        let there = !one.kept.standing.newest.print.is_empty();
+        let memory = match there && !one.force {
             true => one.kept.memory.clone(),
             false => Memory::default(),
         };
@@ -418,13 +417,17 @@ impl Daemon {
         let (ended, outcome) = match came {
             Came::Unchanged => {
                 one.kept.fetched = Some(wall());
-                one.kept.error = None;
                 let version = &one.kept.standing.newest.name;
                 let text = format!("nothing new; version {version} is in force");
                 (Ended::Well, Ok((false, text)))
             }
             Came::Later(after, why) => (Ended::Later(after), Err(why)),
             Came::Failed(why) => (Ended::Badly, Err(why)),
+            // A reload came between.
+            Came::New { memory, .. } if memory.public_key != one.feed.source.public_key => {
+                let why = "it was asked for when another public key was configured".to_owned();
+                (Ended::Badly, Err(why))
+            }
             Came::New {
                 version,
                 memory,

@@ -153,10 +153,23 @@ fn without_its_list_a_pin_holds() {
         }
         let (found, trouble) = load(&store);
         assert!(trouble.unwrap().starts_with("version v0: "));
-        assert_eq!(found.standing.in_force(NOW.0).sets, []);
+        // As if it was never had: a configuration that names its parts is right all the same.
+        assert_eq!(found.in_force(NOW), None);
         assert_eq!(found.standing.pinned.unwrap().name, "v0");
         assert_eq!(found.standing.newest, kept.standing.newest);
     }
+}
+
+#[test]
+fn a_pin_needs_no_newest() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::new(folder.path());
+    let mut kept = taken(&store, &WITH_PORTS);
+    let oldest = store.version("c", &url(), &kept.history[1]).unwrap();
+    kept.standing.pinned = Some(oldest.clone());
+    save(&store, &kept);
+    fs::remove_file(store.list("c", &url(), &kept.standing.newest.print)).unwrap();
+    assert_eq!(store.in_force("c", &url(), NOW), Some(oldest.catalogue));
 }
 
 /// Any flip, cut or foreign content: what was kept, or nothing that could be open, never a panic.
